@@ -1,0 +1,105 @@
+// What is joined to what: nodes, devices, links, the islands that follow, and what access costs.
+//
+// Shape:   devices are vertices, links are edges between devices of one node or between nodes. An
+//          island is a maximal set of GPUs whose kernels can load and store each other's memory.
+// Units:   bytes per second, seconds. Unknown is nullopt, never 0.
+// Errors:  not_found for a device that is not in the topology.
+// Cost:    islands O(devices + links); rank O(devices log devices).
+// Threads: a plain value.
+// Source:  peer access policy and PCIe and NVLink rates: GPU catalogue (gpu_catalogue.h).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "causeway/cluster.h"
+#include "causeway/device_name.h"
+#include "causeway/error.h"
+
+namespace causeway {
+
+// Where a figure comes from; printed beside it.
+enum class Provenance : std::uint8_t { spec, sysfs, nvml, import, measured };
+
+enum class LinkKind : std::uint8_t { nvlink, pcie, host_staged, network };
+
+struct Rate {
+  double bandwidth_bytes_per_s;
+  double latency_s;
+  Provenance provenance;
+};
+
+// How far an extent is from the device that uses it.
+enum class Tier : std::uint8_t { local, island_peer, host, remote };
+
+struct TopologyDevice {
+  DeviceName name;
+  std::string model;  // Catalogue name, or "host".
+  std::uint64_t capacity_bytes = 0;
+  std::uint64_t available_bytes = 0;  // Capacity less what is lent, when read from a pool.
+};
+
+// Between two devices of one node, or (kind network) between two nodes' hosts.
+struct TopologyLink {
+  LinkKind kind;
+  std::string a;  // "desktop/gpu0"; for network links the node: "desktop".
+  std::string b;
+  Rate rate;
+};
+
+struct Island {
+  std::string name;  // "desktop/gpu0" for one device, "hgx/nvlink0" for a domain.
+  std::vector<DeviceName> devices;
+  std::string basis;  // What it rests on: "policy: GeForce refuses peer access", "spec: NVSwitch".
+};
+
+struct AccessCost {
+  Tier tier;
+  Rate rate;
+  std::string path;  // "local VRAM", "NVLink", "PCIe to host", "PCIe, network, PCIe".
+};
+
+struct RankedDevice {
+  DeviceName device;
+  AccessCost cost;
+};
+
+class Topology {
+ public:
+  Topology() = default;
+  [[nodiscard]] static Topology from_cluster(const ClusterSpec& cluster);
+
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+  [[nodiscard]] const std::vector<TopologyDevice>& devices() const noexcept { return devices_; }
+  [[nodiscard]] const std::vector<TopologyLink>& links() const noexcept { return links_; }
+  [[nodiscard]] const std::vector<Island>& islands() const noexcept { return islands_; }
+  [[nodiscard]] std::vector<std::string> nodes() const;
+
+  [[nodiscard]] const TopologyDevice* find(const DeviceName& name) const noexcept;
+  void set_available(const DeviceName& name, std::uint64_t bytes);
+
+  // What it costs `from` to use memory of `to`. nullopt if no known path joins them.
+  [[nodiscard]] std::optional<AccessCost> access(const DeviceName& from, const DeviceName& to) const;
+
+  // Every device by rising cost of access from `from`, itself first: by bandwidth, then latency,
+  // then name. On a GeForce card host memory comes before another card; on an H100 a peer does.
+  [[nodiscard]] std::vector<RankedDevice> rank(const DeviceName& from) const;
+
+  // Same layout as GET /v1/topology; documented in docs/topology.md.
+  [[nodiscard]] std::string to_json() const;
+
+ private:
+  std::string name_;
+  std::vector<TopologyDevice> devices_;
+  std::vector<TopologyLink> links_;
+  std::vector<Island> islands_;
+};
+
+[[nodiscard]] std::string_view to_string(Provenance value) noexcept;
+[[nodiscard]] std::string_view to_string(LinkKind value) noexcept;
+[[nodiscard]] std::string_view to_string(Tier value) noexcept;
+
+}  // namespace causeway

@@ -1,0 +1,90 @@
+// One process of a job that runs over a plan: its stages, and messages to the others.
+//
+// Shape:   `world` processes join one group by name; each learns which stages are its own: the
+//          stages on a node's devices are dealt out, in order, to the ranks that joined from that
+//          node. Sends go from process to process, never through a daemon.
+// Errors:  peer_lost names the rank and node that died, within 2 s, from every call that waits for
+//          it and from every later one; timed_out after options.timeout; invalid_argument if a stage
+//          has no process on its node, or two processes claim one rank.
+// Cost:    send and receive at the link's speed plus 10 to 50 us; barrier log2(world) messages deep;
+//          all_reduce 2 (world - 1) / world of the bytes each way.
+// Threads: one thread at a time per Worker.
+// Source:  ring all-reduce: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for
+//          clusters of workstations", JPDC 2009.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "causeway/plan.h"
+#include "causeway/pool.h"
+
+namespace causeway {
+
+struct WorkerOptions {
+  std::string group;  // Empty: $CAUSEWAY_GROUP, else "default".
+  int rank = -1;      // -1: CAUSEWAY_RANK, SLURM_PROCID, OMPI_COMM_WORLD_RANK, PMI_RANK, RANK; else 0.
+  int world = -1;     // -1: the matching size variable; else 1.
+  std::chrono::milliseconds timeout{60000};  // Of joining and of each call.
+};
+
+class Worker {
+ public:
+  // Waits for all ranks.
+  [[nodiscard]] static Worker join(Pool& pool, const Plan& plan, WorkerOptions options = {});
+  Worker(Worker&&) noexcept;
+  Worker& operator=(Worker&&) noexcept;
+  ~Worker();
+
+  [[nodiscard]] int rank() const noexcept;
+  [[nodiscard]] int world() const noexcept;
+  [[nodiscard]] const std::vector<int>& stages() const noexcept;  // Indices into plan.stages.
+  [[nodiscard]] int rank_of_stage(int stage) const;
+
+  // Message `tag` (below 2^24) from stage to stage. Order is kept per (from, to, tag). A message to
+  // a stage of the same process is copied. receive() wants the exact size: out_of_bounds otherwise.
+  void send_bytes(int from_stage, int to_stage, std::uint32_t tag,
+                  std::span<const std::byte> message);
+  void receive_bytes(int from_stage, int to_stage, std::uint32_t tag, std::span<std::byte> message);
+
+  template <typename T>
+    requires std::is_trivially_copyable_v<T>
+  void send(int from_stage, int to_stage, std::uint32_t tag, std::span<const T> message) {
+    send_bytes(from_stage, to_stage, tag, std::as_bytes(message));
+  }
+  template <typename T>
+    requires std::is_trivially_copyable_v<T>
+  void receive(int from_stage, int to_stage, std::uint32_t tag, std::span<T> message) {
+    receive_bytes(from_stage, to_stage, tag, std::as_writable_bytes(message));
+  }
+
+  void barrier();
+  // Every rank gives the same number of values and gets the sum; the order of summation is fixed
+  // by rank, so every rank gets the same bits.
+  void all_reduce_sum(std::span<float> values);
+  void all_reduce_sum(std::span<double> values);
+  // Rank `root`'s bytes to all; every rank gives the same size.
+  void broadcast(int root, std::span<std::byte> bytes);
+
+  // What this process sent, by route.
+  struct Traffic {
+    std::string from_node;
+    std::string to_node;
+    std::string transport;  // "ucx" or "local"
+    std::uint64_t bytes;
+    std::uint64_t messages;
+  };
+  [[nodiscard]] std::vector<Traffic> traffic() const;
+
+ private:
+  struct State;
+  explicit Worker(std::unique_ptr<State> state) noexcept;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace causeway

@@ -1,0 +1,134 @@
+// How bytes move between this process and one peer, whatever carries them.
+//
+// Shape:   a Transport listens at one address and connects to others; each connection is a Channel,
+//          usable from both ends. A channel offers one-sided write and read against regions of the
+//          peer, checked by the peer's DataService, and two-sided send and receive matched by tag.
+// Units:   bytes; deadlines are points of the steady clock.
+// Errors:  every operation completes exactly once: with nullopt, or with the Error that ended it
+//          (permission_denied, out_of_bounds, not_found from the peer's check; peer_lost within 2 s
+//          of the peer's death; timed_out at the deadline; cancelled or closed by this side).
+//          Buffers must live until the completion; afterwards nothing touches them.
+// Cost:    see each body. No operation blocks.
+// Threads: a transport and its channels live on the thread that runs its io_context: call them and
+//          be called back there. blocking.h carries calls over from other threads.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "allocator/error.h"
+
+namespace causeway {
+
+using SessionId = std::uint64_t;
+using RegionId = std::uint64_t;
+using Deadline = std::chrono::steady_clock::time_point;
+
+enum class Access : std::uint8_t { read, write };
+
+// What a connecting side says of itself; checked before any other message is taken.
+struct Hello {
+  enum class Role : std::uint8_t {
+    client,  // Acts for one session; `credential` is that session's key.
+    node,    // A daemon of the pool, acting for any session; `credential` is the pool's token.
+    worker,  // A process of a training job; `credential` is the group's key.
+  };
+  Role role = Role::client;
+  std::string name;  // For messages: "hgx", "train_gpt[812]". At most 255 bytes.
+  SessionId session = 0;
+  std::string credential;  // At most 255 bytes.
+};
+
+// A place in the memory of a peer. The size is the caller's buffer's.
+struct RemoteAddress {
+  SessionId session;
+  RegionId region;
+  std::uint64_t offset_bytes;  // Within the region.
+};
+
+// Memory that stays valid and mapped while `pin` lives.
+struct PinnedMemory {
+  std::span<std::byte> bytes;
+  std::shared_ptr<const void> pin;
+};
+
+// The receiving side's judge. Every call is for a request from outside.
+class DataService {
+ public:
+  virtual ~DataService() = default;
+
+  // Errors: throws (unauthenticated, ...) to refuse the connection.
+  virtual void admit(const Hello& hello) = 0;
+
+  // The memory behind [offset, offset + size) of the region, contiguous at this process.
+  // Errors: throws unless `hello`'s peer may do this: permission_denied, not_found, out_of_bounds.
+  virtual PinnedMemory pin(const Hello& hello, const RemoteAddress& address,
+                           std::uint64_t size_bytes, Access access) = 0;
+};
+
+// Called once, on the transport's thread. `bytes` is what arrived, for receive(); the size asked
+// for, otherwise.
+using Completion = std::function<void(std::optional<Error> error, std::uint64_t bytes)>;
+
+class Channel {
+ public:
+  virtual ~Channel() = default;  // Ends what is outstanding with Errc::cancelled.
+  Channel() = default;
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
+
+  // What this side says of itself and what the peer said (for the connecting side: the name that
+  // the accepting transport gave in return).
+  [[nodiscard]] virtual const std::string& peer_name() const noexcept = 0;
+  // The peer's Hello, on the accepting side; on the connecting side, role node and its name.
+  [[nodiscard]] virtual const Hello& peer() const noexcept = 0;
+
+  // Copies `source` to the peer's region. Completes when the bytes are in the peer's memory.
+  virtual void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
+                     Completion done) = 0;
+
+  // Copies from the peer's region into `target`.
+  virtual void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
+                    Completion done) = 0;
+
+  // Sends one message. Completes when `message` may be reused; messages of one tag keep their order.
+  virtual void send(std::uint64_t tag, std::span<const std::byte> message, Deadline deadline,
+                    Completion done) = 0;
+
+  // Takes the next message with `tag`. Errors: out_of_bounds if the message is longer than
+  // `target` (the message is dropped).
+  virtual void receive(std::uint64_t tag, std::span<std::byte> target, Deadline deadline,
+                       Completion done) = 0;
+
+  // Fails everything outstanding, here with `reason` and at the peer with peer_lost or closed.
+  // Further operations complete with Errc::closed. Idempotent.
+  virtual void close(Error reason) = 0;
+  [[nodiscard]] virtual bool is_open() const noexcept = 0;
+
+  // Called once when the channel ends for whatever reason, also if the peer died while idle.
+  virtual void on_close(std::function<void(const Error&)> handler) = 0;
+};
+
+class Transport {
+ public:
+  using Accepted = std::function<void(std::shared_ptr<Channel>)>;
+  using Connected = std::function<void(std::optional<Error>, std::shared_ptr<Channel>)>;
+
+  virtual ~Transport() = default;
+
+  // Where others connect to: "127.0.0.1:40211". Empty if this one does not listen.
+  [[nodiscard]] virtual const std::string& address() const noexcept = 0;
+
+  // Connects and says hello. Errors: unauthenticated if the peer refuses, timed_out, peer_lost.
+  virtual void connect(const std::string& address, Hello hello, Deadline deadline,
+                       Connected done) = 0;
+};
+
+}  // namespace causeway
