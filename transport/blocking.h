@@ -14,10 +14,6 @@
 
 #include "transport/channel.h"
 
-namespace boost::asio {
-class io_context;
-}
-
 namespace causeway {
 
 class IoThread {

@@ -25,6 +25,10 @@
 
 #include "allocator/error.h"
 
+namespace boost::asio {
+class io_context;
+}
+
 namespace causeway {
 
 using SessionId = std::uint64_t;
@@ -77,6 +81,12 @@ class DataService {
 // for, otherwise.
 using Completion = std::function<void(std::optional<Error> error, std::uint64_t bytes)>;
 
+// Payload that crossed a channel, in both directions and by either side's request.
+struct ChannelCounters {
+  std::uint64_t sent_bytes = 0;
+  std::uint64_t received_bytes = 0;
+};
+
 class Channel {
  public:
   virtual ~Channel() = default;  // Ends what is outstanding with Errc::cancelled.
@@ -112,7 +122,10 @@ class Channel {
   virtual void close(Error reason) = 0;
   [[nodiscard]] virtual bool is_open() const noexcept = 0;
 
+  [[nodiscard]] virtual ChannelCounters counters() const noexcept = 0;
+
   // Called once when the channel ends for whatever reason, also if the peer died while idle.
+  // Set after the end, it is called all the same; a handler replaces the one before.
   virtual void on_close(std::function<void(const Error&)> handler) = 0;
 };
 
