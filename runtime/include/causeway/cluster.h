@@ -13,6 +13,8 @@
 //   links:
 //     - {between: [desktop, hgx], bandwidth: 1.25 GB/s, latency: 200 us}
 //
+// Full description: docs/cluster-files.md.
+//
 // Units:   bytes and bytes per second; "GB" is 10^9 and "GiB" is 2^30.
 // Errors:  Errc::parse with "FILE:LINE: FIELD: what is wrong, what to write instead"; io if the file
 //          cannot be read. Unknown keys are errors: a misspelt key is never ignored.
@@ -29,6 +31,9 @@
 #include "causeway/error.h"
 
 namespace causeway {
+
+// Devices are lent in these: the size of the smallest extent.
+constexpr std::uint64_t kDeviceGranuleBytes = 64 * 1024;
 
 struct DeviceSpec {
   DeviceName name;
@@ -61,7 +66,9 @@ struct ClusterSpec {
   [[nodiscard]] static ClusterSpec from_file(const std::string& path);
   // `origin` stands for the file's name in errors.
   [[nodiscard]] static ClusterSpec from_yaml(std::string_view text, const std::string& origin);
-  // Reads back to an equal value. Scale is written as applied (capacities are final).
+  // Reads back to an equal value. Capacities are final there, so the scale is written as `scaled:`,
+  // which records it and applies nothing. Errors: invalid_argument if devices are not numbered from
+  // 0 by kind, as from_yaml() numbers them.
   [[nodiscard]] std::string to_yaml() const;
   [[nodiscard]] const NodeSpec* find_node(std::string_view name) const noexcept;
   bool operator==(const ClusterSpec&) const = default;

@@ -1,7 +1,7 @@
 // What is known of GPU models before any measurement: memory, rates, links, peer access policy.
 //
 // Units:   bytes, bytes per second, floating point operations per second (dense bf16).
-// Errors:  find_gpu_model gives nullptr for an unknown name; gpu_model_names() lists what there is.
+// Errors:  find_gpu_model gives nullptr for an unknown name; gpu_models() lists what there is.
 // Threads: constants.
 // Source:  vendor specifications; NVLink effective rates as seen by NCCL; docs/topology.md lists them.
 #pragma once

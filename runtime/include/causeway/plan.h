@@ -40,11 +40,38 @@ struct Plan {
   std::string certificate;  // "optimal: ..." or what is known of the gap.
 
   [[nodiscard]] static Plan from_file(const std::string& path);
+  // Errors: parse also where the stages do not tile the layers from 0 on, or a device is named twice.
   [[nodiscard]] static Plan from_yaml(std::string_view text, const std::string& origin);
   [[nodiscard]] std::string to_yaml() const;  // Reads back to an equal value.
   [[nodiscard]] std::string to_json() const;
   bool operator==(const Plan&) const = default;
 };
+
+// Every tensor starts at a multiple of this in its region.
+constexpr std::uint64_t kTensorAlignmentBytes = 256;
+
+// What `tensor` takes in a region of state that is `bytes_per_weight_byte` times as long as the
+// weights (1 for the weights themselves), padding included: the next tensor starts there.
+[[nodiscard]] std::uint64_t tensor_state_bytes(const TensorSpec& tensor,
+                                               double bytes_per_weight_byte);
+
+// The memory of one stage as the runtime allocates it: one region per kind of state, tensors in the
+// order of the model, and one arena for activations; each in whole granules (kDeviceGranuleBytes).
+struct StageMemory {
+  std::uint64_t weight_bytes = 0;
+  std::uint64_t gradient_bytes = 0;
+  std::uint64_t optimizer_bytes = 0;
+  std::uint64_t activation_bytes = 0;  // Of all micro-batches in flight.
+  [[nodiscard]] std::uint64_t state_bytes() const noexcept {
+    return weight_bytes + gradient_bytes + optimizer_bytes;
+  }
+};
+
+// Layers [first_layer, end_layer) with `in_flight` micro-batches. Under 1F1B stage i of p holds
+// min(m, p - i). Errors: invalid_argument for an empty range, one past the last layer, or sizes
+// that do not fit 64 bits.
+[[nodiscard]] StageMemory stage_memory(const ModelSpec& model, std::uint32_t first_layer,
+                                       std::uint32_t end_layer, std::uint32_t in_flight);
 
 struct PlanOptions {
   std::uint32_t micro_batches = 4;
