@@ -1,0 +1,71 @@
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
+
+#include "runtime/control/async_client.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio/experimental/as_tuple.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+
+#include "runtime/control/message.h"
+#include "runtime/control/server.h"
+
+namespace causeway {
+
+namespace {
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+constexpr auto kTuple = asio::experimental::as_tuple(asio::use_awaitable);
+
+void check(const PeerAddress& peer, boost::system::error_code failed) {
+  if (!failed) return;
+  if (failed == beast::error::timeout)
+    throw Error(Errc::timed_out, fmt::format("{} at {} did not answer in time", peer.name, peer.address));
+  throw Error(Errc::peer_lost, fmt::format("cannot reach {} at {}: {}; is its daemon running?",
+                                           peer.name, peer.address, failed.message()));
+}
+}  // namespace
+
+asio::awaitable<std::string> call_peer(PeerAddress peer, std::string method, std::string path,
+                                       std::string body, std::chrono::milliseconds timeout,
+                                       asio::ip::tcp::socket* keep) {
+  const auto executor = co_await asio::this_coro::executor;
+  beast::tcp_stream stream(executor);
+  stream.expires_after(timeout);
+  const auto [host, port] = parse_host_port(peer.address);
+  asio::ip::tcp::resolver resolver(executor);
+  const auto [unresolved, endpoints] =
+      co_await resolver.async_resolve(host, std::to_string(port), kTuple);
+  check(peer, unresolved);
+  const auto [unconnected, endpoint] = co_await stream.async_connect(endpoints, kTuple);
+  check(peer, unconnected);
+
+  http::request<http::string_body> request;
+  request.version(11);
+  request.method_string(method);
+  request.target(path);
+  request.set(http::field::host, "causeway");
+  request.set(http::field::authorization, "Bearer " + peer.token);
+  request.body() = std::move(body);
+  request.prepare_payload();
+  const auto [unsent, sent] = co_await http::async_write(stream, request, kTuple);
+  check(peer, unsent);
+
+  beast::flat_buffer buffer;
+  http::response_parser<http::string_body> parser;
+  parser.body_limit(64 * 1024 * 1024);
+  const auto [unread, got] = co_await http::async_read(stream, buffer, parser, kTuple);
+  check(peer, unread);
+  throw_if_error(parser.get().result_int(), parser.get().body(), peer.name);
+  if (keep) {
+    stream.expires_never();
+    *keep = stream.release_socket();
+  }
+  co_return std::move(parser.get().body());
+}
+
+}  // namespace causeway

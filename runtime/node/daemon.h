@@ -1,0 +1,97 @@
+// The daemon's state and the requests that change it: what run_node() wires together.
+//
+// Shape:   lends this node's memory (Lender), carries copies to other nodes (Transport), serves the
+//          pool's directory or asks the node that does. One method per request of the control plane;
+//          docs/control-plane.md lists them.
+// Errors:  thrown Errors become the answer.
+// Threads: the io_context's one thread.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/json.hpp>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "causeway/node.h"
+#include "runtime/control/async_client.h"
+#include "runtime/control/server.h"
+#include "runtime/directory/directory.h"
+#include "runtime/node/lender.h"
+#include "transport/channel.h"
+
+namespace causeway {
+
+class Daemon : public ControlHandler {
+ public:
+  Daemon(boost::asio::io_context& context, const NodeOptions& options);
+  ~Daemon() override;
+
+  // Listens, joins the pool, then calls `ready`. What fails ends the context's run() with the Error.
+  boost::asio::awaitable<void> start(std::function<void()> ready);
+  void stop();
+
+  boost::asio::awaitable<ControlResponse> handle(ControlRequest request) override;
+  void connection_closed(ConnectionId connection) noexcept override;
+
+ private:
+  using Json = boost::json::object;
+  using Answer = boost::asio::awaitable<ControlResponse>;
+
+  // daemon.cpp: lifetime, the pool's other nodes.
+  boost::asio::awaitable<void> join_pool();
+  boost::asio::awaitable<void> stay_joined(boost::asio::ip::tcp::socket connection);
+  boost::asio::awaitable<void> expire_sessions();
+  boost::asio::awaitable<std::shared_ptr<Channel>> channel_to(std::string node, Deadline deadline);
+  boost::asio::awaitable<std::vector<NodeRecord>> all_nodes();
+  [[nodiscard]] NodeRecord own_record() const;
+  [[nodiscard]] Directory& directory() const;  // Errors: unsupported unless this node serves it.
+  [[nodiscard]] PeerAddress peer(const NodeRecord& node) const;
+  void end_sessions(const std::vector<SessionId>& ended) noexcept;
+  void accept_channel(std::shared_ptr<Channel> channel);
+  void write_state_file() const;
+
+  // requests.cpp: one per request.
+  ControlResponse open_session(const ControlRequest& request);
+  ControlResponse renew_session(const ControlRequest& request);
+  ControlResponse close_session(const ControlRequest& request);
+  ControlResponse lend(const ControlRequest& request);
+  ControlResponse take_back(const ControlRequest& request);
+  ControlResponse rename(const ControlRequest& request);
+  Answer transfer(ControlRequest request);
+  Answer put_node(ControlRequest request);
+  Answer list_nodes(ControlRequest request);
+  Answer put_region(ControlRequest request);
+  Answer drop_region(ControlRequest request);
+  Answer open_group(ControlRequest request);
+  Answer join_group(ControlRequest request);
+
+  // views.cpp: what people and tools look at.
+  [[nodiscard]] Json node_json() const;
+  boost::asio::awaitable<Json> pool_json();
+  boost::asio::awaitable<Json> ask_node(NodeRecord node);
+  ControlResponse metrics() const;
+  ControlResponse page() const;
+
+  struct Route;
+  static const Route* find_route(const ControlRequest& request);
+
+  boost::asio::io_context& context_;
+  NodeOptions options_;
+  std::unique_ptr<Directory> directory_;  // Null unless served here.
+  PeerAddress directory_peer_;            // Where it is otherwise.
+  Lender lender_;
+  std::unique_ptr<ControlServer> server_;
+  std::unique_ptr<Transport> transport_;
+  std::string control_address_;
+  std::set<std::shared_ptr<Channel>> accepted_;
+  std::map<std::string, std::shared_ptr<Channel>> channels_;  // To other nodes, by name.
+  std::map<ConnectionId, std::string> joined_;                // Nodes by the connection they hold.
+  std::uint64_t requests_ = 0;
+  bool stopping_ = false;
+};
+
+}  // namespace causeway

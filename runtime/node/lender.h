@@ -1,0 +1,109 @@
+// Who may use which bytes of this node: sessions, the extents lent to them, and the check that every
+// request from outside passes before a byte is touched.
+//
+// Shape:   a session holds regions; a region, as this node knows it, is a set of extents at offsets
+//          that do not overlap. An extent's memory lives until its last user lets go: a transfer in
+//          flight outlives the session, and the bytes count as used until then.
+// Units:   bytes; offsets are within the region.
+// Errors:  unauthenticated (no such session, wrong key), permission_denied (another's region),
+//          not_found, out_of_bounds, already_exists (overlap), out_of_memory (needed, available).
+// Cost:    lend O(pieces) plus one memfd each; pin two hash look-ups and a tree search.
+// Threads: the daemon's one thread.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "allocator/device_memory.h"
+#include "causeway/cluster.h"
+#include "transport/channel.h"
+
+namespace causeway {
+
+struct LentExtent {
+  DeviceName device;
+  std::uint64_t offset_bytes;  // Within the region.
+  Loan loan;
+};
+
+class Lender : public DataService {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  struct Session {
+    std::string key;
+    std::string client;  // "train_gpt[812]@desktop"
+    std::optional<std::uint64_t> connection;  // Dies with it, if attached.
+    std::optional<Clock::time_point> expires;  // Otherwise dies then.
+    std::map<RegionId, std::map<std::uint64_t, std::shared_ptr<LentExtent>>> regions;
+  };
+
+  struct Piece {
+    std::uint64_t offset_bytes;
+    std::uint64_t size_bytes;
+  };
+
+  Lender(const NodeSpec& node, std::string pool_token);
+
+  // Errors: already_exists if the id is taken with another key, exhausted past the limit of sessions.
+  void open_session(SessionId id, std::string key, std::string client,
+                    std::optional<std::uint64_t> connection, std::optional<Clock::duration> ttl);
+  void renew_session(SessionId id, std::string_view key, Clock::duration ttl);
+  Session& session(SessionId id, std::string_view key);
+  void close_session(SessionId id) noexcept;
+  // The ids that ended: attached to `connection`; expired by `now`.
+  std::vector<SessionId> close_attached(std::uint64_t connection);
+  std::vector<SessionId> close_expired(Clock::time_point now);
+
+  // Lends every piece on `device` ("gpu0"), all or nothing; a piece may come as several extents.
+  std::vector<std::shared_ptr<LentExtent>> lend(SessionId id, std::string_view key, RegionId region,
+                                                std::string_view device,
+                                                const std::vector<Piece>& pieces);
+  // Takes back the extents of `region` that lie in [offset, offset + size).
+  void take_back(SessionId id, std::string_view key, RegionId region, Piece range);
+  // Makes the extents of `from` part of `to`. Errors: already_exists on overlap; nothing changed.
+  void rename(SessionId id, std::string_view key, RegionId from, RegionId to);
+
+  void admit(const Hello& hello) override;
+  PinnedMemory pin(const Hello& hello, const RemoteAddress& address, std::uint64_t size_bytes,
+                   Access access) override;
+  // The same for this daemon's own transfers, on behalf of the session.
+  PinnedMemory pin_local(const RemoteAddress& address, std::uint64_t size_bytes) const;
+
+  [[nodiscard]] const std::unordered_map<SessionId, Session>& sessions() const noexcept {
+    return sessions_;
+  }
+  struct Device {
+    DeviceName name;
+    std::string model;
+    std::unique_ptr<DeviceMemory> memory;
+  };
+  [[nodiscard]] const std::vector<Device>& devices() const noexcept { return devices_; }
+
+  // Bytes that peers moved to or from this node, and this node within itself, by (from, to).
+  using Routes = std::map<std::pair<std::string, std::string>, std::uint64_t>;
+  [[nodiscard]] const Routes& routes() const noexcept { return routes_; }
+  void count_route(const std::string& from, const std::string& to, std::uint64_t bytes);
+
+ private:
+  Device& device(std::string_view local_name);
+
+  std::string node_;
+  std::string pool_token_;
+  std::vector<Device> devices_;
+  std::unordered_map<SessionId, Session> sessions_;
+  Routes routes_;
+};
+
+// "desktop" of "train_gpt[812]@desktop"; a name without '@' is a node's.
+[[nodiscard]] std::string node_of_peer(std::string_view name);
+
+// Equal length and content, in a time that does not tell where they differ.
+[[nodiscard]] bool same_secret(std::string_view a, std::string_view b) noexcept;
+
+}  // namespace causeway

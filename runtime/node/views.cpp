@@ -1,0 +1,165 @@
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
+
+#include <fmt/format.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/deferred.hpp>
+#include <boost/asio/experimental/as_tuple.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "runtime/control/json.h"
+#include "runtime/node/daemon.h"
+#include "runtime/node/page.h"
+
+namespace causeway {
+
+namespace {
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+constexpr auto kAskTimeout = 1s;
+
+void merge_node(ClusterSpec& pool, const NodeRecord& record) {
+  const auto own = ClusterSpec::from_yaml(record.cluster_yaml, "the cluster of " + record.name);
+  if (const auto* node = own.find_node(record.name)) pool.nodes.push_back(*node);
+  for (const auto& link : own.links) {
+    const bool ours = link.node_a == record.name || link.node_b == record.name;
+    const bool known = std::ranges::any_of(pool.links, [&](const LinkSpec& other) {
+      return (other.node_a == link.node_a && other.node_b == link.node_b) ||
+             (other.node_a == link.node_b && other.node_b == link.node_a);
+    });
+    if (ours && !known) pool.links.push_back(link);
+  }
+}
+
+}  // namespace
+
+Daemon::Json Daemon::node_json() const {
+  boost::json::array devices, clients, routes;
+  for (const auto& device : lender_.devices())
+    devices.push_back(Json{{"name", device.name.to_string()},
+                           {"model", device.model},
+                           {"capacity_bytes", device.memory->capacity_bytes()},
+                           {"used_bytes", device.memory->used_bytes()}});
+  for (const auto& [_, session] : lender_.sessions()) clients.emplace_back(session.client);
+  for (const auto& [ends, bytes] : lender_.routes())
+    routes.push_back(Json{{"from", ends.first},
+                          {"to", ends.second},
+                          {"transport", ends.first == ends.second ? "local" : "ucx"},
+                          {"bytes", bytes}});
+  return {{"name", options_.node},
+          {"alive", true},
+          {"control", control_address_},
+          {"data", transport_->address()},
+          {"directory", directory_ ? options_.node : directory_peer_.name},
+          {"devices", std::move(devices)},
+          {"clients", std::move(clients)},
+          {"routes", std::move(routes)}};
+}
+
+asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
+  if (node.name == options_.node) co_return node_json();
+  if (node.alive) {
+    try {
+      co_return parse_object(co_await call_peer(peer(node), "GET", "/v1/node", "", kAskTimeout),
+                             "status of " + node.name);
+    } catch (const Error&) {
+      // It is listed as not alive, which says what there is to say.
+    }
+  }
+  co_return Json{{"name", node.name},
+                 {"alive", false},
+                 {"control", node.control_address},
+                 {"data", node.data_address},
+                 {"devices", boost::json::array()},
+                 {"clients", boost::json::array()},
+                 {"routes", boost::json::array()}};
+}
+
+// The directory's node asks all others at once; any other node asks that one.
+asio::awaitable<Daemon::Json> Daemon::pool_json() {
+  if (!directory_)
+    co_return parse_object(
+        co_await call_peer(directory_peer_, "GET", "/v1/pool", "", kAskTimeout * 2), "the pool");
+  const auto records = co_await directory_->nodes();
+  struct Gathered {
+    std::vector<Json> nodes;
+    std::size_t missing;
+    asio::steady_timer done;
+  };
+  const auto gathered = std::make_shared<Gathered>(
+      Gathered{std::vector<Json>(records.size()), records.size(),
+               asio::steady_timer(context_, asio::steady_timer::time_point::max())});
+  for (std::size_t i = 0; i < records.size(); ++i)
+    asio::co_spawn(context_, ask_node(records[i]),
+                   [gathered, i](std::exception_ptr, Json node) {
+                     gathered->nodes[i] = std::move(node);
+                     if (--gathered->missing == 0) gathered->done.cancel();
+                   });
+  while (gathered->missing > 0)
+    co_await gathered->done.async_wait(asio::experimental::as_tuple(asio::use_awaitable));
+
+  ClusterSpec cluster;
+  cluster.name = options_.cluster.name;
+  boost::json::array nodes, regions, routes, clients;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    auto& node = gathered->nodes[i];
+    const auto* alive = node.if_contains("alive");
+    if (alive && *alive == true) merge_node(cluster, records[i]);
+    for (auto& route : node["routes"].as_array()) routes.push_back(std::move(route));
+    if (records[i].name == options_.node) clients = std::move(node["clients"].as_array());
+    node.erase("routes");
+    node.erase("clients");
+    nodes.push_back(std::move(node));
+  }
+  std::erase_if(cluster.links, [&](const LinkSpec& link) {
+    return !cluster.find_node(link.node_a) || !cluster.find_node(link.node_b);
+  });
+  for (const auto& record : co_await directory_->regions()) {
+    boost::json::array extents;
+    for (const auto& extent : record.region.extents)
+      extents.push_back(Json{{"device", extent.device.to_string()},
+                             {"offset_bytes", extent.offset_bytes},
+                             {"size_bytes", extent.size_bytes}});
+    regions.push_back(Json{{"region", to_hex(record.region.id)},
+                           {"name", record.region.name},
+                           {"client", record.region.client},
+                           {"size_bytes", record.region.size_bytes},
+                           {"extents", std::move(extents)}});
+  }
+  co_return Json{{"directory", options_.node},      {"nodes", std::move(nodes)},
+                 {"regions", std::move(regions)},   {"routes", std::move(routes)},
+                 {"clients", std::move(clients)},   {"cluster", cluster.to_yaml()}};
+}
+
+ControlResponse Daemon::metrics() const {
+  ControlResponse response;
+  response.content_type = "text/plain; version=0.0.4";
+  auto& text = response.body;
+  text = "# TYPE causeway_device_capacity_bytes gauge\n";
+  for (const auto& device : lender_.devices())
+    text += fmt::format("causeway_device_capacity_bytes{{device=\"{}\",model=\"{}\"}} {}\n",
+                        device.name.to_string(), device.model, device.memory->capacity_bytes());
+  text += "# TYPE causeway_device_used_bytes gauge\n";
+  for (const auto& device : lender_.devices())
+    text += fmt::format("causeway_device_used_bytes{{device=\"{}\"}} {}\n", device.name.to_string(),
+                        device.memory->used_bytes());
+  text += "# TYPE causeway_route_bytes_total counter\n";
+  for (const auto& [ends, bytes] : lender_.routes())
+    text += fmt::format("causeway_route_bytes_total{{from=\"{}\",to=\"{}\"}} {}\n", ends.first,
+                        ends.second, bytes);
+  text += fmt::format(
+      "# TYPE causeway_sessions gauge\ncauseway_sessions {}\n"
+      "# TYPE causeway_control_requests_total counter\ncauseway_control_requests_total {}\n",
+      lender_.sessions().size(), requests_);
+  return response;
+}
+
+ControlResponse Daemon::page() const {
+  ControlResponse response;
+  response.content_type = "text/html; charset=utf-8";
+  response.body = kPoolPage;
+  return response;
+}
+
+}  // namespace causeway
