@@ -10,7 +10,8 @@
 //          a part of a mapping), out_of_bounds (outside of the reservation), out_of_memory (with
 //          needed and available bytes), unsupported (a segment of another family), exhausted (file
 //          descriptors or mappings), protocol (an imported descriptor that is not what it is said
-//          to be), io. A call that throws has changed nothing.
+//          to be), io. A call that throws has changed nothing; set_access() over several mappings
+//          may have reached some.
 // Cost:    a few system or driver calls each; none touches the bytes. Fresh memory reads as zero.
 // Threads: create, import_segment, reserve and export_segment from any thread; one reservation
 //          from one thread at a time. A backend outlives its segments and reservations.
@@ -47,6 +48,7 @@ class Segment {
   friend class MemoryBackend;
   // Created memory counts against its backend's capacity; imported memory is counted by its owner.
   enum class Origin : std::uint8_t { created, imported };
+  void reset() noexcept;
   Segment(MemoryBackend& backend, std::uint64_t handle, std::uint64_t size_bytes, Origin origin)
       : backend_(&backend), handle_(handle), size_bytes_(size_bytes), origin_(origin) {}
 
@@ -145,6 +147,7 @@ class MemoryBackend {
  private:
   friend class Segment;
   friend class Reservation;
+  void release_range(const Reservation& reservation) noexcept;
   void check_size(std::uint64_t size_bytes) const;
   void check_range(const Reservation& reservation, std::uint64_t offset_bytes,
                    std::uint64_t size_bytes) const;

@@ -4,7 +4,7 @@
 //          goes back to its source, except one, kept so that a lone object does not make chunks
 //          come and go.
 // Units:   bytes; offsets and sizes are multiples of kObjectAlignmentBytes.
-// Errors:  allocate() throws Error: invalid_argument for a size of 0 or above max_object_bytes(),
+// Errors:  allocate() throws Error: invalid_argument for a size of 0 or above kMaxObjectBytes,
 //          and what the source throws when it has no chunk. Nothing has changed then.
 // Cost:    those of RangeBooks, and of the source when a chunk comes or goes.
 // Threads: no thread, no lock; one owner.
@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <unordered_set>
 
 #include "allocator/extent_allocator.h"
 #include "allocator/range_books.h"
@@ -50,11 +51,13 @@ class ObjectPacker {
   [[nodiscard]] bool check_invariants() const noexcept;     // O(objects): for tests.
 
  private:
+  void add_chunk();
+
   ChunkSource* source_;
   std::uint64_t chunk_bytes_;
-  RangeBooks books_;  // In units of kObjectAlignmentBytes.
-  std::uint64_t empty_chunk_ = 0;
-  bool has_empty_chunk_ = false;
+  RangeBooks books_;                          // In units of kObjectAlignmentBytes.
+  std::unordered_set<std::uint64_t> chunks_;  // By offset_bytes.
+  std::optional<RangeBooks::Hole> kept_;      // The chunk without objects that is kept.
 };
 
 }  // namespace causeway

@@ -56,6 +56,7 @@ class StitchedRange {
  private:
   using Pieces = std::map<std::uint64_t, Segment>;  // By offset; map order is address order.
   Pieces::iterator find(std::uint64_t offset_bytes);
+  void check_not_empty() const;
   void check_same_size(const Segment& segment, const Pieces::value_type& piece) const;
 
   std::shared_ptr<MemoryBackend> backend_;

@@ -21,7 +21,7 @@ namespace causeway {
 
 inline constexpr std::uint64_t kHostGranuleBytes = 64 * 1024;
 
-class HostBackend final : public MemoryBackend {
+class HostBackend : public MemoryBackend {
  public:
   struct Options {
     std::string name;                  // "desktop/gpu0": for messages and /proc.
