@@ -1,0 +1,147 @@
+#include "tools/bench/ucx_perftest.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <sstream>
+#include <vector>
+
+#include "causeway/error.h"
+#include "tools/base/interrupt.h"
+#include "tools/base/process.h"
+
+namespace causeway::tools {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Pipe {
+  UniqueFd read_end;
+  UniqueFd write_end;
+};
+
+Pipe make_pipe() {
+  int fds[2];
+  if (::pipe2(fds, O_CLOEXEC) != 0) throw system_error("cannot create a pipe", errno);
+  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+// A port that is free now. ucx_perftest takes a number only, so another program may take it first;
+// the run then fails and says so.
+int free_port() {
+  const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  if (!fd.valid() || ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0 ||
+      ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &length) != 0)
+    throw system_error("cannot find a free port on 127.0.0.1", errno);
+  return ntohs(address.sin_port);
+}
+
+// A child that is killed and reaped when its owner goes.
+class Child {
+ public:
+  explicit Child(const SpawnOptions& options) : process_(spawn(options)) {}
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() {
+    process_.signal(SIGKILL);
+    ::waitpid(process_.id().pid, nullptr, 0);
+  }
+  [[nodiscard]] bool wait_ended(Clock::time_point deadline) const {
+    return process_.wait_ended(deadline);
+  }
+
+ private:
+  Process process_;
+};
+
+SpawnOptions perftest_options(const std::vector<std::string>& command, int output) {
+  SpawnOptions options;
+  options.command = command;
+  options.environment = {{"UCX_TLS", "tcp"}, {"UCX_NET_DEVICES", "lo"}};
+  options.stdout_fd = options.stderr_fd = output;
+  options.die_with_parent = true;
+  return options;
+}
+
+// Reads until `text` appears or the other end closes.
+std::string read_until(int fd, const std::string& text, Clock::time_point deadline) {
+  std::string output;
+  char buffer[4096];
+  while (text.empty() || output.find(text) == std::string::npos) {
+    throw_if_interrupted();
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    if (left <= 0) throw Error(Errc::timed_out, "ucx_perftest gave no figure in time: " + output);
+    pollfd entry{fd, POLLIN, 0};
+    if (::poll(&entry, 1, static_cast<int>(left)) <= 0) continue;
+    const auto count = ::read(fd, buffer, sizeof buffer);
+    if (count <= 0) break;
+    output.append(buffer, static_cast<std::size_t>(count));
+  }
+  return output;
+}
+
+}  // namespace
+
+std::optional<std::string> find_ucx_perftest() {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path != nullptr ? path : "/usr/bin");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    auto program = folder + "/ucx_perftest";
+    if (::access(program.c_str(), X_OK) == 0) return program;
+  }
+  return std::nullopt;
+}
+
+double run_ucx_perftest(const std::string& program, std::uint64_t size_bytes, std::uint64_t count,
+                        std::chrono::seconds patience) {
+  const auto deadline = Clock::now() + patience;
+  const auto port = std::to_string(free_port());
+  auto server_pipe = make_pipe();
+  const Child server(perftest_options({program, "-p", port}, server_pipe.write_end.get()));
+  server_pipe.write_end.reset();
+  read_until(server_pipe.read_end.get(), "Waiting for connection", deadline);
+  auto client_pipe = make_pipe();
+  const Child client(perftest_options(
+      {program, "-p", port, "-t", "tag_bw", "-s", std::to_string(size_bytes), "-n",
+       std::to_string(count), "-w", std::to_string(1 + count / 10), "-f", "-v", "127.0.0.1"},
+      client_pipe.write_end.get()));
+  client_pipe.write_end.reset();
+  const auto output = read_until(client_pipe.read_end.get(), "", deadline);
+  if (const auto rate = parse_ucx_perftest(output)) return *rate;
+  throw Error(Errc::io, "ucx_perftest gave no figure: " + output);
+}
+
+std::optional<double> parse_ucx_perftest(const std::string& output) {
+  std::istringstream lines(output);
+  std::size_t column = 0;
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream fields(line);
+    std::string field;
+    if (column == 0) {
+      for (std::size_t i = 1; std::getline(fields, field, ','); ++i)
+        if (field == "overall_bw") column = i;
+      continue;
+    }
+    for (std::size_t i = 1; i <= column; ++i)
+      if (!std::getline(fields, field, ',')) field.clear();
+    char* end = nullptr;
+    const double value = std::strtod(field.c_str(), &end);
+    if (end != field.c_str() && value > 0) return value * 1048576.0;
+  }
+  return std::nullopt;
+}
+
+}  // namespace causeway::tools

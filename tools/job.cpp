@@ -1,0 +1,228 @@
+#include "tools/job.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <optional>
+
+#include "causeway/error.h"
+#include "tools/base/process.h"
+
+namespace causeway::tools {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds kTermPatience{5};
+constexpr std::size_t kMaxLineBytes = 65536;
+
+// Lines of one rank, printed whole so that two ranks never mix within a line.
+class PrefixedOutput {
+ public:
+  PrefixedOutput(int rank, UniqueFd fd) : rank_(rank), fd_(std::move(fd)) {}
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+
+  // Reads what is there; closes at the end.
+  void pump() {
+    char buffer[16384];
+    const auto count = ::read(fd_.get(), buffer, sizeof buffer);
+    if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
+    if (count <= 0) return close();
+    pending_.append(buffer, static_cast<std::size_t>(count));
+    for (auto end = pending_.find('\n'); end != std::string::npos; end = pending_.find('\n')) {
+      print(pending_.substr(0, end));
+      pending_.erase(0, end + 1);
+    }
+    if (pending_.size() > kMaxLineBytes) print(std::exchange(pending_, ""));
+  }
+
+  // What is still in the pipe after the rank has ended. A child that it left behind may keep the
+  // pipe open for ever, so this does not wait for the end.
+  void drain() {
+    while (fd_.valid()) {
+      pollfd entry{fd_.get(), POLLIN, 0};
+      if (::poll(&entry, 1, 0) <= 0) return close();
+      pump();
+    }
+  }
+
+ private:
+  void print(const std::string& line) const { fmt::print(stderr, "[rank {}] {}\n", rank_, line); }
+  void close() {
+    if (!pending_.empty()) print(std::exchange(pending_, ""));
+    fd_.reset();
+  }
+
+  int rank_;
+  UniqueFd fd_;
+  std::string pending_;
+};
+
+struct Rank {
+  Process process;
+  std::optional<int> exit_code;
+};
+
+// SIGINT, SIGTERM, SIGHUP and SIGCHLD as a descriptor, while it lives.
+class SignalSource {
+ public:
+  SignalSource() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&set, number);
+    ::sigprocmask(SIG_BLOCK, &set, &before_);
+    fd_ = UniqueFd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!fd_.valid()) throw system_error("cannot create a signalfd", errno);
+  }
+  SignalSource(const SignalSource&) = delete;
+  SignalSource& operator=(const SignalSource&) = delete;
+  ~SignalSource() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+  [[nodiscard]] std::optional<signalfd_siginfo> next() const {
+    signalfd_siginfo info{};
+    if (::read(fd_.get(), &info, sizeof info) != sizeof info) return std::nullopt;
+    return info;
+  }
+
+ private:
+  sigset_t before_{};
+  UniqueFd fd_;
+};
+
+class Job {
+ public:
+  Job(const std::vector<RankPlace>& places, const std::vector<std::string>& command) {
+    const auto group = random_hex(8);
+    for (std::size_t i = 0; i < places.size(); ++i)
+      start(static_cast<int>(i), places, group, command);
+  }
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+  // Only left with running ranks by an exception; the job is over then.
+  ~Job() {
+    for (std::size_t i = 0; i < ranks_.size(); ++i) kill_rank(i, SIGKILL);
+    for (auto& rank : ranks_)
+      if (!rank.exit_code) ::waitpid(rank.process.id().pid, nullptr, 0);
+  }
+
+  int run() {
+    while (running() > 0) {
+      wait_for_event();
+      for (auto info = signals_.next(); info; info = signals_.next()) handle(*info);
+      reap();
+      if (deadline_ && Clock::now() >= *deadline_) {
+        for (std::size_t i = 0; i < ranks_.size(); ++i) kill_rank(i, SIGKILL);
+        deadline_.reset();
+      }
+    }
+    for (auto& output : outputs_) output.drain();
+    return result_;
+  }
+
+ private:
+  void start(int rank, const std::vector<RankPlace>& places, const std::string& group,
+             const std::vector<std::string>& command) {
+    SpawnOptions options;
+    options.command = command;
+    options.environment = {{"CAUSEWAY_RANK", std::to_string(rank)},
+                           {"CAUSEWAY_WORLD_SIZE", std::to_string(places.size())},
+                           {"CAUSEWAY_GROUP", group},
+                           {"CAUSEWAY_SOCKET", places[static_cast<std::size_t>(rank)].socket_path},
+                           {"OPENBLAS_NUM_THREADS", "1"}};
+    options.die_with_parent = true;
+    UniqueFd read_end;
+    UniqueFd write_end;
+    UniqueFd null;
+    if (rank > 0) {  // Rank 0 stays in our group: it may read from the terminal.
+      int fds[2];
+      if (::pipe2(fds, O_CLOEXEC) != 0) throw system_error("cannot create a pipe", errno);
+      read_end = UniqueFd(fds[0]);
+      write_end = UniqueFd(fds[1]);
+      null = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+      options.new_group = true;
+      options.stdin_fd = null.get();
+      options.stdout_fd = options.stderr_fd = write_end.get();
+    }
+    ranks_.push_back({spawn(options), std::nullopt});
+    if (rank > 0) outputs_.emplace_back(rank, std::move(read_end));
+  }
+
+  void wait_for_event() {
+    std::vector<pollfd> entries = {{signals_.fd(), POLLIN, 0}};
+    for (const auto& output : outputs_) entries.push_back({output.fd(), POLLIN, 0});
+    int timeout_ms =
+        -1;  // The end of a rank is a signal, so there is nothing to look for in between.
+    if (deadline_) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - Clock::now());
+      timeout_ms = static_cast<int>(std::max<std::int64_t>(left.count(), 0));
+    }
+    if (::poll(entries.data(), entries.size(), timeout_ms) <= 0) return;
+    for (std::size_t i = 0; i < outputs_.size(); ++i)
+      if (entries[i + 1].revents != 0) outputs_[i].pump();
+  }
+
+  void handle(const signalfd_siginfo& info) {
+    const int number = static_cast<int>(info.ssi_signo);
+    if (number == SIGCHLD) return;
+    // The terminal has sent its Ctrl-C to rank 0 already, which is in our group.
+    const bool from_terminal = info.ssi_code == SI_KERNEL;
+    for (std::size_t i = from_terminal ? 1 : 0; i < ranks_.size(); ++i) kill_rank(i, number);
+    if (result_ == 0) result_ = 128 + number;
+    begin_end();
+  }
+
+  void reap() {
+    for (std::size_t i = 0; i < ranks_.size(); ++i) {
+      int status = 0;
+      auto& rank = ranks_[i];
+      if (rank.exit_code || ::waitpid(rank.process.id().pid, &status, WNOHANG) <= 0) continue;
+      rank.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+      if (*rank.exit_code == 0 || deadline_ || result_ != 0) continue;
+      result_ = *rank.exit_code;
+      fmt::print(stderr, "causeway: rank {} {} {}; ending the others\n", i,
+                 WIFSIGNALED(status) ? "was ended by signal" : "failed with exit code",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : *rank.exit_code);
+      for (std::size_t other = 0; other < ranks_.size(); ++other) kill_rank(other, SIGTERM);
+      begin_end();
+    }
+  }
+
+  void begin_end() {
+    if (!deadline_) deadline_ = Clock::now() + kTermPatience;
+  }
+
+  void kill_rank(std::size_t i, int number) {
+    if (ranks_[i].exit_code) return;
+    // Ranks above 0 lead a group: what they started is signalled with them.
+    if (i > 0)
+      ::kill(-ranks_[i].process.id().pid, number);
+    else
+      ranks_[i].process.signal(number);
+  }
+
+  [[nodiscard]] std::size_t running() const {
+    std::size_t count = 0;
+    for (const auto& rank : ranks_) count += rank.exit_code ? 0 : 1;
+    return count;
+  }
+
+  SignalSource signals_;
+  std::vector<Rank> ranks_;
+  std::vector<PrefixedOutput> outputs_;
+  std::optional<Clock::time_point> deadline_;  // Set once the job is ending.
+  int result_ = 0;
+};
+
+}  // namespace
+
+int run_job(const std::vector<RankPlace>& ranks, const std::vector<std::string>& command) {
+  return Job(ranks, command).run();
+}
+
+}  // namespace causeway::tools
