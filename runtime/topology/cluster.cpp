@@ -43,16 +43,10 @@ Scale read_scale(const YamlField& root) {
 }
 
 std::uint64_t read_capacity(const YamlField& field) {
-  const auto& text = field.text("a size such as 32 GB");
-  std::uint64_t bytes = 0;
-  try {
-    bytes = parse_bytes(text);
-  } catch (const Error& error) {
-    throw field.error(error.what());
-  }
+  const auto bytes = field.bytes();
   if (bytes == 0) throw field.error("is 0; write the bytes to lend, or leave the device out");
   if (bytes > kMaxCapacityBytes)
-    throw field.error(fmt::format("'{}' is over {}, the most one device may have", text,
+    throw field.error(fmt::format("{} bytes is over {}, the most one device may have", bytes,
                                   format_bytes(kMaxCapacityBytes)));
   return bytes;
 }

@@ -16,6 +16,8 @@
 #include <set>
 #include <sstream>
 
+#include "causeway/cluster.h"
+
 namespace causeway {
 
 namespace {
@@ -179,11 +181,12 @@ std::string read_text_file(const std::string& path, std::size_t limit_bytes) {
   std::ifstream file(path, std::ios::binary);
   if (!file && errno == ENOENT) throw Error(Errc::not_found, path + ": no such file");
   if (!file) throw system_error(path + ": cannot be opened", errno);
-  std::string text(limit_bytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad() || (file.gcount() == 0 && errno != 0))
-    throw system_error(path + ": cannot be read", errno);
-  text.resize(static_cast<std::size_t>(file.gcount()));
+  std::string text;
+  for (std::vector<char> chunk(64 * 1024); file && text.size() <= limit_bytes;) {
+    file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    text.append(chunk.data(), static_cast<std::size_t>(file.gcount()));
+  }
+  if (file.bad()) throw system_error(path + ": cannot be read", errno);
   if (text.size() > limit_bytes)
     throw parse_error(path, 1, fmt::format("text: over {} bytes, the most read", limit_bytes));
   return text;
@@ -279,6 +282,15 @@ double YamlField::number(double low, double high) const {
   if (status != std::errc{} || end != last || !(value >= low && value <= high))
     throw error(fmt::format("'{}' is not {}", digits, hint));
   return value;
+}
+
+std::uint64_t YamlField::bytes() const {
+  const auto& size = text("a size such as 32 GB");
+  try {
+    return parse_bytes(size);
+  } catch (const Error& failure) {
+    throw error(failure.what());
+  }
 }
 
 static std::size_t edit_distance(std::string_view a, std::string_view b) {

@@ -65,6 +65,7 @@ class YamlField {
   [[nodiscard]] const std::string& text(const std::string& hint) const;
   [[nodiscard]] std::uint64_t whole_number(std::uint64_t low, std::uint64_t high) const;
   [[nodiscard]] double number(double low, double high) const;
+  [[nodiscard]] std::uint64_t bytes() const;  // parse_bytes() of <causeway/cluster.h>.
 
  private:
   YamlField(const YamlNode& node, const std::string& origin, std::string path)

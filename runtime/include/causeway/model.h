@@ -31,6 +31,10 @@ struct TensorSpec {
   bool operator==(const TensorSpec&) const = default;
 };
 
+// Limits that validate() keeps, so that no sum of sizes leaves 64 bits.
+constexpr std::uint64_t kMaxTensorBytes = std::uint64_t{1} << 50;  // Also of all weights together.
+constexpr double kMaxStateRatio = 256;                             // Bytes of state per weight byte.
+
 struct LayerSpec {
   std::string name;
   std::vector<TensorSpec> tensors;
@@ -52,15 +56,18 @@ struct ModelSpec {
   // overflow, negative or non-finite figures.
   void validate() const;
   [[nodiscard]] std::uint64_t weight_bytes() const;
-  // Weights, gradients and optimizer state of one layer.
+  // Weights, gradients and optimizer state of one layer, without padding: what a plan counts is
+  // stage_memory() of plan.h.
   [[nodiscard]] std::uint64_t state_bytes(const LayerSpec& layer) const;
   [[nodiscard]] std::uint64_t state_bytes() const;
 
   [[nodiscard]] static ModelSpec from_yaml(std::string_view text, const std::string& origin);
   [[nodiscard]] std::string to_yaml() const;
-  // A .safetensors file, or a folder of them. Layers follow from the names: "...layers.7.attn..."
-  // and "h.7..." belong to layer 7; what stands before the first goes in front ("embed"), the rest
-  // behind ("head"). Only headers are read. FLOPs are 2 per weight and token.
+  // A .safetensors file, or a folder of them; only headers are read. Layers follow from the names:
+  // "...layers.7.attn..." and "h.7..." belong to layer 7. Embeddings go in front ("embed"), final
+  // norms and heads behind ("head"), what is neither by its place in the file. The format knows no
+  // costs, so they are estimates: FLOPs 2 per weight and token (none for the embedding's lookup),
+  // activations 34 bytes per token and hidden unit, hidden being the most frequent extent.
   [[nodiscard]] static ModelSpec from_safetensors(const std::string& path,
                                                   std::uint64_t tokens_per_micro_batch = 2048);
   // By what `path` is: YAML, safetensors file or folder.

@@ -1,0 +1,42 @@
+// The memory of any run of layers in O(1): prefix sums over what each layer takes in its regions.
+//
+// Shape:   one entry per layer boundary; see StageMemory in <causeway/plan.h> for the regions.
+// Units:   bytes.
+// Errors:  none after construction; the model must be valid.
+// Threads: const after construction.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "causeway/plan.h"
+
+namespace causeway {
+
+// More micro-batches in flight than this are refused: it keeps every product below 2^64.
+constexpr std::uint32_t kMaxInFlight = 4096;
+
+class StageSizer {
+ public:
+  explicit StageSizer(const ModelSpec& model);
+
+  // Layers [first, end), in_flight from 1 to kMaxInFlight.
+  [[nodiscard]] StageMemory stage(std::uint32_t first, std::uint32_t end,
+                                  std::uint32_t in_flight) const;
+  [[nodiscard]] std::uint64_t total_bytes(std::uint32_t first, std::uint32_t end,
+                                          std::uint32_t in_flight) const {
+    const auto memory = stage(first, end, in_flight);
+    return memory.state_bytes() + memory.activation_bytes;
+  }
+
+ private:
+  struct Sums {
+    std::uint64_t weights = 0;
+    std::uint64_t gradients = 0;
+    std::uint64_t optimizer = 0;
+    std::uint64_t activations = 0;
+  };
+  std::vector<Sums> before_;  // before_[i]: layers [0, i).
+};
+
+}  // namespace causeway
