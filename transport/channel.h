@@ -108,7 +108,8 @@ class Channel {
   virtual void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
                     Completion done) = 0;
 
-  // Sends one message. Completes when `message` may be reused; messages of one tag keep their order.
+  // Sends one message. Completes when `message` may be reused; messages of one tag keep their
+  // order.
   virtual void send(std::uint64_t tag, std::span<const std::byte> message, Deadline deadline,
                     Completion done) = 0;
 

@@ -1,0 +1,227 @@
+// One connection of the UCX transport: the state behind a Channel.
+//
+// Shape:   greeting -> open -> leaving -> closed. Users' operations live in `ops_`; a write or read
+//          is cut into chunks, each one active message and one answer. Whatever UCX holds a pointer
+//          to is a Flight, and an operation completes only when none of its flights is in the air.
+// Bounds:  kWindow* for what this side starts, kMaxServing for what the peer may have open here,
+//          kMaxUnexpected* for messages that nobody asked for yet.
+// Errors:  what a peer sends wrongly ends this link with Errc::protocol and no other.
+// Threads: the worker's. on_*() are called from UCX and run no user code but the DataService.
+#pragma once
+
+#include <deque>
+#include <list>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "transport/ucx/protocol.h"
+#include "transport/ucx/worker.h"
+
+namespace causeway::ucx {
+
+constexpr std::uint64_t kChunkBytes = 1 << 20;
+constexpr std::uint64_t kWindowBytes = 8 << 20;
+constexpr std::size_t kWindowCount = 64;
+constexpr std::size_t kMaxServing = 256;
+constexpr std::uint64_t kMaxServedBytes = 64 << 20;
+constexpr std::uint64_t kEagerBytes = 16 << 10;
+constexpr std::uint64_t kMaxUnexpectedBytes = 16 << 20;
+constexpr std::size_t kMaxUnexpectedCount = 4096;
+constexpr auto kGrace = std::chrono::milliseconds(500);   // For a peer to let go of a buffer.
+constexpr auto kLinger = std::chrono::milliseconds(200);  // For a farewell to arrive.
+
+// What arrived with a header: bytes in place, or a rendezvous that may be taken.
+struct Payload {
+  void* data;
+  std::uint64_t size_bytes;
+  bool rendezvous;
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept {
+    return {static_cast<const std::byte*>(data), rendezvous ? 0 : size_bytes};
+  }
+};
+
+class Link : public std::enable_shared_from_this<Link> {
+ public:
+  using Opened = std::function<void(std::optional<Error>, std::shared_ptr<Link>)>;
+  struct Setup {
+    DataService* service;
+    Hello own;          // What this side says: of an accepting side, only the name.
+    std::string peer;   // The peer's address, until it gives its name.
+    Deadline deadline;  // For the greeting.
+    Opened opened;      // Called once, by the worker's later().
+  };
+
+  // Each creates the endpoint and starts the greeting. Errors: io, peer_lost.
+  static void connect(std::shared_ptr<Worker> worker, const SocketAddress& to, Setup setup);
+  static void accept(std::shared_ptr<Worker> worker, ucp_conn_request_h request, Setup setup);
+  ~Link();
+
+  [[nodiscard]] const Hello& peer() const noexcept { return peer_; }
+  [[nodiscard]] bool is_open() const noexcept { return phase_ == Phase::open && !failure_; }
+  [[nodiscard]] ChannelCounters counters() const noexcept { return counters_; }
+  void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
+             Completion done);
+  void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline, Completion done);
+  void send(std::uint64_t tag, std::span<const std::byte> message, Deadline deadline,
+            Completion done);
+  void receive(std::uint64_t tag, std::span<std::byte> target, Deadline deadline, Completion done);
+  void close(const Error& reason);
+  void on_close(std::function<void(const Error&)> handler);
+
+  // For the worker.
+  ucs_status_t on_message(const Header& header, const Payload& payload);
+  void break_off(const Error& reason);  // Ends the link soon; the peer is told.
+  void advance();
+  void on_alarm(std::uint64_t id);
+  void force_close();  // Outside of UCX callbacks.
+  void abandon();      // The endpoint is gone for good: whatever is left ends now.
+
+ private:
+  enum class Phase : std::uint8_t { greeting, open, leaving, closed };
+  enum class Kind : std::uint8_t { write, read, send, receive };
+  using Alarms = Worker::Alarms;
+
+  // An operation of this side's user. Ends when nothing of it is left: no chunk, no flight.
+  struct Request {
+    Kind kind{};
+    RemoteAddress address{};
+    std::uint64_t tag = 0;
+    std::uint64_t sequence = 0;   // Of a message.
+    std::byte* buffer = nullptr;  // Never written through for write and send.
+    std::uint64_t size_bytes = 0;
+    std::uint64_t issued_bytes = 0;
+    std::size_t chunks = 0;   // Unanswered.
+    std::size_t flights = 0;  // Those that hold the buffer.
+    bool is_issued = false;   // Nothing is left to be started.
+    bool in_grace = false;
+    std::optional<Error> error;
+    std::uint64_t result_bytes = 0;
+    Completion done;
+    Alarms::iterator alarm{};
+  };
+  using Requests = std::unordered_map<std::uint64_t, Request>;
+
+  struct Chunk {  // Of a write or read, by the id on the wire.
+    std::uint64_t request;
+    std::uint64_t offset_bytes;
+    std::uint64_t size_bytes;
+    bool in_flight;
+    bool is_answered;
+  };
+
+  enum class Cargo : std::uint8_t {
+    control,     // Only the flight's own bytes.
+    answer,      // The same, for a request of the peer.
+    chunk,       // Of a request of this side: its buffer.
+    message,     // Likewise, a whole send or receive.
+    peer_write,  // A request of the peer: pinned memory.
+    peer_read,
+  };
+  struct Flight {  // What UCX holds pointers into. Freed when UCX gives it back.
+    std::shared_ptr<Link> link;
+    Cargo cargo{};
+    std::uint64_t id = 0;
+    HeaderBytes header{};
+    std::vector<std::byte> text;
+    std::shared_ptr<const void> pin;
+    std::uint64_t size_bytes = 0;
+  };
+
+  struct Unexpected {  // A message that nobody asked for yet: copied, or waiting at the sender.
+    std::uint64_t sequence;
+    std::uint64_t size_bytes;
+    void* rendezvous;
+    std::vector<std::byte> bytes;
+  };
+  struct Mailbox {                       // At most one of the two has entries.
+    std::deque<std::uint64_t> receives;  // Request ids.
+    std::list<Unexpected> messages;
+  };
+
+  Link(std::shared_ptr<Worker> worker, Setup setup, bool connecting);
+  void create_endpoint(ucp_ep_params_t params);
+  void lose(const Error& reason);              // Ends the link soon; there is nobody to tell.
+  void end(const Error& reason);               // Outside of UCX callbacks.
+  [[nodiscard]] std::string describe() const;  // The peer, for messages.
+
+  // What this side asks for: link_requests.cpp.
+  Requests::iterator start(Kind kind, std::span<const std::byte> buffer, Deadline deadline,
+                           Completion& done);
+  void finish(Requests::iterator request);
+  void finish_if_idle(std::uint64_t id);
+  void issue();
+  void issue_chunk(std::uint64_t id, Request& request);
+  void end_chunk(std::uint64_t id);
+  void drop_chunks(std::uint64_t request);
+  void expire(Requests::iterator request);
+  void give(Requests::iterator request, Unexpected& message);
+  void land_chunk(const Flight& flight, bool good);
+  void land_message(const Flight& flight, bool good);
+  void release(Unexpected& message);
+  void end_requests(const Error& reason);
+  [[nodiscard]] Error too_long(const Request& request, std::uint64_t size_bytes) const;
+
+  // What the peer asks for: link_serve.cpp.
+  ucs_status_t take_hello(const Header& header, const Payload& payload);
+  ucs_status_t take_welcome(const Header& header, const Payload& payload);
+  ucs_status_t serve_write(const Header& header, const Payload& payload);
+  void serve_read(const Header& header);
+  ucs_status_t take_answer(const Header& header, const Payload& payload);
+  ucs_status_t take_read_data(const Header& header, const Payload& payload);
+  ucs_status_t take_message(const Header& header, const Payload& payload);
+  ucs_status_t take_now(Requests::iterator request, const Payload& payload);
+  template <typename Serve>
+  void guard(std::uint64_t id, Serve serve);
+  void take_withdrawal(std::uint64_t sequence);
+  ucs_status_t dispatch(const Header& header, const Payload& payload);
+  [[nodiscard]] PinnedMemory pin(const Header& header, Access access);
+  bool begin_serving();
+  void answer(Op op, std::uint64_t id, const std::optional<Error>& failure);
+  ucs_status_t violate(const std::string& what);  // Returns what drops the message.
+
+  // Flights: link.cpp.
+  std::unique_ptr<Flight> new_flight(Cargo cargo, std::uint64_t id, Header header);
+  void submit(std::unique_ptr<Flight> flight, const void* data, std::uint64_t size_bytes);
+  void submit_text(Cargo cargo, const Header& header, std::vector<std::byte> text);
+  void submit_receive(std::unique_ptr<Flight> flight, void* rendezvous, std::byte* into);
+  void land(Flight& flight, ucs_status_t status);
+  static void on_sent(void* request, ucs_status_t status, void* flight);
+  static void on_received(void* request, ucs_status_t status, std::size_t bytes, void* flight);
+  static void on_force_closed(void* request, ucs_status_t status, void* self);
+  static void on_endpoint_error(void* self, ucp_ep_h endpoint, ucs_status_t status);
+
+  std::shared_ptr<Worker> worker_;
+  DataService* service_;
+  Hello own_;
+  Hello peer_;
+  std::string peer_address_;
+  Opened opened_;
+  bool connecting_;
+  Phase phase_ = Phase::greeting;
+  ucp_ep_h endpoint_ = nullptr;
+  std::uint64_t own_key_;         // The peer puts it in what it sends.
+  std::uint64_t peer_key_ = 0;    // The other way.
+  std::optional<Error> failure_;  // Why the link ends; first one wins.
+  bool tell_peer_ = false;
+  bool is_peer_gone_ = false;  // There is nobody to linger for.
+  bool is_endpoint_gone_ = false;
+  std::function<void(const Error&)> on_close_;
+  ChannelCounters counters_;
+
+  Requests requests_;
+  std::deque<std::uint64_t> unissued_;  // Writes and reads with chunks left.
+  std::unordered_map<std::uint64_t, Chunk> chunks_;
+  std::unordered_set<std::uint64_t> withdrawn_;  // Chunks given up; the peer may answer still.
+  std::unordered_map<std::uint64_t, Mailbox> mailboxes_;  // By tag.
+  std::uint64_t window_bytes_ = 0;
+  std::uint64_t next_id_ = 1;  // Of requests and chunks; 0 is the link's own alarm.
+  std::uint64_t next_sequence_out_ = 0;
+  std::uint64_t next_sequence_in_ = 0;
+  std::uint64_t unexpected_bytes_ = 0;
+  std::size_t unexpected_count_ = 0;
+  std::size_t serving_ = 0;
+  std::size_t flights_ = 0;
+  Alarms::iterator own_alarm_;  // Of the greeting, then of the farewell.
+};
+
+}  // namespace causeway::ucx

@@ -1,0 +1,285 @@
+// What this side asks of the peer, and the messages it waits for.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "transport/ucx/link.h"
+
+namespace causeway::ucx {
+
+using std::chrono::steady_clock;
+
+namespace {
+
+std::byte* address_of(std::span<const std::byte> bytes) {
+  // One Request holds both kinds of buffer; only read and receive write through it.
+  return const_cast<std::byte*>(bytes.data());
+}
+
+}  // namespace
+
+Link::Requests::iterator Link::start(Kind kind, std::span<const std::byte> buffer,
+                                     Deadline deadline, Completion& done) {
+  std::optional<Error> refusal;
+  if (!is_open())
+    refusal = Error(Errc::closed, "the channel to " + describe() + " is closed" +
+                                      (failure_ ? std::string(": ") + failure_->what() : ""));
+  else if (deadline <= steady_clock::now())
+    refusal = Error(Errc::timed_out,
+                    "the deadline had passed before the request to " + describe() + " began");
+  if (refusal) {
+    worker_->finish(std::move(done), std::move(refusal), 0);
+    return requests_.end();
+  }
+  const auto id = next_id_++;
+  const auto request = requests_.emplace(id, Request{}).first;
+  request->second.kind = kind;
+  request->second.buffer = address_of(buffer);
+  request->second.size_bytes = buffer.size();
+  request->second.done = std::move(done);
+  request->second.alarm = worker_->set_alarm(deadline, {this, id});
+  return request;
+}
+
+void Link::write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
+                 Completion done) {
+  const auto request = start(Kind::write, source, deadline, done);
+  if (request == requests_.end()) return;
+  request->second.address = to;
+  unissued_.push_back(request->first);
+  issue();
+}
+
+void Link::read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
+                Completion done) {
+  const auto request = start(Kind::read, target, deadline, done);
+  if (request == requests_.end()) return;
+  request->second.address = from;
+  unissued_.push_back(request->first);
+  issue();
+}
+
+void Link::issue() {
+  while (!unissued_.empty()) {
+    const auto id = unissued_.front();
+    const auto found = requests_.find(id);
+    if (found == requests_.end() || found->second.is_issued) {
+      unissued_.pop_front();
+      continue;
+    }
+    const auto& request = found->second;
+    const auto next = std::min(kChunkBytes, request.size_bytes - request.issued_bytes);
+    // Answers to withdrawn chunks are still to come: the peer works on them.
+    if (chunks_.size() + withdrawn_.size() >= kWindowCount) return;
+    if (window_bytes_ > 0 && window_bytes_ + next > kWindowBytes) return;
+    unissued_.pop_front();
+    if (request.issued_bytes + next < request.size_bytes) unissued_.push_back(id);  // Take turns.
+    issue_chunk(id, found->second);
+  }
+}
+
+void Link::issue_chunk(std::uint64_t id, Request& request) {
+  const auto offset = request.issued_bytes;
+  const auto size = std::min(kChunkBytes, request.size_bytes - offset);
+  const bool is_write = request.kind == Kind::write;
+  const auto chunk = next_id_++;
+  chunks_.emplace(chunk, Chunk{id, offset, size, is_write, false});
+  window_bytes_ += size;
+  request.issued_bytes += size;
+  request.is_issued = request.issued_bytes == request.size_bytes;
+  ++request.chunks;
+  const Header header{.op = is_write ? Op::write : Op::read,
+                      .id = chunk,
+                      .session = request.address.session,
+                      .region = request.address.region,
+                      .offset_bytes = request.address.offset_bytes + offset,
+                      .size_bytes = size};
+  if (is_write) {
+    ++request.flights;
+    submit(new_flight(Cargo::chunk, chunk, header), request.buffer + offset, size);
+  } else {
+    submit(new_flight(Cargo::control, chunk, header), nullptr, 0);
+  }
+}
+
+void Link::land_chunk(const Flight& flight, bool good) {
+  const auto found = chunks_.find(flight.id);
+  auto& chunk = found->second;  // A chunk stays while it is in flight, and its request with it.
+  auto& request = requests_.find(chunk.request)->second;
+  chunk.in_flight = false;
+  --request.flights;
+  if (good && request.kind == Kind::write) counters_.sent_bytes += flight.size_bytes;
+  if (good && request.kind == Kind::read) {
+    counters_.received_bytes += flight.size_bytes;
+    chunk.is_answered = true;
+  }
+  if (!good && !request.error && failure_) request.error = failure_;
+  if (chunk.is_answered || !good || phase_ != Phase::open) return end_chunk(flight.id);
+  if (!request.in_grace) return;  // The answer to a write is on its way.
+  withdrawn_.insert(flight.id);
+  end_chunk(flight.id);
+}
+
+void Link::end_chunk(std::uint64_t id) {
+  const auto found = chunks_.find(id);
+  const auto request = found->second.request;
+  window_bytes_ -= found->second.size_bytes;
+  chunks_.erase(found);
+  --requests_.find(request)->second.chunks;
+  finish_if_idle(request);
+  if (!unissued_.empty()) worker_->mark(*this);
+}
+
+void Link::finish_if_idle(std::uint64_t id) {
+  const auto found = requests_.find(id);
+  const auto& request = found->second;
+  if (!request.is_issued || request.chunks > 0 || request.flights > 0) return;
+  finish(found);
+}
+
+void Link::finish(Requests::iterator request) {
+  auto& [id, state] = *request;
+  worker_->clear_alarm(state.alarm);
+  const bool one_sided = state.kind == Kind::write || state.kind == Kind::read;
+  const auto bytes = state.error ? 0 : one_sided ? state.size_bytes : state.result_bytes;
+  worker_->finish(std::move(state.done), std::move(state.error), bytes);
+  requests_.erase(request);
+}
+
+void Link::drop_chunks(std::uint64_t request) {
+  std::vector<std::uint64_t> idle;
+  for (const auto& [id, chunk] : chunks_)
+    if (chunk.request == request && !chunk.in_flight) idle.push_back(id);
+  for (const auto id : idle) {
+    const auto found = chunks_.find(id);
+    window_bytes_ -= found->second.size_bytes;
+    chunks_.erase(found);
+    if (phase_ == Phase::open) withdrawn_.insert(id);
+    --requests_.find(request)->second.chunks;
+  }
+}
+
+void Link::expire(Requests::iterator request) {
+  auto& [id, state] = *request;
+  worker_->clear_alarm(state.alarm);
+  if (state.in_grace) {
+    // UCX cannot take a buffer back from a rendezvous under way, except by ending the connection.
+    break_off(Error(Errc::timed_out, describe() + " did not let go of a buffer of " +
+                                         std::to_string(state.size_bytes) +
+                                         " bytes after its deadline; the channel was closed"));
+    return;
+  }
+  if (!state.error) {
+    static constexpr const char* kNames[] = {"write", "read", "send", "receive"};
+    state.error =
+        Error(Errc::timed_out, std::string("a ") + kNames[static_cast<std::size_t>(state.kind)] +
+                                   " of " + std::to_string(state.size_bytes) + " bytes with " +
+                                   describe() + " reached its deadline");
+  }
+  state.is_issued = true;
+  drop_chunks(id);
+  if (state.kind == Kind::receive && state.flights == 0)
+    std::erase(mailboxes_[state.tag].receives, id);
+  if (state.chunks == 0 && state.flights == 0) return finish(request);
+  state.in_grace = true;
+  state.alarm = worker_->set_alarm(steady_clock::now() + kGrace, {this, id});
+  if (state.kind == Kind::send)
+    submit(new_flight(Cargo::control, 0, {.op = Op::withdraw, .id = state.sequence}), nullptr, 0);
+}
+
+void Link::send(std::uint64_t tag, std::span<const std::byte> message, Deadline deadline,
+                Completion done) {
+  const auto request = start(Kind::send, message, deadline, done);
+  if (request == requests_.end()) return;
+  auto& state = request->second;
+  state.tag = tag;
+  state.is_issued = true;
+  state.sequence = next_sequence_out_++;
+  state.flights = 1;
+  const Header header{
+      .op = Op::message, .id = state.sequence, .region = tag, .size_bytes = message.size()};
+  submit(new_flight(Cargo::message, request->first, header), message.data(), message.size());
+}
+
+void Link::receive(std::uint64_t tag, std::span<std::byte> target, Deadline deadline,
+                   Completion done) {
+  const auto request = start(Kind::receive, target, deadline, done);
+  if (request == requests_.end()) return;
+  request->second.tag = tag;
+  request->second.is_issued = true;
+  auto& mailbox = mailboxes_[tag];
+  if (mailbox.messages.empty()) return mailbox.receives.push_back(request->first);
+  auto message = std::move(mailbox.messages.front());
+  mailbox.messages.pop_front();
+  if (mailbox.messages.empty()) mailboxes_.erase(tag);
+  --unexpected_count_;
+  unexpected_bytes_ -= message.bytes.size();
+  give(request, message);
+}
+
+void Link::give(Requests::iterator request, Unexpected& message) {
+  auto& [id, state] = *request;
+  if (message.size_bytes > state.size_bytes) {
+    state.error = too_long(state, message.size_bytes);
+    release(message);
+    return finish(request);
+  }
+  state.result_bytes = message.size_bytes;
+  if (message.rendezvous == nullptr) {
+    if (!message.bytes.empty())
+      std::memcpy(state.buffer, message.bytes.data(), message.bytes.size());
+    counters_.received_bytes += message.size_bytes;
+    return finish(request);
+  }
+  ++state.flights;
+  auto flight = new_flight(Cargo::message, id, {});
+  flight->size_bytes = message.size_bytes;
+  submit_receive(std::move(flight), message.rendezvous, state.buffer);
+}
+
+void Link::release(Unexpected& message) {
+  if (message.rendezvous != nullptr)
+    ucp_am_data_release(worker_->handle(), std::exchange(message.rendezvous, nullptr));
+}
+
+Error Link::too_long(const Request& request, std::uint64_t size_bytes) const {
+  return Error(Errc::out_of_bounds, "a message of " + std::to_string(size_bytes) + " bytes from " +
+                                        describe() + " does not fit the receive of " +
+                                        std::to_string(request.size_bytes) + " bytes for tag " +
+                                        std::to_string(request.tag) + " and was dropped");
+}
+
+void Link::land_message(const Flight& flight, bool good) {
+  const auto found = requests_.find(flight.id);
+  auto& request = found->second;
+  --request.flights;
+  if (good && request.kind == Kind::send) {
+    counters_.sent_bytes += flight.size_bytes;
+    request.result_bytes = flight.size_bytes;
+  }
+  if (good && request.kind == Kind::receive) counters_.received_bytes += flight.size_bytes;
+  if (!good && !request.error && failure_) request.error = failure_;
+  finish_if_idle(flight.id);
+}
+
+void Link::end_requests(const Error& reason) {
+  unissued_.clear();
+  withdrawn_.clear();
+  for (auto& [tag, mailbox] : mailboxes_)
+    for (auto& message : mailbox.messages) release(message);
+  mailboxes_.clear();
+  unexpected_bytes_ = unexpected_count_ = 0;
+  std::vector<std::uint64_t> ids;
+  for (const auto& [id, request] : requests_) ids.push_back(id);
+  std::ranges::sort(ids);  // In the order in which they were asked for.
+  for (const auto id : ids) {
+    auto& request = requests_.find(id)->second;
+    worker_->clear_alarm(request.alarm);
+    if (!request.error) request.error = reason;
+    request.is_issued = true;
+    drop_chunks(id);
+    finish_if_idle(id);
+  }
+}
+
+}  // namespace causeway::ucx

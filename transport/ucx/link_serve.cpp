@@ -1,0 +1,325 @@
+// What the peer asks of this side and what it answers. All of it runs inside UCX's callback.
+#include <cstring>
+#include <utility>
+
+#include "transport/ucx/link.h"
+
+namespace causeway::ucx {
+
+namespace {
+
+constexpr ucs_status_t kDone = UCS_OK;           // UCX drops what was not taken.
+constexpr ucs_status_t kTaken = UCS_INPROGRESS;  // We hold the rendezvous.
+
+bool is_text(Op op) {
+  return op == Op::hello || op == Op::welcome || op == Op::refused || op == Op::failed ||
+         op == Op::bye;
+}
+
+bool has_data(Op op) { return op == Op::write || op == Op::read_data || op == Op::message; }
+
+}  // namespace
+
+ucs_status_t Link::violate(const std::string& what) {
+  break_off(Error(Errc::protocol, describe() + " sent " + what));
+  return kDone;
+}
+
+ucs_status_t Link::on_message(const Header& header, const Payload& payload) {
+  if (phase_ == Phase::leaving && header.op == Op::bye && header.key == own_key_) {
+    is_peer_gone_ = true;
+    worker_->mark(*this);
+  }
+  if (failure_ || phase_ == Phase::leaving || phase_ == Phase::closed) return kDone;
+  if (header.op != Op::hello && header.key != own_key_)
+    return violate("a message with a wrong connection key");
+  if (is_text(header.op) && (payload.rendezvous || payload.size_bytes > kMaxTextBytes))
+    return violate("a text of " + std::to_string(payload.size_bytes) + " bytes");
+  if (has_data(header.op) && header.size_bytes != payload.size_bytes)
+    return violate("a payload of " + std::to_string(payload.size_bytes) +
+                   " bytes under a header of " + std::to_string(header.size_bytes));
+  if (!has_data(header.op) && !is_text(header.op) && payload.size_bytes != 0)
+    return violate("a payload of " + std::to_string(payload.size_bytes) +
+                   " bytes where none belongs");
+  if (phase_ == Phase::greeting) {
+    if (header.op == Op::hello && !connecting_) return take_hello(header, payload);
+    if (header.op == Op::welcome && connecting_) return take_welcome(header, payload);
+    const bool is_end = connecting_ && (header.op == Op::refused || header.op == Op::bye);
+    if (!is_end) return violate("a request before the greeting was over");
+  }
+  return dispatch(header, payload);
+}
+
+ucs_status_t Link::dispatch(const Header& header, const Payload& payload) {
+  switch (header.op) {
+    case Op::hello:
+    case Op::welcome:
+      return violate("a second greeting");
+    case Op::refused:
+      if (phase_ != Phase::greeting) return violate("a refusal after the greeting");
+      if (const auto failure = decode_failure(payload.bytes()))
+        lose(Error(failure->code(), peer_address_ + " refused: " + failure->what()));
+      else
+        return violate("a malformed refusal");
+      return kDone;
+    case Op::bye: {
+      const auto failure = decode_failure(payload.bytes());
+      if (!failure) return violate("a malformed farewell");
+      is_peer_gone_ = true;
+      lose(Error(Errc::closed, describe() + " closed the channel: " + failure->what()));
+      return kDone;
+    }
+    case Op::write:
+      return serve_write(header, payload);
+    case Op::read:
+      serve_read(header);
+      return kDone;
+    case Op::write_done:
+    case Op::failed:
+      return take_answer(header, payload);
+    case Op::read_data:
+      return take_read_data(header, payload);
+    case Op::message:
+      return take_message(header, payload);
+    case Op::withdraw:
+      take_withdrawal(header.id);
+      return kDone;
+  }
+  return violate("an unknown operation");
+}
+
+ucs_status_t Link::take_hello(const Header& header, const Payload& payload) {
+  auto hello = decode_hello(payload.bytes());
+  if (!hello) return violate("a malformed greeting");
+  peer_ = std::move(*hello);
+  peer_key_ = header.id;
+  std::optional<Error> refusal;
+  try {
+    if (service_ != nullptr) service_->admit(peer_);
+  } catch (const Error& error) {
+    refusal = error;
+  } catch (const std::exception& error) {
+    refusal = Error(Errc::internal, error.what());
+  }
+  if (refusal) {
+    submit_text(Cargo::control, {.op = Op::refused}, encode(*refusal));
+    break_off(*refusal);
+    return kDone;
+  }
+  phase_ = Phase::open;
+  worker_->clear_alarm(own_alarm_);
+  std::vector<std::byte> name(own_.name.size());
+  std::memcpy(name.data(), own_.name.data(), own_.name.size());
+  submit_text(Cargo::control, {.op = Op::welcome, .id = own_key_}, std::move(name));
+  worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
+    opened(std::nullopt, link);
+  });
+  return kDone;
+}
+
+ucs_status_t Link::take_welcome(const Header& header, const Payload& payload) {
+  const auto text = payload.bytes();
+  if (text.size() > 255) return violate("a name of " + std::to_string(text.size()) + " bytes");
+  if (!text.empty())
+    peer_.name = printable({reinterpret_cast<const char*>(text.data()), text.size()});
+  peer_key_ = header.id;
+  phase_ = Phase::open;
+  worker_->clear_alarm(own_alarm_);
+  worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
+    opened(std::nullopt, link);
+  });
+  return kDone;
+}
+
+PinnedMemory Link::pin(const Header& header, Access access) {
+  if (service_ == nullptr) throw Error(Errc::unsupported, own_.name + " serves no memory");
+  if (header.size_bytes > kMaxServedBytes)
+    throw Error(Errc::out_of_bounds, "a request of " + std::to_string(header.size_bytes) +
+                                         " bytes; the most in one is " +
+                                         std::to_string(kMaxServedBytes));
+  auto memory = service_->pin(peer_, {header.session, header.region, header.offset_bytes},
+                              header.size_bytes, access);
+  if (memory.bytes.size() != header.size_bytes)
+    throw Error(Errc::internal, own_.name + " pinned " + std::to_string(memory.bytes.size()) +
+                                    " bytes instead of " + std::to_string(header.size_bytes));
+  return memory;
+}
+
+bool Link::begin_serving() {
+  if (serving_ >= kMaxServing) {
+    violate("more than " + std::to_string(kMaxServing) + " requests at once");
+    return false;
+  }
+  ++serving_;
+  return true;
+}
+
+void Link::answer(Op op, std::uint64_t id, const std::optional<Error>& failure) {
+  submit_text(Cargo::answer, {.op = op, .id = id},
+              failure ? encode(*failure) : std::vector<std::byte>{});
+}
+
+// Runs `serve`; what it throws goes to the peer, which then sees its request refused.
+template <typename Serve>
+void Link::guard(std::uint64_t id, Serve serve) {
+  try {
+    return serve();
+  } catch (const Error& error) {
+    answer(Op::failed, id, error);
+  } catch (const std::exception& error) {
+    answer(Op::failed, id, Error(Errc::internal, error.what()));
+  }
+}
+
+ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
+  if (!begin_serving()) return kDone;
+  auto status = kDone;
+  guard(header.id, [&] {
+    auto memory = pin(header, Access::write);
+    if (!payload.rendezvous) {
+      if (payload.size_bytes > 0)
+        std::memcpy(memory.bytes.data(), payload.data, payload.size_bytes);
+      counters_.received_bytes += payload.size_bytes;
+      return answer(Op::write_done, header.id, std::nullopt);
+    }
+    auto flight = new_flight(Cargo::peer_write, header.id, {});
+    flight->pin = std::move(memory.pin);
+    flight->size_bytes = payload.size_bytes;
+    status = kTaken;
+    submit_receive(std::move(flight), payload.data, memory.bytes.data());
+  });
+  return status;
+}
+
+void Link::serve_read(const Header& header) {
+  if (!begin_serving()) return;
+  guard(header.id, [&] {
+    auto memory = pin(header, Access::read);
+    const Header reply{.op = Op::read_data, .id = header.id, .size_bytes = header.size_bytes};
+    auto flight = new_flight(Cargo::peer_read, header.id, reply);
+    flight->pin = std::move(memory.pin);
+    submit(std::move(flight), memory.bytes.data(), memory.bytes.size());
+  });
+}
+
+ucs_status_t Link::take_answer(const Header& header, const Payload& payload) {
+  if (withdrawn_.erase(header.id) > 0) {
+    if (!unissued_.empty()) worker_->mark(*this);
+    return kDone;
+  }
+  const auto found = chunks_.find(header.id);
+  if (found == chunks_.end() || found->second.is_answered)
+    return violate("an answer to no request of ours");
+  auto& chunk = found->second;
+  auto& request = requests_.find(chunk.request)->second;
+  if (header.op == Op::failed) {
+    const auto failure = decode_failure(payload.bytes());
+    if (!failure) return violate("a malformed failure");
+    if (!request.error) request.error = Error(failure->code(), describe() + ": " + failure->what());
+    request.is_issued = true;
+  } else if (request.kind != Kind::write) {
+    return violate("an acknowledgement of a read");
+  } else if (payload.size_bytes != 0) {
+    return violate("an acknowledgement with a payload");
+  }
+  chunk.is_answered = true;
+  if (!chunk.in_flight) end_chunk(header.id);
+  return kDone;
+}
+
+ucs_status_t Link::take_read_data(const Header& header, const Payload& payload) {
+  if (withdrawn_.erase(header.id) > 0) {
+    if (!unissued_.empty()) worker_->mark(*this);
+    return kDone;
+  }
+  const auto found = chunks_.find(header.id);
+  if (found == chunks_.end() || found->second.in_flight || found->second.is_answered)
+    return violate("data that nobody asked for");
+  auto& chunk = found->second;
+  auto& request = requests_.find(chunk.request)->second;
+  if (request.kind != Kind::read || chunk.size_bytes != payload.size_bytes)
+    return violate(std::to_string(payload.size_bytes) + " bytes instead of " +
+                   std::to_string(chunk.size_bytes));
+  auto* target = request.buffer + chunk.offset_bytes;
+  if (!payload.rendezvous) {
+    if (payload.size_bytes > 0) std::memcpy(target, payload.data, payload.size_bytes);
+    counters_.received_bytes += payload.size_bytes;
+    end_chunk(header.id);
+    return kDone;
+  }
+  chunk.in_flight = true;
+  ++request.flights;
+  auto flight = new_flight(Cargo::chunk, header.id, {});
+  flight->size_bytes = payload.size_bytes;
+  submit_receive(std::move(flight), payload.data, target);
+  return kTaken;
+}
+
+ucs_status_t Link::take_message(const Header& header, const Payload& payload) {
+  if (header.id != next_sequence_in_)
+    return violate("message " + std::to_string(header.id) + " where " +
+                   std::to_string(next_sequence_in_) + " was due");
+  ++next_sequence_in_;
+  const auto tag = header.region;
+  const auto found = mailboxes_.find(tag);
+  if (found != mailboxes_.end() && !found->second.receives.empty()) {
+    const auto request = requests_.find(found->second.receives.front());
+    found->second.receives.pop_front();
+    if (found->second.receives.empty()) mailboxes_.erase(found);
+    return take_now(request, payload);
+  }
+  const auto copied = payload.rendezvous ? 0 : payload.size_bytes;
+  if (unexpected_count_ >= kMaxUnexpectedCount ||
+      unexpected_bytes_ + copied > kMaxUnexpectedBytes) {
+    break_off(Error(Errc::exhausted,
+                    describe() + " sent " + std::to_string(unexpected_count_) + " messages and " +
+                        std::to_string(unexpected_bytes_) +
+                        " bytes that nobody here received; receive more often, or send less"));
+    return kDone;
+  }
+  ++unexpected_count_;
+  unexpected_bytes_ += copied;
+  const auto bytes = payload.bytes();
+  mailboxes_[tag].messages.push_back({header.id,
+                                      payload.size_bytes,
+                                      payload.rendezvous ? payload.data : nullptr,
+                                      {bytes.begin(), bytes.end()}});
+  return payload.rendezvous ? kTaken : kDone;
+}
+
+ucs_status_t Link::take_now(Requests::iterator request, const Payload& payload) {
+  auto& [id, state] = *request;
+  if (payload.size_bytes > state.size_bytes) {
+    state.error = too_long(state, payload.size_bytes);
+    finish(request);
+    return kDone;
+  }
+  state.result_bytes = payload.size_bytes;
+  if (!payload.rendezvous) {
+    if (payload.size_bytes > 0) std::memcpy(state.buffer, payload.data, payload.size_bytes);
+    counters_.received_bytes += payload.size_bytes;
+    finish(request);
+    return kDone;
+  }
+  ++state.flights;
+  auto flight = new_flight(Cargo::message, id, {});
+  flight->size_bytes = payload.size_bytes;
+  submit_receive(std::move(flight), payload.data, state.buffer);
+  return kTaken;
+}
+
+void Link::take_withdrawal(std::uint64_t sequence) {
+  // Received already, or under way: then there is nothing to take back.
+  for (auto& [tag, mailbox] : mailboxes_)
+    for (auto message = mailbox.messages.begin(); message != mailbox.messages.end(); ++message) {
+      if (message->sequence != sequence) continue;
+      --unexpected_count_;
+      unexpected_bytes_ -= message->bytes.size();
+      release(*message);
+      mailbox.messages.erase(message);
+      if (mailbox.messages.empty() && mailbox.receives.empty()) mailboxes_.erase(tag);
+      return;
+    }
+}
+
+}  // namespace causeway::ucx

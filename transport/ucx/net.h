@@ -1,0 +1,39 @@
+// Socket addresses and the network interfaces that own them.
+//
+// Errors:  each function throws as written beside it.
+// Threads: plain functions. parse_address() may ask the name service and block when the host is a
+//          name; is_numeric() tells.
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <string>
+
+namespace causeway::ucx {
+
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t size_bytes = 0;
+
+  [[nodiscard]] const sockaddr* get() const noexcept {
+    return reinterpret_cast<const sockaddr*>(&storage);
+  }
+  [[nodiscard]] bool is_ipv6() const noexcept { return storage.ss_family == AF_INET6; }
+  [[nodiscard]] bool is_any() const noexcept;   // 0.0.0.0 or [::]
+  [[nodiscard]] std::string to_string() const;  // "127.0.0.1:40211", "[::1]:40211"
+};
+
+// "127.0.0.1:0", "[::1]:7000", "hgx:7000".
+// Errors: invalid_argument for a malformed text, not_found for an unknown host.
+[[nodiscard]] SocketAddress parse_address(const std::string& text);
+
+// The interface that owns `address`: "lo", "eth0"; empty for the any-address.
+// Errors: not_found if this machine does not have that address.
+[[nodiscard]] std::string interface_of(const SocketAddress& address);
+
+// The interface through which the kernel would reach `peer`. Errors: peer_lost if there is no
+// route.
+[[nodiscard]] std::string interface_towards(const SocketAddress& peer);
+
+}  // namespace causeway::ucx

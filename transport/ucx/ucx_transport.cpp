@@ -1,0 +1,148 @@
+#include "transport/ucx/ucx_transport.h"
+
+#include <utility>
+// Boost 1.81 with g++ 12 and C++20 wants <utility> first.
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <map>
+
+#include "transport/ucx/link.h"
+#include "transport/ucx/net.h"
+#include "transport/ucx/worker.h"
+
+namespace causeway {
+
+namespace {
+
+using ucx::Link;
+using ucx::SocketAddress;
+using ucx::Worker;
+
+constexpr std::size_t kMaxLinks = 4096;
+constexpr auto kGreeting = std::chrono::seconds(5);  // For an accepted peer to say who it is.
+constexpr std::size_t kMaxNameBytes = 255;
+
+class UcxChannel final : public Channel {
+ public:
+  explicit UcxChannel(std::shared_ptr<Link> link) : link_(std::move(link)) {}
+  ~UcxChannel() override {
+    if (link_->is_open())
+      link_->close(Error(Errc::cancelled, "the channel to " + peer_name() + " was destroyed"));
+  }
+
+  [[nodiscard]] const std::string& peer_name() const noexcept override { return peer().name; }
+  [[nodiscard]] const Hello& peer() const noexcept override { return link_->peer(); }
+  [[nodiscard]] bool is_open() const noexcept override { return link_->is_open(); }
+  [[nodiscard]] ChannelCounters counters() const noexcept override { return link_->counters(); }
+  void close(Error reason) override { link_->close(reason); }
+  void on_close(std::function<void(const Error&)> handler) override {
+    link_->on_close(std::move(handler));
+  }
+  void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
+             Completion done) override {
+    link_->write(to, source, deadline, std::move(done));
+  }
+  void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
+            Completion done) override {
+    link_->read(target, from, deadline, std::move(done));
+  }
+  void send(std::uint64_t tag, std::span<const std::byte> message, Deadline deadline,
+            Completion done) override {
+    link_->send(tag, message, deadline, std::move(done));
+  }
+  void receive(std::uint64_t tag, std::span<std::byte> target, Deadline deadline,
+               Completion done) override {
+    link_->receive(tag, target, deadline, std::move(done));
+  }
+
+ private:
+  std::shared_ptr<Link> link_;
+};
+
+class UcxTransport final : public Transport {
+ public:
+  UcxTransport(boost::asio::io_context& context, UcxOptions options)
+      : context_(context), options_(std::move(options)) {
+    if (options_.name.size() > kMaxNameBytes)
+      throw Error(Errc::invalid_argument, "a transport's name takes at most 255 bytes");
+    if (!options_.listen.empty()) listen();
+  }
+
+  ~UcxTransport() override {
+    for (const auto& [key, worker] : workers_)
+      worker->stop(Error(Errc::cancelled, "the transport '" + options_.name + "' was destroyed"));
+  }
+
+  [[nodiscard]] const std::string& address() const noexcept override { return address_; }
+
+  void connect(const std::string& address, Hello hello, Deadline deadline,
+               Connected done) override {
+    const auto own = std::make_shared<Connected>(std::move(done));
+    try {
+      if (hello.name.size() > kMaxNameBytes || hello.credential.size() > kMaxNameBytes)
+        throw Error(Errc::invalid_argument, "name and credential take at most 255 bytes");
+      const auto to = ucx::parse_address(address);
+      const auto opened = [own](std::optional<Error> error, std::shared_ptr<Link> link) {
+        if (error) return (*own)(std::move(error), nullptr);
+        (*own)(std::nullopt, std::make_shared<UcxChannel>(std::move(link)));
+      };
+      Link::connect(worker_for(ucx::interface_towards(to), to.is_ipv6()), to,
+                    {options_.service, std::move(hello), to.to_string(), deadline, opened});
+    } catch (const Error& error) {
+      boost::asio::post(context_, [own, error] { (*own)(error, nullptr); });
+    }
+  }
+
+ private:
+  void listen() {
+    const auto wanted = ucx::parse_address(options_.listen);
+    const auto worker = worker_for(ucx::interface_of(wanted), wanted.is_ipv6());
+    const auto bound = worker->listen(
+        wanted, [this, raw = worker.get()](ucp_conn_request_h request) { accept(*raw, request); });
+    address_ = bound.to_string();
+  }
+
+  void accept(Worker& worker, ucp_conn_request_h request) {
+    if (worker.link_count() >= kMaxLinks) return worker.reject(request);
+    ucp_conn_request_attr_t attributes{};
+    attributes.field_mask = UCP_CONN_REQUEST_ATTR_FIELD_CLIENT_ADDR;
+    std::string peer = "a peer of unknown address";
+    if (ucp_conn_request_query(request, &attributes) == UCS_OK) {
+      SocketAddress client;
+      client.storage = attributes.client_address;
+      peer = client.to_string();
+    }
+    const auto opened = [this](const std::optional<Error>& error, std::shared_ptr<Link> link) {
+      if (error) return;  // It was told why.
+      auto channel = std::make_shared<UcxChannel>(std::move(link));
+      if (options_.on_accept) options_.on_accept(std::move(channel));
+    };
+    try {
+      Link::accept(worker.shared_from_this(), request,
+                   {options_.service, Hello{Hello::Role::node, options_.name, 0, {}}, peer,
+                    std::chrono::steady_clock::now() + kGreeting, opened});
+    } catch (const Error&) {
+      // The peer was gone before its connection was made; it sees that by itself.
+    }
+  }
+
+  const std::shared_ptr<Worker>& worker_for(const std::string& interface, bool ipv6) {
+    auto& worker = workers_[{interface, ipv6}];
+    if (!worker) worker = Worker::create(context_, interface, ipv6);
+    return worker;
+  }
+
+  boost::asio::io_context& context_;
+  UcxOptions options_;
+  std::string address_;
+  std::map<std::pair<std::string, bool>, std::shared_ptr<Worker>> workers_;
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> make_ucx_transport(boost::asio::io_context& context,
+                                              UcxOptions options) {
+  return std::make_unique<UcxTransport>(context, std::move(options));
+}
+
+}  // namespace causeway

@@ -1,0 +1,322 @@
+#include "transport/ucx/worker.h"
+
+#include <unistd.h>
+
+#include <utility>
+// Boost 1.81 with g++ 12 and C++20 wants <utility> first.
+#include <algorithm>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cerrno>
+#include <cstdlib>
+#include <thread>
+
+#include "transport/ucx/link.h"
+#include "transport/ucx/protocol.h"
+
+namespace causeway::ucx {
+
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr unsigned kMessageId = 0;
+constexpr auto kSlice = std::chrono::microseconds(300);  // Then other handlers get their turn.
+constexpr auto kTick = std::chrono::milliseconds(100);   // In case the event fd stays silent.
+constexpr auto kFarewell = std::chrono::milliseconds(100);
+constexpr auto kTeardown = std::chrono::milliseconds(1000);
+
+struct Default {
+  const char* key;
+  std::string value;
+};
+
+// Only where the user's environment is silent. The figures behind the sizes: docs/transport.md.
+std::vector<Default> defaults(const std::string& interface, bool ipv6) {
+  std::vector<Default> list{
+      {"TLS", "tcp"},
+      {"TCP_TX_SEG_SIZE", "64K"},
+      {"TCP_RX_SEG_SIZE", "128K"},
+      {"TCP_AF_PRIO", ipv6 ? "inet6" : "inet"},
+      // A machine that vanished without a word is noticed by the kernel's probes.
+      {"TCP_KEEPIDLE", "1s"},
+      {"TCP_KEEPINTVL", "1s"},
+      {"TCP_KEEPCNT", "3"},
+  };
+  if (!interface.empty()) list.push_back({"NET_DEVICES", interface});
+  return list;
+}
+
+}  // namespace
+
+Error ucx_error(Errc code, const std::string& what, ucs_status_t status) {
+  return Error(code, what + ": " + ucs_status_string(status));
+}
+
+struct Worker::Waiter {
+  explicit Waiter(boost::asio::io_context& context) : event(context), timer(context) {}
+  boost::asio::posix::stream_descriptor event;
+  boost::asio::steady_timer timer;
+};
+
+std::shared_ptr<Worker> Worker::create(boost::asio::io_context& context, std::string interface,
+                                       bool ipv6) {
+  std::shared_ptr<Worker> worker(new Worker(context));
+  worker->open(interface, ipv6);
+  return worker;
+}
+
+Worker::Worker(boost::asio::io_context& context)
+    : context_(context), waiter_(std::make_unique<Waiter>(context)) {}
+
+void Worker::open(const std::string& interface, bool ipv6) {
+  const auto check = [](ucs_status_t status, const char* what) {
+    if (status != UCS_OK) throw ucx_error(Errc::io, std::string("UCX cannot ") + what, status);
+  };
+  ucp_config_t* config = nullptr;
+  check(ucp_config_read(nullptr, nullptr, &config), "read its configuration");
+  const std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> owner(config,
+                                                                           ucp_config_release);
+  for (const auto& [key, value] : defaults(interface, ipv6))
+    if (std::getenv((std::string("UCX_") + key).c_str()) == nullptr)
+      check(ucp_config_modify(config, key, value.c_str()), key);
+
+  ucp_params_t params{};
+  params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;
+  params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;  // No RMA: no handler takes an address.
+  params.name = "causeway";
+  check(ucp_init(&params, config, &ucp_), "start; see UCX_LOG_LEVEL=info");
+
+  ucp_worker_params_t worker_params{};
+  worker_params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE | UCP_WORKER_PARAM_FIELD_EVENTS;
+  worker_params.thread_mode = UCS_THREAD_MODE_SERIALIZED;  // Made on one thread, run on another.
+  worker_params.events = UCP_WAKEUP_RX | UCP_WAKEUP_TX;
+  check(ucp_worker_create(ucp_, &worker_params, &worker_), "create a worker");
+
+  ucp_am_handler_param_t handler{};
+  handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
+                       UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG;
+  handler.id = kMessageId;
+  handler.flags = UCP_AM_FLAG_WHOLE_MSG;
+  handler.cb = &Worker::on_message;
+  handler.arg = this;
+  check(ucp_worker_set_am_recv_handler(worker_, &handler), "take active messages");
+
+  int event_fd = -1;
+  check(ucp_worker_get_efd(worker_, &event_fd), "give an event descriptor");
+  const int own_fd = dup(event_fd);  // Asio closes what it is given.
+  if (own_fd < 0) throw system_error("cannot duplicate UCX's event descriptor", errno);
+  waiter_->event.assign(own_fd);
+  wake();
+  arm_timer();
+}
+
+Worker::~Worker() { release(); }  // Links hold their worker, so none is left.
+
+SocketAddress Worker::listen(const SocketAddress& address, ConnectionHandler handler) {
+  connection_handler_ = std::move(handler);
+  ucp_listener_params_t params{};
+  params.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER;
+  params.sockaddr.addr = address.get();
+  params.sockaddr.addrlen = address.size_bytes;
+  params.conn_handler.cb = &Worker::on_connection;
+  params.conn_handler.arg = this;
+  const auto status = ucp_listener_create(worker_, &params, &listener_);
+  if (status != UCS_OK)
+    throw ucx_error(Errc::io, "cannot listen at " + address.to_string(), status);
+
+  ucp_listener_attr_t attributes{};
+  attributes.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR;
+  if (const auto queried = ucp_listener_query(listener_, &attributes); queried != UCS_OK)
+    throw ucx_error(Errc::io, "cannot learn the port of " + address.to_string(), queried);
+  SocketAddress bound = address;
+  bound.storage = attributes.sockaddr;
+  return bound;
+}
+
+void Worker::on_connection(ucp_conn_request_h request, void* self) {
+  auto* worker = static_cast<Worker*>(self);
+  worker->later([worker, request] {
+    if (worker->connection_handler_)
+      worker->connection_handler_(request);
+    else
+      worker->reject(request);
+  });
+}
+
+void Worker::reject(ucp_conn_request_h request) noexcept {
+  if (listener_ != nullptr) ucp_listener_reject(listener_, request);
+}
+
+void Worker::adopt(std::shared_ptr<Link> link) {
+  auto* key = link.get();
+  links_.emplace(key, std::move(link));
+}
+
+void Worker::bind(ucp_ep_h endpoint, Link& link) { endpoints_[endpoint] = &link; }
+void Worker::unbind(ucp_ep_h endpoint) { endpoints_.erase(endpoint); }
+
+void Worker::forget(Link& link) { links_.erase(&link); }
+
+void Worker::mark(Link& link) {
+  marked_.push_back(link.shared_from_this());
+  wake();
+}
+
+void Worker::later(std::function<void()> function) {
+  finished_.push_back(std::move(function));
+  wake();
+}
+
+void Worker::finish(Completion done, std::optional<Error> error, std::uint64_t bytes) {
+  later([done = std::move(done), error = std::move(error), bytes] { done(error, bytes); });
+}
+
+void Worker::wake() {
+  if (scheduled_ || pumping_) return;
+  scheduled_ = true;
+  boost::asio::post(context_, [self = shared_from_this()] {
+    self->scheduled_ = false;
+    self->pump();
+  });
+}
+
+bool Worker::turn() {
+  bool moved = ucp_worker_progress(worker_) != 0;
+  while (!marked_.empty()) {
+    moved = true;
+    for (const auto& link : std::exchange(marked_, {})) link->advance();
+  }
+  return moved;
+}
+
+bool Worker::deliver() {
+  if (finished_.empty()) return false;
+  for (const auto& function : std::exchange(finished_, {})) function();
+  return true;
+}
+
+void Worker::pump() {
+  if (pumping_) return;
+  const auto self = shared_from_this();  // User code may let go of the transport.
+  pumping_ = true;
+  const auto until = steady_clock::now() + kSlice;
+  while (!stopped_) {
+    bool moved = turn();
+    moved |= deliver();
+    if (stopped_) break;
+    if (moved && steady_clock::now() < until) continue;
+    if (moved || ucp_worker_arm(worker_) == UCS_ERR_BUSY) {
+      again_ = true;
+      break;
+    }
+    await_event();
+    break;
+  }
+  if (stopped_) deliver();
+  pumping_ = false;
+  if (std::exchange(again_, false) || !finished_.empty()) wake();
+}
+
+void Worker::await_event() {
+  if (waiting_) return;
+  waiting_ = true;
+  waiter_->event.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                            [self = shared_from_this()](boost::system::error_code error) {
+                              self->waiting_ = false;
+                              if (!error) self->pump();
+                            });
+}
+
+Worker::Alarms::iterator Worker::set_alarm(Deadline at, Alarm alarm) {
+  const auto entry = alarms_.emplace(at, alarm);
+  if (at < timer_at_) arm_timer();
+  return entry;
+}
+
+void Worker::clear_alarm(Alarms::iterator& alarm) {
+  if (alarm != alarms_.end()) alarms_.erase(std::exchange(alarm, alarms_.end()));
+}
+
+void Worker::arm_timer() {
+  timer_at_ = steady_clock::now() + kTick;
+  if (!alarms_.empty()) timer_at_ = std::min(timer_at_, alarms_.begin()->first);
+  waiter_->timer.expires_at(timer_at_);
+  waiter_->timer.async_wait([weak = weak_from_this()](boost::system::error_code error) {
+    const auto self = weak.lock();
+    if (error || !self || self->stopped_) return;
+    self->run_alarms();
+    self->arm_timer();
+    self->pump();
+  });
+}
+
+void Worker::run_alarms() {
+  const auto now = steady_clock::now();
+  while (!alarms_.empty() && alarms_.begin()->first <= now) {
+    const auto alarm = alarms_.begin()->second;
+    const auto link = alarm.link->shared_from_this();
+    link->on_alarm(alarm.id);  // Removes the entry, or sets it to a later time.
+  }
+}
+
+ucs_status_t Worker::on_message(void* self, const void* header, std::size_t header_bytes,
+                                void* data, std::size_t size, const ucp_am_recv_param_t* param) {
+  auto* worker = static_cast<Worker*>(self);
+  // What cannot be told to be of a link is dropped: there is nobody to answer.
+  if ((param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP) == 0) return UCS_OK;
+  const auto found = worker->endpoints_.find(param->reply_ep);
+  if (found == worker->endpoints_.end()) return UCS_OK;
+  const auto link = found->second->shared_from_this();
+  try {
+    const auto decoded = decode_header({static_cast<const std::byte*>(header), header_bytes});
+    if (!decoded) {
+      link->break_off(Error(Errc::protocol, "a message with a malformed header of " +
+                                                std::to_string(header_bytes) + " bytes"));
+      return UCS_OK;
+    }
+    const bool rendezvous = (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0;
+    return link->on_message(*decoded, {data, size, rendezvous});
+  } catch (const std::exception& error) {
+    link->break_off(Error(Errc::internal, std::string("taking a message: ") + error.what()));
+    return UCS_OK;
+  }
+}
+
+void Worker::drain_links(Deadline until) {
+  while (!links_.empty() && steady_clock::now() < until)
+    if (!turn()) {
+      run_alarms();
+      std::this_thread::yield();
+    }
+}
+
+void Worker::stop(const Error& reason) {
+  if (stopped_) return;
+  stopped_ = true;
+  const bool was_pumping = std::exchange(pumping_, true);  // No user code until this is over.
+  if (listener_ != nullptr) ucp_listener_destroy(std::exchange(listener_, nullptr));
+  auto links = links_;  // advance() forgets links while we look at them.
+  for (const auto& [key, link] : links) link->close(reason);
+  drain_links(steady_clock::now() + kFarewell);
+  links = links_;
+  for (const auto& [key, link] : links) link->force_close();
+  drain_links(steady_clock::now() + kTeardown);
+  release();
+  links = std::exchange(links_, {});
+  for (const auto& [key, link] : links) link->abandon();
+  endpoints_.clear();
+  marked_.clear();
+  pumping_ = was_pumping;
+  if (!finished_.empty()) wake();
+}
+
+void Worker::release() noexcept {
+  waiter_.reset();
+  if (worker_ != nullptr) ucp_worker_destroy(std::exchange(worker_, nullptr));
+  if (ucp_ != nullptr) ucp_cleanup(std::exchange(ucp_, nullptr));
+}
+
+}  // namespace causeway::ucx
