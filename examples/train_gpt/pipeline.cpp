@@ -1,0 +1,268 @@
+#include "pipeline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "random.h"
+
+namespace train_gpt {
+
+namespace {
+
+using causeway::Errc;
+using causeway::Error;
+using causeway::StateKind;
+
+// Message tags: the kind above, the micro-batch below.
+constexpr std::uint32_t kForwardTag = 0;
+constexpr std::uint32_t kBackwardTag = 1U << 16;
+constexpr std::uint32_t kSampleTag = 2U << 16;
+
+// Slots of the vector that a step sums over all processes.
+constexpr std::size_t kLossSlot = 0;
+constexpr std::size_t kStopSlot = 1;
+constexpr std::size_t kTensorSlots = 2;
+
+void require_tiling(const std::vector<StageRange>& stages, std::size_t layers) {
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    const auto& stage = stages[i];
+    if (stage.first_layer != at || stage.end_layer <= at || stage.end_layer > layers)
+      throw Error(
+          Errc::invalid_argument,
+          fmt::format("stage {} holds layers {} to {} where layer {} of {} comes next; make "
+                      "the plan from this model",
+                      i, stage.first_layer, stage.end_layer, at, layers));
+    at = stage.end_layer;
+  }
+  if (at != layers)
+    throw Error(
+        Errc::invalid_argument,
+        fmt::format("the plan ends at layer {} of {}; make it from this model", at, layers));
+}
+
+// One byte after the softmax of `logits` at `temperature`.
+unsigned char draw(const float* logits, double temperature, double uniform) {
+  const auto top = static_cast<double>(*std::max_element(logits, logits + kVocabulary));
+  std::array<double, kVocabulary> weights{};
+  double sum = 0;
+  for (std::size_t i = 0; i < kVocabulary; ++i) {
+    weights[i] = std::exp((static_cast<double>(logits[i]) - top) / temperature);
+    sum += weights[i];
+  }
+  auto left = uniform * sum;
+  for (std::size_t i = 0; i < kVocabulary; ++i) {
+    left -= weights[i];
+    if (left < 0) return static_cast<unsigned char>(i);
+  }
+  return static_cast<unsigned char>(std::ranges::max_element(weights) - weights.begin());
+}
+
+}  // namespace
+
+std::size_t arena_bytes(const GptConfig& config, const std::vector<StageRange>& stages,
+                        std::size_t stage) {
+  std::size_t slot = 0;
+  for (auto layer = stages[stage].first_layer; layer < stages[stage].end_layer; ++layer)
+    slot += kept_bytes(config, layer);
+  return slot * in_flight(static_cast<std::uint32_t>(stage),
+                          static_cast<std::uint32_t>(stages.size()), config.micro_batches);
+}
+
+Pipeline::Pipeline(const GptConfig& config, std::vector<StageRange> stages,
+                   const std::vector<int>& own, Storage& storage, Link& link)
+    : config_(config),
+      dims_{config.micro_batch, config.context, config.width, config.heads},
+      ranges_(std::move(stages)),
+      link_(&link),
+      work_(dims_),
+      passed_on_(dims_.rows() * config.width),
+      gradient_(dims_.rows() * config.width) {
+  require_tiling(ranges_, config.layers());
+  const auto model = describe(config);
+  for (const auto& layer : model.layers) model_tensors_ += layer.tensors.size();
+  std::vector<std::uint32_t> indices;
+  for (const int stage : own) {
+    add_stage(model, stage, storage);
+    indices.push_back(static_cast<std::uint32_t>(stage));
+  }
+  order_ =
+      process_schedule(indices, static_cast<std::uint32_t>(ranges_.size()), config.micro_batches);
+}
+
+void Pipeline::add_stage(const causeway::ModelSpec& model, int index, Storage& storage) {
+  const auto number = static_cast<std::size_t>(index);
+  const auto range = ranges_.at(number);
+  Stage stage{index, {}, 0, 0, storage.arena(index)};
+  stage.slots = in_flight(static_cast<std::uint32_t>(index),
+                          static_cast<std::uint32_t>(ranges_.size()), config_.micro_batches);
+  const auto need = arena_bytes(config_, ranges_, number);
+  if (stage.arena.size_bytes() < need)
+    throw Error(Errc::invalid_argument,
+                fmt::format("stage {} keeps {} bytes of activations, its plan gives it {}; make "
+                            "the plan from this model and --micro-batches {}",
+                            index, need, stage.arena.size_bytes(), config_.micro_batches));
+  std::size_t first_tensor = 0;
+  for (std::size_t i = 0; i < range.first_layer; ++i)
+    first_tensor += model.layers[i].tensors.size();
+  for (auto i = range.first_layer; i < range.end_layer; ++i) {
+    Layer layer{config_.kind(i), {}, {}, stage.slot_floats};
+    for (const auto& spec : model.layers[i].tensors) {
+      const auto state = storage.tensor(spec.name, StateKind::optimizer);
+      OwnTensor tensor{spec,
+                       first_tensor++,
+                       index,
+                       storage.tensor(spec.name, StateKind::weights),
+                       storage.tensor(spec.name, StateKind::gradients),
+                       state.first(state.size() / 2),
+                       state.last(state.size() / 2)};
+      layer.weights.push_back(tensor.weights.data());
+      layer.gradients.push_back(tensor.gradients.data());
+      tensors_.push_back(std::move(tensor));
+    }
+    stage.slot_floats += kept_bytes(config_, i) / sizeof(float);
+    stage.layers.push_back(std::move(layer));
+  }
+  stages_.push_back(std::move(stage));
+}
+
+void Pipeline::initialize(std::uint64_t seed) {
+  for (auto& tensor : tensors_) {
+    train_gpt::initialize(tensor.spec, config_.blocks, seed, tensor.weights);
+    for (const auto values : {tensor.gradients, tensor.m, tensor.v})
+      std::ranges::fill(values, 0.0F);
+  }
+}
+
+Pipeline::Stage& Pipeline::own_stage(std::uint32_t index) {
+  return *std::ranges::find(stages_, static_cast<int>(index), &Stage::index);
+}
+
+float* Pipeline::kept(Stage& stage, std::uint32_t micro_batch, std::size_t layer) const {
+  return stage.arena.data() + micro_batch % stage.slots * stage.slot_floats +
+         stage.layers[layer].kept_offset;
+}
+
+void Pipeline::forward(Stage& stage, std::uint32_t micro_batch, const Batch& batch) {
+  const auto count = passed_on_.size();
+  if (stage.index > 0)
+    link_->receive(stage.index - 1, stage.index, kForwardTag + micro_batch,
+                   std::as_writable_bytes(std::span(kept(stage, micro_batch, 0), count)));
+  for (std::size_t i = 0; i < stage.layers.size(); ++i) {
+    const auto& layer = stage.layers[i];
+    float* y = i + 1 < stage.layers.size() ? kept(stage, micro_batch, i + 1) : passed_on_.data();
+    if (layer.kind == LayerKind::embed)
+      embed_forward<float>(dims_, layer.weights, batch.inputs, y);
+    else if (layer.kind == LayerKind::block)
+      block_forward<float>(dims_, layer.weights, kept(stage, micro_batch, i), y, work_);
+    // The head does all its work in backward(), which follows at once on the last stage.
+  }
+  if (!is_last(stage))
+    link_->send(stage.index, stage.index + 1, kForwardTag + micro_batch,
+                std::as_bytes(std::span(passed_on_)));
+}
+
+double Pipeline::backward(Stage& stage, std::uint32_t micro_batch, const Batch& batch) {
+  double loss = 0;
+  float* d = gradient_.data();
+  if (!is_last(stage))
+    link_->receive(stage.index + 1, stage.index, kBackwardTag + micro_batch,
+                   std::as_writable_bytes(std::span(gradient_)));
+  for (auto i = stage.layers.size(); i-- > 0;) {
+    auto& layer = stage.layers[i];
+    if (layer.kind == LayerKind::embed)
+      embed_backward<float>(dims_, layer.gradients, batch.inputs, d);
+    else if (layer.kind == LayerKind::block)
+      block_backward<float>(dims_, layer.weights, layer.gradients, kept(stage, micro_batch, i), d,
+                            work_);
+    else
+      loss =
+          head_backward<float>(dims_, layer.weights, layer.gradients, kept(stage, micro_batch, i),
+                               batch.targets, 1.0 / config_.micro_batches, d, work_);
+  }
+  if (stage.index > 0)
+    link_->send(stage.index, stage.index - 1, kBackwardTag + micro_batch,
+                std::as_bytes(std::span(gradient_)));
+  return loss;
+}
+
+StepReport Pipeline::step(const Corpus& corpus, std::uint64_t seed, std::uint64_t step,
+                          const OptimizerOptions& options, bool stop) {
+  std::vector<double> sums(kTensorSlots + model_tensors_, 0);
+  for (const auto& operation : order_) {
+    auto& stage = own_stage(operation.stage);
+    const auto batch = corpus.batch(seed, step, operation.micro_batch);
+    if (operation.phase == Phase::forward)
+      forward(stage, operation.micro_batch, batch);
+    else
+      sums[kLossSlot] += backward(stage, operation.micro_batch, batch) / config_.micro_batches;
+  }
+  sums[kStopSlot] = stop ? 1 : 0;
+  for (const auto& tensor : tensors_)
+    sums[kTensorSlots + tensor.index] = sum_of_squares(tensor.gradients);
+  link_->all_reduce_sum(sums);
+
+  double squares = 0;
+  for (auto i = kTensorSlots; i < sums.size(); ++i) squares += sums[i];
+  const StepReport report{sums[kLossSlot], std::sqrt(squares), sums[kStopSlot] > 0};
+  if (!std::isfinite(report.loss) || !std::isfinite(report.gradient_norm))
+    throw Error(Errc::invalid_argument,
+                fmt::format("step {}: loss {} with gradient norm {}; give a smaller --lr", step + 1,
+                            report.loss, report.gradient_norm));
+  const auto scale =
+      report.gradient_norm > options.clip_norm ? options.clip_norm / report.gradient_norm : 1.0;
+  for (auto& tensor : tensors_)
+    adamw(options, step, scale, tensor.spec.shape.size() > 1, tensor.weights, tensor.gradients,
+          tensor.m, tensor.v);
+  return report;
+}
+
+void Pipeline::sample_stage(Stage& stage, const Dims& dims, Tokens tokens) {
+  const auto activation = std::span(passed_on_).first(dims.rows() * dims.width);
+  if (stage.index > 0)
+    link_->receive(stage.index - 1, stage.index, kSampleTag, std::as_writable_bytes(activation));
+  for (auto& layer : stage.layers) {
+    if (layer.kind == LayerKind::embed)
+      embed_forward<float>(dims, layer.weights, tokens, activation.data());
+    else if (layer.kind == LayerKind::block)
+      block_forward<float>(dims, layer.weights, activation.data(), activation.data(), work_);
+    else
+      head_logits<float>(dims, layer.weights, activation.data(), work_);
+  }
+  if (!is_last(stage))
+    link_->send(stage.index, stage.index + 1, kSampleTag, std::as_bytes(activation));
+}
+
+std::string Pipeline::sample(std::string_view prompt, std::size_t count, std::uint64_t seed,
+                             double temperature, const std::atomic<bool>* stop) {
+  const auto root = link_->rank_of_stage(static_cast<int>(ranges_.size()) - 1);
+  std::string text(prompt.empty() ? "\n" : prompt);
+  const auto start = text.size();
+  Random random(mix_all({seed, hash_of("sample")}));
+  while (text.size() < start + count) {
+    const auto length = std::min<std::size_t>(text.size(), config_.context);
+    const auto window = text.substr(text.size() - length);
+    const Dims dims{1, length, dims_.width, dims_.heads};
+    for (auto& stage : stages_)
+      sample_stage(stage, dims,
+                   {reinterpret_cast<const unsigned char*>(window.data()), window.size()});
+    const auto uniform = random.uniform();
+    std::array<unsigned char, 2> next{};  // The byte, and whether to end here.
+    if (root == link_->rank())
+      next = {draw(work_.logits + (length - 1) * kVocabulary, temperature, uniform),
+              static_cast<unsigned char>(stop != nullptr && stop->load())};
+    link_->broadcast(root, std::as_writable_bytes(std::span(next)));
+    text.push_back(static_cast<char>(next[0]));
+    if (next[1] != 0) break;
+  }
+  return text.substr(start);
+}
+
+std::size_t Pipeline::workspace_bytes() const noexcept {
+  return work_.size_bytes() + (passed_on_.size() + gradient_.size()) * sizeof(float);
+}
+
+}  // namespace train_gpt

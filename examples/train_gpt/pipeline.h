@@ -1,0 +1,126 @@
+// The stages of one process: forward, backward and update of a step, and text from the model.
+//
+// Shape:   stage i runs layers [first, end). Weights, gradients, Adam state and kept activations
+//          live where Storage says; temporaries of one layer live in this process.
+// Errors:  invalid_argument if the stages do not tile the model, an arena is too small, or the loss
+//          is no longer a number; what the Link throws passes through.
+// Cost:    one all-reduce of a double per tensor and step beside the stage-to-stage messages.
+// Threads: one thread.
+// Notes:   the loss does not depend on the number of stages: micro-batches are added in order, and
+//          the gradient norm is summed tensor by tensor, in the order of the model.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "causeway/sharded_model.h"
+#include "config.h"
+#include "corpus.h"
+#include "layers.h"
+#include "link.h"
+#include "optimizer.h"
+#include "schedule.h"
+
+namespace train_gpt {
+
+// Where the bytes of a stage live.
+class Storage {
+ public:
+  Storage() = default;
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  virtual ~Storage() = default;
+
+  // Optimizer state is Adam's m, then v.
+  [[nodiscard]] virtual std::span<float> tensor(std::string_view name,
+                                                causeway::StateKind kind) = 0;
+  // For the activations that `stage` keeps.
+  [[nodiscard]] virtual std::span<float> arena(int stage) = 0;
+};
+
+struct StageRange {
+  std::size_t first_layer;
+  std::size_t end_layer;
+};
+
+// Bytes of activations that stage `stage` keeps at most.
+[[nodiscard]] std::size_t arena_bytes(const GptConfig& config,
+                                      const std::vector<StageRange>& stages, std::size_t stage);
+
+// A tensor that this process holds.
+struct OwnTensor {
+  causeway::TensorSpec spec;
+  std::size_t index;  // In the order of the model.
+  int stage;
+  std::span<float> weights;
+  std::span<float> gradients;
+  std::span<float> m;
+  std::span<float> v;
+};
+
+struct StepReport {
+  double loss;
+  double gradient_norm;
+  bool stop;  // Some process asked to stop; all processes see it in the same step.
+};
+
+class Pipeline {
+ public:
+  Pipeline(const GptConfig& config, std::vector<StageRange> stages, const std::vector<int>& own,
+           Storage& storage, Link& link);
+
+  void initialize(std::uint64_t seed);
+  // Step `step` counts from 0. Every process calls it with the same arguments but for `stop`.
+  StepReport step(const Corpus& corpus, std::uint64_t seed, std::uint64_t step,
+                  const OptimizerOptions& options, bool stop = false);
+  // `count` bytes that follow `prompt`; every process calls it and gets the same.
+  // Ends early if the process of the last stage sees `*stop` set.
+  [[nodiscard]] std::string sample(std::string_view prompt, std::size_t count, std::uint64_t seed,
+                                   double temperature, const std::atomic<bool>* stop = nullptr);
+
+  [[nodiscard]] std::span<const OwnTensor> tensors() const noexcept { return tensors_; }
+  [[nodiscard]] std::size_t workspace_bytes() const noexcept;
+
+ private:
+  struct Layer {
+    LayerKind kind;
+    std::vector<const float*> weights;
+    std::vector<float*> gradients;
+    std::size_t kept_offset;  // Floats from the start of a slot of the arena.
+  };
+  struct Stage {
+    int index;
+    std::vector<Layer> layers;
+    std::size_t slot_floats;  // Kept of one micro-batch.
+    std::size_t slots;
+    std::span<float> arena;
+  };
+
+  void add_stage(const causeway::ModelSpec& model, int index, Storage& storage);
+  [[nodiscard]] float* kept(Stage& stage, std::uint32_t micro_batch, std::size_t layer) const;
+  void forward(Stage& stage, std::uint32_t micro_batch, const Batch& batch);
+  double backward(Stage& stage, std::uint32_t micro_batch, const Batch& batch);
+  void sample_stage(Stage& stage, const Dims& dims, Tokens tokens);
+  [[nodiscard]] Stage& own_stage(std::uint32_t index);
+  [[nodiscard]] bool is_last(const Stage& stage) const noexcept {
+    return stage.index + 1 == static_cast<int>(ranges_.size());
+  }
+
+  GptConfig config_;
+  Dims dims_;
+  std::vector<StageRange> ranges_;
+  Link* link_;
+  std::vector<Stage> stages_;
+  std::vector<OwnTensor> tensors_;
+  std::vector<Operation> order_;
+  std::size_t model_tensors_ = 0;
+  Workspace<float> work_;
+  std::vector<float> passed_on_;  // A stage's output on its way, or an activation of sample().
+  std::vector<float> gradient_;   // Of the activations, on its way back.
+};
+
+}  // namespace train_gpt

@@ -1,0 +1,60 @@
+// The two seams of the training over the pool: messages by a Worker, bytes in pool regions.
+//
+// Errors:  what Pool, Worker and ShardedModel throw; out_of_memory if an arena does not fit.
+// Threads: one thread.
+#pragma once
+
+#include <map>
+
+#include "causeway/plan.h"
+#include "causeway/pool.h"
+#include "causeway/sharded_model.h"
+#include "causeway/worker.h"
+#include "link.h"
+#include "pipeline.h"
+
+namespace train_gpt {
+
+class PoolLink final : public Link {
+ public:
+  explicit PoolLink(causeway::Worker& worker) : worker_(&worker) {}
+
+  [[nodiscard]] int rank() const override { return worker_->rank(); }
+  [[nodiscard]] int world() const override { return worker_->world(); }
+  [[nodiscard]] int rank_of_stage(int stage) const override {
+    return worker_->rank_of_stage(stage);
+  }
+  void send(int from_stage, int to_stage, std::uint32_t tag,
+            std::span<const std::byte> message) override {
+    worker_->send_bytes(from_stage, to_stage, tag, message);
+  }
+  void receive(int from_stage, int to_stage, std::uint32_t tag,
+               std::span<std::byte> message) override {
+    worker_->receive_bytes(from_stage, to_stage, tag, message);
+  }
+  void barrier() override { worker_->barrier(); }
+  void all_reduce_sum(std::span<double> values) override { worker_->all_reduce_sum(values); }
+  void broadcast(int root, std::span<std::byte> bytes) override { worker_->broadcast(root, bytes); }
+
+ private:
+  causeway::Worker* worker_;
+};
+
+class PoolStorage final : public Storage {
+ public:
+  // Places the stages `own` of the plan; their devices must be on this node.
+  PoolStorage(causeway::Pool& pool, const causeway::ModelSpec& model, const causeway::Plan& plan,
+              const std::vector<int>& own);
+
+  [[nodiscard]] std::span<float> tensor(std::string_view name, causeway::StateKind kind) override;
+  [[nodiscard]] std::span<float> arena(int stage) override;
+
+  [[nodiscard]] const causeway::ShardedModel& model() const noexcept { return model_; }
+  [[nodiscard]] const std::map<int, causeway::Region>& arenas() const noexcept { return arenas_; }
+
+ private:
+  std::map<int, causeway::Region> arenas_;  // By stage; none where nothing is kept.
+  causeway::ShardedModel model_;
+};
+
+}  // namespace train_gpt
