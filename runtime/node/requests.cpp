@@ -56,7 +56,9 @@ Lender::Piece get_range(const Json& body, std::string_view where) {
 ControlResponse Daemon::open_session(const ControlRequest& request) {
   constexpr auto kWhere = "POST /v1/sessions";
   const auto body = parse_object(request.body, kWhere);
-  const auto client = checked_name(get_string(body, "client", kWhere), "client", kWhere);
+  auto client = checked_name(get_string(body, "client", kWhere), "client", kWhere);
+  if (client.find('@') == std::string::npos)
+    client += "@" + (request.local ? options_.node : "elsewhere");
   // A client with business on several nodes opens the same session on each.
   SessionId id = 0;
   std::string key;

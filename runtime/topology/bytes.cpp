@@ -99,13 +99,13 @@ std::uint64_t parse_bytes(std::string_view text) {
     }
     digits = digits * 10 + static_cast<unsigned>(c - '0');
     if (points > 0) divisor *= 10;
-    if (++count > 19) throw refuse_bytes(text, "too many digits");
+    if (++count > 20) throw refuse_bytes(text, "too many digits");
   }
   if (count == 0 || points > 1 || number.front() == '.' || number.back() == '.')
     throw refuse_bytes(text, "the number is missing or malformed");
   for (const auto& [name, factor] : kByteUnits) {
     if (unit != name) continue;
-    const Wide bytes = digits * factor / divisor;  // Below 2^64 times 2^50.
+    const Wide bytes = digits * factor / divisor;  // Below 10^20 times 2^50.
     if (bytes > std::numeric_limits<std::uint64_t>::max())
       throw refuse_bytes(text, "it does not fit 64 bits");
     if (bytes * divisor != digits * factor) throw refuse_bytes(text, "it is not whole bytes");

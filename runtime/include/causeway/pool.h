@@ -129,9 +129,10 @@ class Region {
   // Errors: out_of_memory and the bytes stay where they are.
   void move(std::uint64_t offset_bytes, std::uint64_t size_bytes, const DeviceName& to);
 
+  struct State;
+
  private:
   friend class Pool;
-  struct State;
   explicit Region(std::shared_ptr<State> state) noexcept;
   std::shared_ptr<State> state_;
 };

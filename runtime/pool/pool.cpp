@@ -1,0 +1,188 @@
+#include "causeway/pool.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/control/json.h"
+#include "runtime/pool/place_region.h"
+#include "runtime/pool/region_state.h"
+#include "runtime/pool/session.h"
+#include "runtime/pool/status.h"
+
+namespace causeway {
+
+namespace {
+
+using Json = boost::json::object;
+
+// Others allocate at the same time: what looked free may be gone by the time it is asked for.
+constexpr int kPlacementTries = 4;
+constexpr std::size_t kMaxPiecesPerTransfer = 16384;
+
+// The copies of one batch that the same node executes towards the same other node.
+struct Group {
+  std::string from_node;
+  std::string to_node;
+  bool mapped;
+  auto operator<=>(const Group&) const = default;
+};
+
+using Groups = std::map<Group, std::vector<Pool::CopyPiece>>;
+
+}  // namespace
+
+PoolStatus Pool::State::status() { return parse_pool_status(pool_document()); }
+Topology Pool::State::topology() { return parse_pool_topology(pool_document()); }
+
+Pool::Pool(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
+Pool::Pool(Pool&&) noexcept = default;
+Pool& Pool::operator=(Pool&& other) noexcept {
+  if (this != &other) {
+    if (state_) state_->close();
+    state_ = std::move(other.state_);
+  }
+  return *this;
+}
+Pool::~Pool() {
+  if (state_) state_->close();
+}
+
+Pool Pool::connect(PoolOptions options) {
+  auto state = std::make_shared<State>(std::move(options));
+  state->open();
+  return Pool(std::move(state));
+}
+
+const std::string& Pool::node() const noexcept { return state_->node; }
+std::uint64_t Pool::session() const noexcept { return state_->session; }
+Topology Pool::topology() { return state_->topology(); }
+PoolStatus Pool::status() { return state_->status(); }
+
+Region Pool::allocate(std::uint64_t size_bytes, const AllocateOptions& options) {
+  constexpr auto kMost = std::uint64_t{1} << 56;
+  if (size_bytes == 0 || size_bytes > kMost)
+    throw Error(Errc::invalid_argument,
+                fmt::format("region '{}': a size of {} bytes is not possible", options.name, size_bytes));
+  const auto whole = (size_bytes + kDeviceGranuleBytes - 1) / kDeviceGranuleBytes * kDeviceGranuleBytes;
+  for (int attempt = 1;; ++attempt) {
+    const auto topology = state_->topology();
+    auto near = options.near;
+    if (!near)  // This node's first device; for a process elsewhere the pool's first.
+      for (const auto& device : topology.devices())
+        if (!near || (device.name.node == state_->node && near->node != state_->node))
+          near = device.name;
+    if (!near) throw Error(Errc::out_of_memory, "the pool has no devices");
+    const auto shares = place_region(topology, whole, *near, options);
+    auto region = std::make_shared<Region::State>(state_);
+    region->id = random_region_id();
+    region->size_bytes = size_bytes;
+    region->name = options.name;
+    region->range = StitchedRange(state_->backend, whole);
+    try {
+      std::uint64_t at = 0;
+      for (const auto& share : shares) {
+        for (auto& lent : region->lend(region->id, share.device, at, share.size_bytes))
+          region->place(std::move(lent));
+        at += share.size_bytes;
+      }
+    } catch (const Error& error) {
+      if (error.code() != Errc::out_of_memory || attempt == kPlacementTries) throw;
+      continue;  // ~State gives back what was lent.
+    }
+    region->publish();
+    return Region(std::move(region));
+  }
+}
+
+CopyReport Pool::copy(Region& to, std::uint64_t to_offset_bytes, const Region& from,
+                      std::uint64_t from_offset_bytes, std::uint64_t size_bytes) {
+  const CopyPiece piece{to_offset_bytes, from_offset_bytes, size_bytes};
+  return copy_batch(to, from, {&piece, 1});
+}
+
+namespace {
+
+// Cuts the pieces where either side's extents end.
+void split_piece(const Region::State& to, const Region::State& from, const Pool::CopyPiece& piece,
+                 Groups& groups) {
+  to.check_range(piece.to_offset_bytes, piece.size_bytes);
+  from.check_range(piece.from_offset_bytes, piece.size_bytes);
+  to.for_each_part(
+      piece.to_offset_bytes, piece.size_bytes,
+      [&](const Region::Extent& target, std::uint64_t to_at, std::uint64_t to_size) {
+        const auto from_at = piece.from_offset_bytes + (to_at - piece.to_offset_bytes);
+        from.for_each_part(from_at, to_size, [&](const Region::Extent& source, std::uint64_t at,
+                                                 std::uint64_t size) {
+          groups[{source.device.node, target.device.node, source.mapped && target.mapped}].push_back(
+              {to_at + (at - from_at), at, size});
+        });
+      });
+}
+
+// Sends the pieces to the daemon that executes them. Returns the seconds it took there.
+double run_remotely(Pool::State& pool, const Region::State& to, const Region::State& from,
+                    const Group& group, const std::vector<Pool::CopyPiece>& pieces, bool pull) {
+  const bool within = group.from_node == group.to_node;
+  const auto& executor = pull ? group.to_node : group.from_node;
+  const auto link = pool.link(executor);
+  double seconds = 0;
+  for (std::size_t first = 0; first < pieces.size(); first += kMaxPiecesPerTransfer) {
+    const auto last = std::min(pieces.size(), first + kMaxPiecesPerTransfer);
+    boost::json::array list;
+    std::uint64_t bytes = 0;
+    for (auto i = first; i < last; ++i) {
+      bytes += pieces[i].size_bytes;
+      list.push_back(Json{{"to_offset_bytes", pieces[i].to_offset_bytes},
+                          {"from_offset_bytes", pieces[i].from_offset_bytes},
+                          {"size_bytes", pieces[i].size_bytes}});
+    }
+    // A slow link is no dead link: time in proportion, at 10 MB/s.
+    const auto limit = pool.options.timeout + std::chrono::milliseconds(bytes / 10'000);
+    auto body = pool.credentials();
+    body["kind"] = within ? "within" : (pull ? "pull" : "push");
+    body["peer"] = pull ? group.from_node : group.to_node;
+    body["from"] = to_hex(from.id);
+    body["to"] = to_hex(to.id);
+    body["timeout_ms"] = std::min<std::int64_t>(limit.count(), 3'600'000);
+    body["pieces"] = std::move(list);
+    const auto answer =
+        pool.call(*link, "POST", "/v1/transfers", std::move(body), nullptr, limit);
+    seconds += get_number(answer, "seconds", "answer to POST /v1/transfers");
+  }
+  return seconds;
+}
+
+}  // namespace
+
+CopyReport Pool::copy_batch(Region& to, const Region& from, std::span<const CopyPiece> pieces,
+                            bool pull) {
+  if (!to.state_ || !from.state_) throw Error(Errc::closed, "the region holds nothing");
+  auto& target = *to.state_;
+  const auto& source = *from.state_;
+  Groups groups;
+  for (const auto& piece : pieces) split_piece(target, source, piece, groups);
+  CopyReport report;
+  for (const auto& [group, parts] : groups) {
+    if (!report.route.empty()) report.route += ", ";
+    if (group.mapped) {
+      const auto start = std::chrono::steady_clock::now();
+      for (const auto& part : parts)
+        std::memmove(target.range.data() + part.to_offset_bytes,
+                     source.range.data() + part.from_offset_bytes, part.size_bytes);
+      report.seconds +=
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      report.route += group.to_node + " (mapped)";
+    } else {
+      report.seconds += run_remotely(*state_, target, source, group, parts, pull);
+      report.route += group.from_node == group.to_node
+                          ? group.to_node + " (local)"
+                          : fmt::format("{} -> {} (ucx)", group.from_node, group.to_node);
+    }
+    for (const auto& part : parts) report.bytes += part.size_bytes;
+  }
+  return report;
+}
+
+}  // namespace causeway

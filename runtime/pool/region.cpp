@@ -1,0 +1,188 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+
+#include "runtime/control/json.h"
+#include "runtime/pool/region_state.h"
+
+namespace causeway {
+
+namespace {
+using Json = boost::json::object;
+
+// Extents of a size at which moving one is quick and a region still has few of them.
+constexpr std::uint64_t kMaxExtentBytes = 64 * 1024 * 1024;
+constexpr std::size_t kMaxPiecesPerRequest = 128;
+}  // namespace
+
+RegionId random_region_id() {
+  // Uniqueness is all that matters: a region can only be named by its own session.
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  for (;;)
+    if (const auto id = random()) return id;
+}
+
+Region::Region() noexcept = default;
+Region::Region(Region&&) noexcept = default;
+Region& Region::operator=(Region&&) noexcept = default;
+Region::~Region() = default;
+Region::Region(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
+
+std::uint64_t Region::id() const noexcept { return state_ ? state_->id : 0; }
+std::uint64_t Region::size_bytes() const noexcept { return state_ ? state_->size_bytes : 0; }
+
+std::vector<Region::Extent> Region::extents() const {
+  std::vector<Extent> result;
+  if (state_)
+    for (const auto& [_, extent] : state_->extents) result.push_back(extent);
+  return result;
+}
+
+bool Region::is_mapped() const noexcept {
+  return state_ && std::ranges::all_of(state_->extents,
+                                       [](const auto& entry) { return entry.second.mapped; });
+}
+
+std::byte* Region::data() const {
+  if (!state_) return nullptr;
+  for (const auto& [_, extent] : state_->extents)
+    if (!extent.mapped)
+      throw Error(Errc::unsupported,
+                  fmt::format("region '{}' has bytes on {}, which this process (on {}) cannot map; "
+                              "use read and write, or allocate it near a device of this node",
+                              state_->name, extent.device.to_string(), state_->pool->node));
+  return state_->range.data();
+}
+
+void Region::State::check_range(std::uint64_t offset_bytes, std::uint64_t size) const {
+  if (offset_bytes <= size_bytes && size <= size_bytes - offset_bytes) return;
+  throw Error(Errc::out_of_bounds, fmt::format("[{}, +{}) is outside of region '{}' of {} bytes",
+                                               offset_bytes, size, name, size_bytes));
+}
+
+void Region::read(std::uint64_t offset_bytes, std::span<std::byte> target) const {
+  if (!state_) throw Error(Errc::closed, "the region holds nothing");
+  state_->check_range(offset_bytes, target.size());
+  auto& pool = *state_->pool;
+  std::map<std::string, std::vector<Pool::State::Start>> remote;
+  state_->for_each_part(offset_bytes, target.size(), [&](const Extent& extent, std::uint64_t at,
+                                                         std::uint64_t size) {
+    const auto part = target.subspan(at - offset_bytes, size);
+    if (extent.mapped) {
+      std::memcpy(part.data(), state_->range.data() + at, size);
+      return;
+    }
+    remote[extent.device.node].push_back(
+        [part, from = RemoteAddress{pool.session, state_->id, at}](Channel& channel, Deadline limit,
+                                                                   Completion done) {
+          channel.read(part, from, limit, std::move(done));
+        });
+  });
+  for (const auto& [node, operations] : remote)
+    pool.run_batch(*pool.link(node), operations, target.size());
+}
+
+void Region::write(std::uint64_t offset_bytes, std::span<const std::byte> source) {
+  if (!state_) throw Error(Errc::closed, "the region holds nothing");
+  state_->check_range(offset_bytes, source.size());
+  auto& pool = *state_->pool;
+  std::map<std::string, std::vector<Pool::State::Start>> remote;
+  state_->for_each_part(offset_bytes, source.size(), [&](const Extent& extent, std::uint64_t at,
+                                                         std::uint64_t size) {
+    const auto part = source.subspan(at - offset_bytes, size);
+    if (extent.mapped) {
+      std::memcpy(state_->range.data() + at, part.data(), size);
+      return;
+    }
+    remote[extent.device.node].push_back(
+        [part, to = RemoteAddress{pool.session, state_->id, at}](Channel& channel, Deadline limit,
+                                                                 Completion done) {
+          channel.write(to, part, limit, std::move(done));
+        });
+  });
+  for (const auto& [node, operations] : remote)
+    pool.run_batch(*pool.link(node), operations, source.size());
+}
+
+Region::State::~State() {
+  std::map<std::string, bool> nodes;
+  for (const auto& [_, extent] : extents) nodes[extent.device.node] = true;
+  const auto whole = extents.empty() ? 0 : std::prev(extents.end())->first +
+                                               std::prev(extents.end())->second.size_bytes;
+  range = StitchedRange();  // Unmap first: the daemon's accounts should not run ahead of the truth.
+  const auto give_back = [&](const std::string& node, const char* path, Json body) {
+    try {
+      pool->call(*pool->link(node), "DELETE", path, std::move(body));
+    } catch (const std::exception&) {
+      // The pool is closed or the daemon gone: the session's end gives the bytes back.
+    }
+  };
+  auto body = pool->credentials();
+  body["region"] = to_hex(id);
+  body["offset_bytes"] = 0;
+  body["size_bytes"] = whole;
+  for (const auto& [node, _] : nodes) give_back(node, "/v1/extents", body);
+  if (!nodes.empty()) give_back(pool->directory, "/v1/regions", body);
+}
+
+std::vector<Region::State::Lent> Region::State::lend(RegionId as, const DeviceName& device,
+                                                     std::uint64_t offset_bytes,
+                                                     std::uint64_t size) {
+  constexpr auto kWhere = "answer to POST /v1/extents";
+  const bool local = pool->is_local(device.node);
+  const auto link = pool->link(device.node);
+  std::vector<Lent> result;
+  while (size > 0) {
+    boost::json::array pieces;
+    for (; size > 0 && pieces.size() < kMaxPiecesPerRequest;) {
+      const auto piece = std::min(size, kMaxExtentBytes);
+      pieces.push_back(Json{{"offset_bytes", offset_bytes}, {"size_bytes", piece}});
+      offset_bytes += piece;
+      size -= piece;
+    }
+    auto body = pool->credentials();
+    body["region"] = to_hex(as);
+    body["device"] = device.local();
+    body["map"] = local;
+    body["pieces"] = std::move(pieces);
+    std::vector<UniqueFd> fds;
+    const auto answer = pool->call(*link, "POST", "/v1/extents", std::move(body), &fds);
+    const auto& list = get_array(answer, "extents", kWhere);
+    if (local && fds.size() != list.size())
+      throw Error(Errc::protocol, fmt::format("node {} lent {} extents and sent {} descriptors",
+                                              device.node, list.size(), fds.size()));
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      const auto& extent = as_object(list[i], kWhere);
+      Lent lent{{device, get_uint(extent, "offset_bytes", kWhere),
+                 get_uint(extent, "size_bytes", kWhere), local},
+                {}};
+      if (local)
+        lent.segment = pool->backend->import_segment(std::move(fds[i]), lent.extent.size_bytes);
+      result.push_back(std::move(lent));
+    }
+  }
+  return result;
+}
+
+void Region::State::place(Lent lent) {
+  if (lent.segment) range.place(lent.extent.offset_bytes, std::move(lent.segment));
+  extents.insert_or_assign(lent.extent.offset_bytes, lent.extent);
+}
+
+void Region::State::publish() {
+  boost::json::array list;
+  for (const auto& [_, extent] : extents)
+    list.push_back(Json{{"device", extent.device.to_string()},
+                        {"offset_bytes", extent.offset_bytes},
+                        {"size_bytes", extent.size_bytes}});
+  auto body = pool->credentials();
+  body["region"] = to_hex(id);
+  body["name"] = name;
+  body["size_bytes"] = size_bytes;
+  body["extents"] = std::move(list);
+  pool->call(*pool->link(pool->directory), "PUT", "/v1/regions", std::move(body));
+}
+
+}  // namespace causeway

@@ -1,0 +1,57 @@
+// A region as this process holds it: its extents, and the addresses of those on this node.
+//
+// Threads: one at a time, as Region.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "allocator/stitched_range.h"
+#include "causeway/pool.h"
+#include "runtime/pool/session.h"
+
+namespace causeway {
+
+struct Region::State {
+  explicit State(std::shared_ptr<Pool::State> owner) : pool(std::move(owner)) {}
+  ~State();  // Gives the extents back.
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  // Lends [offset, offset + size) from `device` under the region id `as`, and returns the extents
+  // with their segments (empty where they are not on this node).
+  struct Lent {
+    Extent extent;
+    Segment segment;
+  };
+  std::vector<Lent> lend(RegionId as, const DeviceName& device, std::uint64_t offset_bytes,
+                         std::uint64_t size);
+  void place(Lent lent);  // Maps it, if it is here, and makes it part of the region.
+  void publish();         // Tells the directory.
+  void move_extent(const Extent& old, const DeviceName& to);
+
+  void check_range(std::uint64_t offset_bytes, std::uint64_t size) const;
+  // The parts of [offset, offset + count) by extent: calls visit(extent, offset, size) for each.
+  template <typename Visit>
+  void for_each_part(std::uint64_t offset_bytes, std::uint64_t count, Visit&& visit) const {
+    auto next = std::prev(extents.upper_bound(offset_bytes));
+    for (const auto end = offset_bytes + count; offset_bytes < end; ++next) {
+      const auto& extent = next->second;
+      const auto part = std::min(end, extent.offset_bytes + extent.size_bytes) - offset_bytes;
+      visit(extent, offset_bytes, part);
+      offset_bytes += part;
+    }
+  }
+
+  std::shared_ptr<Pool::State> pool;
+  RegionId id = 0;
+  std::uint64_t size_bytes = 0;
+  std::string name;
+  StitchedRange range;
+  std::map<std::uint64_t, Extent> extents;  // By offset; they tile the region, granule-rounded.
+};
+
+[[nodiscard]] RegionId random_region_id();
+
+}  // namespace causeway

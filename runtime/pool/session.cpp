@@ -1,0 +1,295 @@
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
+
+#include "runtime/pool/session.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <cerrno>
+#include <cstdlib>
+
+#include "runtime/control/json.h"
+#include "runtime/control/server.h"
+#include "transport/ucx/ucx_transport.h"
+
+namespace causeway {
+
+namespace {
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+using Json = boost::json::object;
+
+constexpr auto kGoodbyeTime = 1s;
+
+std::string env(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+std::string default_socket() {
+  const auto base = env("XDG_RUNTIME_DIR");
+  return fmt::format("{}/causeway-{}/causeway.sock", base.empty() ? "/tmp" : base, ::geteuid());
+}
+}  // namespace
+
+// Watches the connection that holds the session: readable means that the daemon closed it.
+struct DaemonLink::Watch {
+  Watch(asio::io_context& context, UniqueFd fd) : connection(context, fd.release()) {}
+  asio::posix::stream_descriptor connection;
+};
+
+void DaemonLink::check() const {
+  const std::lock_guard lock(mutex_);
+  if (lost_) throw Error(*lost_);
+}
+
+Pool::State::State(PoolOptions given)
+    : options(std::move(given)),
+      backend(std::make_shared<HostBackend>(HostBackend::Options{.name = "pool"})),
+      io("causeway-io") {
+  if (options.socket_path.empty() && options.address.empty()) {
+    options.socket_path = env("CAUSEWAY_SOCKET");
+    options.address = options.socket_path.empty() ? env("CAUSEWAY_ADDRESS") : "";
+    if (options.socket_path.empty() && options.address.empty())
+      options.socket_path = default_socket();
+  }
+  if (options.token.empty()) options.token = env("CAUSEWAY_TOKEN");
+  client_name = options.client_name.empty()
+                    ? fmt::format("{}[{}]", program_invocation_short_name, ::getpid())
+                    : options.client_name;
+  std::ranges::replace(client_name, '@', '-');  // '@' separates the node.
+}
+
+Pool::State::~State() { close(); }
+
+void Pool::State::open() {
+  const bool local = options.address.empty();
+  const auto target = local ? "unix:" + options.socket_path : options.address;
+  ControlClient holder(target, options.token, "the daemon");
+  const auto reply =
+      holder.call("POST", "/v1/sessions", serialize(Json{{"client", client_name}}), options.timeout);
+  constexpr auto kWhere = "answer to POST /v1/sessions";
+  const auto answer = parse_object(reply.body, kWhere);
+  node = get_string(answer, "node", kWhere);
+  session = get_hex(answer, "session", kWhere);
+  key = get_string(answer, "key", kWhere);
+  const auto& place = get_object(answer, "directory", kWhere);
+  directory = get_string(place, "name", kWhere);
+  directory_address = get_string(place, "address", kWhere);
+  token = local ? get_string(answer, "token", kWhere) : options.token;
+  client_name += "@" + (local ? node : "elsewhere");
+  const auto data_address = get_string(answer, "data", kWhere);
+  data_host = data_address.substr(0, data_address.rfind(':'));
+  io.run_on([&] {
+    transport_ = make_ucx_transport(
+        io.context(), {.listen = "", .name = client_name, .service = nullptr, .on_accept = {}});
+  });
+  auto home = std::make_shared<DaemonLink>(
+      node, ControlClient(target, options.token, "node " + node), data_address);
+  watch(home, holder.release_connection());
+  {
+    const std::lock_guard lock(mutex_);
+    links_[node] = home;
+  }
+  if (directory != node) add_link(directory, directory_address);
+}
+
+std::shared_ptr<DaemonLink> Pool::State::add_link(const std::string& name,
+                                                  const std::string& address) {
+  ControlClient holder(address, token, "node " + name);
+  auto body = credentials();
+  body["client"] = client_name;
+  const auto reply = holder.call("POST", "/v1/sessions", serialize(body), options.timeout);
+  constexpr auto kWhere = "answer to POST /v1/sessions";
+  const auto answer = parse_object(reply.body, kWhere);
+  auto link = std::make_shared<DaemonLink>(
+      name, ControlClient(address, token, "node " + name), get_string(answer, "data", kWhere));
+  watch(link, holder.release_connection());
+  const std::lock_guard lock(mutex_);
+  if (closed_) throw Error(Errc::closed, "the pool is closed");
+  return links_[name] = link;
+}
+
+std::shared_ptr<DaemonLink> Pool::State::link(const std::string& name) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) throw Error(Errc::closed, "the pool is closed");
+    if (const auto known = links_.find(name); known != links_.end()) {
+      known->second->check();
+      return known->second;
+    }
+  }
+  for (const auto& each : status().nodes) {
+    if (each.name != name) continue;
+    if (!each.alive) throw Error(Errc::peer_lost, fmt::format("node {} has left the pool", name));
+    return add_link(name, each.control_address);
+  }
+  throw Error(Errc::not_found, fmt::format("the pool has no node '{}'", name));
+}
+
+void Pool::State::watch(const std::shared_ptr<DaemonLink>& link, UniqueFd connection) {
+  if (!connection)
+    throw Error(Errc::protocol, fmt::format("node {} does not keep connections open", link->name()));
+  io.run_on([&] {
+    link->watch_ = std::make_shared<DaemonLink::Watch>(io.context(), std::move(connection));
+    link->watch_->connection.async_wait(
+        asio::posix::stream_descriptor::wait_read,
+        [this, weak = std::weak_ptr(link)](boost::system::error_code failed) {
+          const auto lost = weak.lock();
+          if (failed || !lost) return;  // Cancelled by close().
+          lose(*lost, {Errc::peer_lost,
+                       fmt::format("node {} was lost: its daemon died or ended the session",
+                                   lost->name())});
+        });
+  });
+}
+
+void Pool::State::lose(DaemonLink& link, const Error& error) {
+  {
+    const std::lock_guard lock(link.mutex_);
+    if (!link.lost_) link.lost_ = error;
+  }
+  if (link.channel_) link.channel_->close(error);
+  std::vector<std::function<void(const Error&)>> handlers;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [_, handler] : handlers_) handlers.push_back(handler);
+  }
+  for (const auto& handler : handlers) handler(error);
+}
+
+int Pool::State::on_loss(std::function<void(const Error&)> handler) {
+  const std::lock_guard lock(mutex_);
+  handlers_[next_handler_] = std::move(handler);
+  return next_handler_++;
+}
+
+void Pool::State::ignore_losses(int number) {
+  {
+    const std::lock_guard lock(mutex_);
+    handlers_.erase(number);
+  }
+  io.run_on([] {});  // A handler that was already running has returned now.
+}
+
+void Pool::State::close() noexcept {
+  std::map<std::string, std::shared_ptr<DaemonLink>> links;
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(closed_, true)) return;
+    links.swap(links_);
+  }
+  for (const auto& [_, link] : links) {
+    try {  // So that the memory is free when this returns; the connection's end is the net.
+      link->check();
+      const std::lock_guard lock(link->request_);
+      static_cast<void>(
+          link->client_.call("DELETE", "/v1/sessions", serialize(credentials()), kGoodbyeTime));
+    } catch (const std::exception&) {
+      // That daemon is gone, and the session with it.
+    }
+  }
+  try {
+    io.run_on([&] {
+      for (const auto& [_, link] : links) link->watch_.reset();
+      for (const auto& [_, link] : links) link->channel_.reset();
+      transport_.reset();
+    });
+  } catch (const std::exception&) {
+    // The process is short of something; the daemons see the connections end in any case.
+  }
+}
+
+Json Pool::State::credentials() const { return {{"session", to_hex(session)}, {"key", key}}; }
+
+bool Pool::State::is_local(const std::string& node_name) const {
+  return options.address.empty() && node_name == node;
+}
+
+Json Pool::State::call(DaemonLink& link, const char* method, const std::string& path, Json body,
+                       std::vector<UniqueFd>* fds, std::chrono::milliseconds extra_time) {
+  link.check();
+  const std::lock_guard lock(link.request_);
+  auto reply = link.client_.call(method, path, serialize(body), options.timeout + extra_time);
+  if (fds) *fds = std::move(reply.fds);
+  return parse_object(reply.body, fmt::format("answer of node {} to {} {}", link.name(), method, path));
+}
+
+namespace {
+
+// What run_batch() shares with the completions: lives until the last of them.
+struct BatchProgress {
+  const std::vector<Pool::State::Start>* operations;
+  Deadline deadline;
+  Completion done;
+  std::shared_ptr<Channel> channel;
+  std::size_t next = 0;
+  std::size_t in_flight = 0;
+  std::uint64_t bytes = 0;
+  std::optional<Error> error;
+  static constexpr std::size_t kWindow = 32;
+
+  static void pump(const std::shared_ptr<BatchProgress>& self) {
+    while (!self->error && self->in_flight < kWindow && self->next < self->operations->size()) {
+      ++self->in_flight;
+      const auto& start = (*self->operations)[self->next++];
+      start(*self->channel, self->deadline, [self](std::optional<Error> failed, std::uint64_t size) {
+        --self->in_flight;
+        self->bytes += size;
+        if (failed && !self->error) self->error = std::move(failed);
+        pump(self);
+      });
+    }
+    const bool ended = self->error || self->next == self->operations->size();
+    if (ended && self->in_flight == 0 && self->done) {
+      const auto finish = std::exchange(self->done, {});
+      finish(self->error, self->bytes);
+    }
+  }
+};
+
+}  // namespace
+
+void Pool::State::run_batch(DaemonLink& link, const std::vector<Start>& operations,
+                            std::uint64_t bytes) {
+  link.check();
+  // A slow link is no dead link: large batches get time in proportion, at 10 MB/s.
+  const auto limit = options.timeout + std::chrono::milliseconds(bytes / 10'000);
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  try {
+    io.wait_for([&](Completion done) {
+      const auto progress = std::make_shared<BatchProgress>();
+      progress->operations = &operations;
+      progress->deadline = deadline;
+      progress->done = std::move(done);
+      if (link.channel_ && link.channel_->is_open()) {
+        progress->channel = link.channel_;
+        BatchProgress::pump(progress);
+        return;
+      }
+      transport_->connect(link.data_address_, {Hello::Role::client, client_name, session, key},
+                          deadline,
+                          [progress, &link](std::optional<Error> failed,
+                                            std::shared_ptr<Channel> channel) {
+                            if (failed) return progress->done(std::move(failed), 0);
+                            link.channel_ = progress->channel = std::move(channel);
+                            BatchProgress::pump(progress);
+                          });
+    });
+  } catch (const Error& error) {
+    link.check();  // The loss of the daemon is the better explanation.
+    if (error.code() != Errc::peer_lost && error.code() != Errc::closed) throw;
+    throw Error(Errc::peer_lost, fmt::format("node {}: {}", link.name(), error.what()));
+  }
+}
+
+Json Pool::State::pool_document() {
+  const auto home = link(directory);
+  return call(*home, "GET", "/v1/pool", {});
+}
+
+}  // namespace causeway

@@ -1,0 +1,104 @@
+// One process's session with the daemons of a pool: what Pool, Region and Worker share.
+//
+// Shape:   a link per daemon that this process has business with: a connection for requests, one
+//          that holds the session (its end, at either side, is the other's death), and a channel for
+//          data, made when first needed.
+// Errors:  as Pool. Once a daemon is lost, every call that needs it throws peer_lost with its name.
+// Threads: any; a link serves one request at a time. Channels live on the io thread.
+#pragma once
+
+#include <boost/json.hpp>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "allocator/host/host_backend.h"
+#include "causeway/pool.h"
+#include "runtime/control/client.h"
+#include "transport/blocking.h"
+#include "transport/channel.h"
+
+namespace causeway {
+
+class DaemonLink;
+
+struct Pool::State : std::enable_shared_from_this<Pool::State> {
+  explicit State(PoolOptions options);
+  ~State();
+  void open();            // Opens the session at home and at the directory.
+  void close() noexcept;  // Ends the session everywhere. Idempotent.
+
+  // The link to node `name`, made if there is none. Errors: not_found, peer_lost.
+  std::shared_ptr<DaemonLink> link(const std::string& name);
+  boost::json::object call(DaemonLink& link, const char* method, const std::string& path,
+                           boost::json::object body, std::vector<UniqueFd>* fds = nullptr,
+                           std::chrono::milliseconds extra_time = {});
+  // {"session", "key"}: what every request of a session carries.
+  [[nodiscard]] boost::json::object credentials() const;
+  [[nodiscard]] bool is_local(const std::string& node_name) const;  // Can be mapped.
+
+  // A batch of channel operations towards one node, kept in flight together.
+  using Start = std::function<void(Channel& channel, Deadline deadline, Completion done)>;
+  void run_batch(DaemonLink& link, const std::vector<Start>& operations, std::uint64_t bytes);
+
+  PoolStatus status();
+  Topology topology();
+
+  // `handler` runs on the io thread when a daemon is lost, with the error that names it. Returns a
+  // number for ignore_losses().
+  int on_loss(std::function<void(const Error&)> handler);
+  void ignore_losses(int number);
+
+  PoolOptions options;
+  std::string client_name;  // "train_gpt[812]@desktop"
+  std::string node;
+  std::string data_host;    // This node's address for data: where its workers listen, too.
+  SessionId session = 0;
+  std::string key;
+  std::string token;
+  std::string directory;
+  std::string directory_address;
+  std::shared_ptr<HostBackend> backend;  // Imports what the home daemon exports.
+  IoThread io;
+
+ private:
+  std::shared_ptr<DaemonLink> add_link(const std::string& name, const std::string& address);
+  void watch(const std::shared_ptr<DaemonLink>& link, UniqueFd connection);
+  void lose(DaemonLink& link, const Error& error);  // On the io thread.
+  boost::json::object pool_document();
+
+  std::mutex mutex_;  // Guards links_, handlers_ and closed_.
+  std::map<std::string, std::shared_ptr<DaemonLink>> links_;
+  std::map<int, std::function<void(const Error&)>> handlers_;
+  int next_handler_ = 1;
+  bool closed_ = false;
+  std::unique_ptr<Transport> transport_;  // On the io thread.
+};
+
+class DaemonLink {
+ public:
+  DaemonLink(std::string name, ControlClient client, std::string data_address)
+      : name_(std::move(name)), data_address_(std::move(data_address)), client_(std::move(client)) {}
+
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+
+ private:
+  friend struct Pool::State;
+  struct Watch;
+  void check() const;
+
+  std::string name_;
+  std::string data_address_;
+  std::mutex request_;  // One request at a time.
+  ControlClient client_;
+  mutable std::mutex mutex_;  // Guards lost_.
+  std::optional<Error> lost_;
+  std::shared_ptr<Channel> channel_;  // On the io thread.
+  std::shared_ptr<Watch> watch_;      // On the io thread.
+};
+
+}  // namespace causeway

@@ -1,0 +1,290 @@
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
+
+#include "runtime/sharding/worker_mesh.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+
+#include "runtime/control/json.h"
+#include "runtime/node/lender.h"
+#include "transport/ucx/ucx_transport.h"
+
+namespace causeway {
+
+namespace {
+namespace asio = boost::asio;
+using Json = boost::json::object;
+using namespace std::chrono_literals;
+
+constexpr std::uint64_t kMaxBufferedBytes = 64 * 1024 * 1024;
+constexpr auto kFlushTime = 2s;     // For what is still to be sent when a worker goes.
+constexpr auto kLeaveGrace = 300ms;  // Before a rank that left counts as the reason.
+}  // namespace
+
+// Shared with callbacks, which may outlive the mesh by a moment.
+struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io> {
+  explicit Io(std::shared_ptr<Pool::State> owner) : pool(std::move(owner)) {}
+
+  void admit(const Hello& hello) override {
+    const bool member = hello.role == Hello::Role::worker && same_secret(hello.credential, key);
+    if (!member)
+      throw Error(Errc::unauthenticated, fmt::format("'{}' is not of this job", hello.name));
+  }
+  PinnedMemory pin(const Hello& hello, const RemoteAddress&, std::uint64_t, Access) override {
+    throw Error(Errc::permission_denied,
+                fmt::format("{} may only send messages to a worker", hello.name));
+  }
+
+  void add(int rank, std::shared_ptr<Channel> channel) {
+    channel->on_close([this, rank](const Error& error) { closed(rank, error); });
+    channels[rank] = std::move(channel);
+    const std::lock_guard lock(mutex);
+    ++connected;
+    changed.notify_all();
+  }
+
+  void closed(int rank, const Error& error) {
+    if (ending) return;
+    const auto who = names.contains(rank) ? names[rank] : fmt::format("rank {}", rank);
+    const Error loss{Errc::peer_lost, fmt::format("{} was lost: {}", who, error.what())};
+    if (error.code() != Errc::closed) return lose(loss);
+    auto grace = std::make_shared<asio::steady_timer>(pool->io.context(), kLeaveGrace);
+    grace->async_wait([weak = weak_from_this(), grace, loss](boost::system::error_code) {
+      if (const auto self = weak.lock()) self->lose(loss);
+    });
+  }
+
+  // Ends the wait that is going on: its channel is closed, so that its buffer is let go.
+  void lose(const Error& error) {
+    {
+      const std::lock_guard lock(mutex);
+      if (lost || ending) return;
+      lost = error;
+      changed.notify_all();
+    }
+    if (waiting_for) {
+      if (const auto channel = channels.find(*waiting_for); channel != channels.end())
+        channel->second->close(error);
+    }
+  }
+
+  void check() {
+    const std::lock_guard lock(mutex);
+    if (lost) throw Error(*lost);
+  }
+
+  std::shared_ptr<Pool::State> pool;
+  std::string key;
+  // On the io thread:
+  std::unique_ptr<Transport> transport;
+  std::map<int, std::shared_ptr<Channel>> channels;
+  std::map<int, std::string> names;
+  std::optional<int> waiting_for;
+  bool ending = false;
+  // Shared with the worker's thread:
+  std::mutex mutex;
+  std::condition_variable changed;
+  int connected = 0;
+  std::uint64_t buffered_bytes = 0;
+  std::optional<Error> lost;
+};
+
+WorkerMesh::WorkerMesh(std::shared_ptr<Pool::State> pool, const WorkerOptions& options)
+    : pool_(std::move(pool)), options_(options), io_(std::make_shared<Io>(pool_)) {
+  if (rank() < 0 || world() < 1 || rank() >= world())
+    throw Error(Errc::invalid_argument,
+                fmt::format("rank {} of a world of {}: check CAUSEWAY_RANK and CAUSEWAY_WORLD_SIZE",
+                            rank(), world()));
+  if (world() == 1) {
+    members_.push_back({0, pool_->node, ""});
+    return;
+  }
+  loss_handler_ = pool_->on_loss([io = std::weak_ptr(io_)](const Error& error) {
+    if (const auto alive = io.lock()) alive->lose(error);
+  });
+  try {
+    meet();
+  } catch (...) {
+    leave();
+    throw;
+  }
+}
+
+// Finds the others through the directory and connects to them.
+void WorkerMesh::meet() {
+  constexpr auto kWhere = "answer of the directory";
+  const auto deadline = std::chrono::steady_clock::now() + options_.timeout;
+  const auto directory = pool_->link(pool_->directory);
+  auto body = pool_->credentials();
+  body["world"] = world();
+  const auto opened = pool_->call(*directory, "POST", "/v1/groups/" + options_.group, body);
+  io_->key = get_string(opened, "group_key", kWhere);
+  std::string address;
+  pool_->io.run_on([&] {
+    io_->transport = make_ucx_transport(
+        pool_->io.context(),
+        {.listen = pool_->data_host + ":0",
+         .name = pool_->client_name,
+         .service = io_.get(),
+         .on_accept = [io = io_.get()](std::shared_ptr<Channel> channel) {
+           const auto rank = static_cast<int>(channel->peer().session);
+           io->add(rank, std::move(channel));
+         }});
+    address = io_->transport->address();
+  });
+  body["rank"] = rank();
+  body["node"] = pool_->node;
+  body["address"] = address;
+  body["timeout_ms"] = options_.timeout.count();
+  const auto joined = pool_->call(*directory, "POST", "/v1/group-members/" + options_.group, body,
+                                  nullptr, options_.timeout);
+  for (const auto& value : get_array(joined, "members", kWhere)) {
+    const auto& member = as_object(value, kWhere);
+    members_.push_back({static_cast<int>(get_uint(member, "rank", kWhere)),
+                        get_string(member, "node", kWhere), get_string(member, "address", kWhere)});
+  }
+  connect_all(deadline);
+}
+
+void WorkerMesh::connect_all(Deadline deadline) {
+  pool_->io.run_on([&] {
+    for (const auto& member : members_)
+      io_->names[member.rank] = fmt::format("rank {} on {}", member.rank, member.node);
+    for (const auto& member : members_) {
+      if (member.rank >= rank()) continue;
+      io_->transport->connect(
+          member.address,
+          {Hello::Role::worker, pool_->client_name, static_cast<SessionId>(rank()), io_->key},
+          deadline,
+          [io = io_, rank = member.rank](std::optional<Error> failed,
+                                         std::shared_ptr<Channel> channel) {
+            if (!failed) return io->add(rank, std::move(channel));
+            io->lose({Errc::peer_lost,
+                      fmt::format("cannot reach {}: {}", io->names[rank], failed->what())});
+          });
+    }
+  });
+  std::unique_lock lock(io_->mutex);
+  const bool complete = io_->changed.wait_until(
+      lock, deadline, [&] { return io_->lost || io_->connected == world() - 1; });
+  if (io_->lost) throw Error(*io_->lost);
+  if (!complete)
+    throw Error(Errc::timed_out, fmt::format("group '{}': {} of {} ranks are connected after {} ms",
+                                             options_.group, io_->connected + 1, world(),
+                                             options_.timeout.count()));
+}
+
+WorkerMesh::~WorkerMesh() {
+  if (world() > 1) leave();
+}
+
+void WorkerMesh::leave() noexcept {
+  {  // The last messages may still be on their way out.
+    std::unique_lock lock(io_->mutex);
+    io_->changed.wait_for(lock, kFlushTime,
+                          [&] { return io_->buffered_bytes == 0 || io_->lost.has_value(); });
+  }
+  pool_->ignore_losses(loss_handler_);
+  pool_->io.run_on([&] {
+    io_->ending = true;
+    for (const auto& [_, channel] : io_->channels)
+      channel->close({Errc::closed, "the worker left"});
+    io_->channels.clear();
+    io_->transport.reset();
+  });
+}
+
+void WorkerMesh::count(int to, std::uint64_t bytes) {
+  auto& [total, messages] = sent_[to];
+  total += bytes;
+  ++messages;
+}
+
+void WorkerMesh::send(int to, std::uint64_t tag, std::span<const std::byte> message) {
+  const auto deadline = std::chrono::steady_clock::now() + options_.timeout;
+  {
+    std::unique_lock lock(io_->mutex);
+    const bool room = io_->changed.wait_until(lock, deadline, [&] {
+      return io_->lost || io_->buffered_bytes == 0 ||
+             io_->buffered_bytes + message.size() <= kMaxBufferedBytes;
+    });
+    if (io_->lost) throw Error(*io_->lost);
+    if (!room)
+      throw Error(Errc::timed_out,
+                  fmt::format("rank {} takes no messages: {} bytes have waited for {} ms", to,
+                              io_->buffered_bytes, options_.timeout.count()));
+    io_->buffered_bytes += message.size();
+  }
+  auto copy = std::make_shared<std::vector<std::byte>>(message.begin(), message.end());
+  asio::post(pool_->io.context(), [io = io_, to, tag, copy, deadline] {
+    const auto done = [io, copy](std::optional<Error> failed, std::uint64_t) {
+      {
+        const std::lock_guard lock(io->mutex);
+        io->buffered_bytes -= copy->size();
+        io->changed.notify_all();
+      }
+      // A loss is reported by on_close, with the rank that died; a deadline only by this.
+      if (failed && failed->code() == Errc::timed_out) io->lose(*failed);
+    };
+    const auto channel = io->channels.find(to);
+    if (channel == io->channels.end())
+      return done(Error(Errc::closed, "the worker left"), 0);
+    channel->second->send(tag, *copy, deadline, done);
+  });
+  count(to, message.size());
+}
+
+void WorkerMesh::receive(int from, std::uint64_t tag, std::span<std::byte> message) {
+  io_->check();
+  const auto deadline = std::chrono::steady_clock::now() + options_.timeout;
+  std::uint64_t got = 0;
+  try {
+    got = pool_->io.wait_for([&](Completion done) {
+      {
+        const std::lock_guard lock(io_->mutex);
+        if (io_->lost) return done(*io_->lost, 0);
+      }
+      io_->waiting_for = from;
+      io_->channels.at(from)->receive(
+          tag, message, deadline,
+          [io = io_, finish = std::move(done)](std::optional<Error> failed, std::uint64_t size) {
+            io->waiting_for.reset();
+            finish(std::move(failed), size);
+          });
+    });
+  } catch (const Error& error) {
+    if (error.code() == Errc::peer_lost || error.code() == Errc::closed) {
+      // The channel's end and its explanation arrive one after the other.
+      std::unique_lock lock(io_->mutex);
+      io_->changed.wait_for(lock, kLeaveGrace * 2, [&] { return io_->lost.has_value(); });
+      if (io_->lost) throw Error(*io_->lost);
+    }
+    throw;
+  }
+  if (got != message.size())
+    throw Error(Errc::out_of_bounds, fmt::format("the message from rank {} has {} bytes, not {}",
+                                                 from, got, message.size()));
+}
+
+std::vector<Worker::Traffic> WorkerMesh::traffic() const {
+  std::map<std::pair<std::string, std::string>, std::pair<std::uint64_t, std::uint64_t>> routes;
+  for (const auto& [to, counts] : sent_) {
+    auto& [bytes, messages] =
+        routes[{members_[to].node, to == rank() ? "local" : "ucx"}];
+    bytes += counts.first;
+    messages += counts.second;
+  }
+  std::vector<Worker::Traffic> result;
+  for (const auto& [route, counts] : routes)
+    result.push_back({pool_->node, route.first, route.second, counts.first, counts.second});
+  return result;
+}
+
+}  // namespace causeway

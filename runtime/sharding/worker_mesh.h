@@ -1,0 +1,60 @@
+// The processes of one job, each joined to each other by a channel.
+//
+// Shape:   every rank listens; rank i connects to the ranks below it. A send is copied and goes on in
+//          the background; a receive waits.
+// Errors:  as Worker. The first loss of a rank or of this node's daemon is remembered and thrown
+//          from then on. A rank that left in order is only a loss if no rank has died: survivors
+//          that give up must not hide the one that died.
+// Cost:    one copy of every message; at most kMaxBufferedBytes of them at a time.
+// Threads: one at a time.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "causeway/worker.h"
+#include "runtime/pool/session.h"
+
+namespace causeway {
+
+class WorkerMesh {
+ public:
+  struct Member {
+    int rank;
+    std::string node;
+    std::string address;
+  };
+
+  WorkerMesh(std::shared_ptr<Pool::State> pool, const WorkerOptions& options);
+  ~WorkerMesh();
+  WorkerMesh(const WorkerMesh&) = delete;
+  WorkerMesh& operator=(const WorkerMesh&) = delete;
+
+  [[nodiscard]] int rank() const noexcept { return options_.rank; }
+  [[nodiscard]] int world() const noexcept { return options_.world; }
+  [[nodiscard]] const std::vector<Member>& members() const noexcept { return members_; }
+
+  void send(int to, std::uint64_t tag, std::span<const std::byte> message);
+  void receive(int from, std::uint64_t tag, std::span<std::byte> message);
+  void count(int to, std::uint64_t bytes);
+  [[nodiscard]] std::vector<Worker::Traffic> traffic() const;
+
+ private:
+  struct Io;  // What lives on the io thread, and what it tells this one.
+
+  void meet();
+  void connect_all(Deadline deadline);
+  void leave() noexcept;
+
+  std::shared_ptr<Pool::State> pool_;
+  WorkerOptions options_;
+  std::vector<Member> members_;
+  std::map<int, std::pair<std::uint64_t, std::uint64_t>> sent_;  // Bytes and messages, by rank.
+  std::shared_ptr<Io> io_;
+  int loss_handler_ = 0;
+};
+
+}  // namespace causeway
