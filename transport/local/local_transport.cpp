@@ -75,17 +75,15 @@ struct End : std::enable_shared_from_this<End> {
       for (auto& receive : box.receives) post(std::move(receive.done), reason, 0);
       // These belong to the other end, which learns of it as a closed peer.
       for (auto& send : box.sends)
-        post(std::move(send.done), Error(Errc::closed, other_closed()), 0);
+        post(std::move(send.done), Error(Errc::closed, own_name() + " closed the channel"), 0);
     }
     if (on_close)
       boost::asio::post(context,
                         [handler = std::exchange(on_close, {}), reason] { handler(reason); });
   }
 
-  // The name by which the other end knows this one.
-  [[nodiscard]] std::string other_closed() const {
-    return (other ? other->peer.name : std::string("the peer")) + " closed the channel";
-  }
+  // As the other end knows this one.
+  [[nodiscard]] std::string own_name() const { return other ? other->peer.name : "the peer"; }
 
   void close(const Error& reason) {
     if (ended) return;
@@ -97,7 +95,9 @@ struct End : std::enable_shared_from_this<End> {
         box.sends.clear();
       }
     end(reason);
-    if (partner) partner->end(Error(Errc::closed, partner->other_closed() + ": " + reason.what()));
+    if (partner)
+      partner->end(
+          Error(Errc::closed, partner->peer.name + " closed the channel: " + reason.what()));
     if (partner) partner->other.reset();
     other.reset();
   }

@@ -23,7 +23,6 @@ constexpr std::uint64_t kChunkBytes = 1 << 20;
 constexpr std::uint64_t kWindowBytes = 8 << 20;
 constexpr std::size_t kWindowCount = 64;
 constexpr std::size_t kMaxServing = 256;
-constexpr std::uint64_t kMaxServedBytes = 64 << 20;
 constexpr std::uint64_t kEagerBytes = 16 << 10;
 constexpr std::uint64_t kMaxUnexpectedBytes = 16 << 20;
 constexpr std::size_t kMaxUnexpectedCount = 4096;

@@ -92,8 +92,10 @@ void Link::issue_chunk(std::uint64_t id, Request& request) {
                       .id = chunk,
                       .session = request.address.session,
                       .region = request.address.region,
-                      .offset_bytes = request.address.offset_bytes + offset,
-                      .size_bytes = size};
+                      .offset_bytes = request.address.offset_bytes,
+                      .size_bytes = request.size_bytes,
+                      .part_bytes = offset,
+                      .part_size_bytes = size};
   if (is_write) {
     ++request.flights;
     submit(new_flight(Cargo::chunk, chunk, header), request.buffer + offset, size);
@@ -197,7 +199,7 @@ void Link::send(std::uint64_t tag, std::span<const std::byte> message, Deadline 
   state.sequence = next_sequence_out_++;
   state.flights = 1;
   const Header header{
-      .op = Op::message, .id = state.sequence, .region = tag, .size_bytes = message.size()};
+      .op = Op::message, .id = state.sequence, .region = tag, .part_size_bytes = message.size()};
   submit(new_flight(Cargo::message, request->first, header), message.data(), message.size());
 }
 

@@ -35,9 +35,9 @@ ucs_status_t Link::on_message(const Header& header, const Payload& payload) {
     return violate("a message with a wrong connection key");
   if (is_text(header.op) && (payload.rendezvous || payload.size_bytes > kMaxTextBytes))
     return violate("a text of " + std::to_string(payload.size_bytes) + " bytes");
-  if (has_data(header.op) && header.size_bytes != payload.size_bytes)
+  if (has_data(header.op) && header.part_size_bytes != payload.size_bytes)
     return violate("a payload of " + std::to_string(payload.size_bytes) +
-                   " bytes under a header of " + std::to_string(header.size_bytes));
+                   " bytes under a header of " + std::to_string(header.part_size_bytes));
   if (!has_data(header.op) && !is_text(header.op) && payload.size_bytes != 0)
     return violate("a payload of " + std::to_string(payload.size_bytes) +
                    " bytes where none belongs");
@@ -133,15 +133,15 @@ ucs_status_t Link::take_welcome(const Header& header, const Payload& payload) {
 
 PinnedMemory Link::pin(const Header& header, Access access) {
   if (service_ == nullptr) throw Error(Errc::unsupported, own_.name + " serves no memory");
-  if (header.size_bytes > kMaxServedBytes)
-    throw Error(Errc::out_of_bounds, "a request of " + std::to_string(header.size_bytes) +
-                                         " bytes; the most in one is " +
-                                         std::to_string(kMaxServedBytes));
+  if (header.part_bytes > header.size_bytes ||
+      header.part_size_bytes > header.size_bytes - header.part_bytes)
+    throw Error(Errc::out_of_bounds, "a part that ends behind its request");
   auto memory = service_->pin(peer_, {header.session, header.region, header.offset_bytes},
                               header.size_bytes, access);
   if (memory.bytes.size() != header.size_bytes)
     throw Error(Errc::internal, own_.name + " pinned " + std::to_string(memory.bytes.size()) +
                                     " bytes instead of " + std::to_string(header.size_bytes));
+  memory.bytes = memory.bytes.subspan(header.part_bytes, header.part_size_bytes);
   return memory;
 }
 
@@ -195,7 +195,8 @@ void Link::serve_read(const Header& header) {
   if (!begin_serving()) return;
   guard(header.id, [&] {
     auto memory = pin(header, Access::read);
-    const Header reply{.op = Op::read_data, .id = header.id, .size_bytes = header.size_bytes};
+    const Header reply{
+        .op = Op::read_data, .id = header.id, .part_size_bytes = header.part_size_bytes};
     auto flight = new_flight(Cargo::peer_read, header.id, reply);
     flight->pin = std::move(memory.pin);
     submit(std::move(flight), memory.bytes.data(), memory.bytes.size());

@@ -59,6 +59,8 @@ HeaderBytes encode(const Header& header) noexcept {
   put(&bytes[32], header.region, 8);
   put(&bytes[40], header.offset_bytes, 8);
   put(&bytes[48], header.size_bytes, 8);
+  put(&bytes[56], header.part_bytes, 8);
+  put(&bytes[64], header.part_size_bytes, 8);
   return bytes;
 }
 
@@ -73,7 +75,9 @@ std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept {
                 .session = get(&bytes[24], 8),
                 .region = get(&bytes[32], 8),
                 .offset_bytes = get(&bytes[40], 8),
-                .size_bytes = get(&bytes[48], 8)};
+                .size_bytes = get(&bytes[48], 8),
+                .part_bytes = get(&bytes[56], 8),
+                .part_size_bytes = get(&bytes[64], 8)};
 }
 
 std::vector<std::byte> encode(const Hello& hello) {

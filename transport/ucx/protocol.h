@@ -22,12 +22,12 @@ enum class Op : std::uint8_t {
   hello = 1,   // id: the key that the peer must put in what it sends. Payload: Hello.
   welcome,     // id: likewise. Payload: the accepting side's name.
   refused,     // Payload: a failure.
-  write,       // id, session, region, offset, size. Payload: size bytes.
+  write,       // id, session, region, offset, size, part, part_size. Payload: the part.
   write_done,  // id.
-  read,        // id, session, region, offset, size.
-  read_data,   // id, size. Payload: size bytes.
+  read,        // id, session, region, offset, size, part, part_size.
+  read_data,   // id, part_size. Payload: the part.
   failed,      // id of a write or read. Payload: a failure.
-  message,     // id: 0, 1, ... in order of sending; region: the tag; size. Payload: size bytes.
+  message,     // id: 0, 1, ... in order of sending; region: the tag; part_size. Payload: all of it.
   withdraw,    // id of a message that is taken back, if nobody has received it yet.
   bye,         // Payload: a failure that says why the sender leaves.
 };
@@ -38,11 +38,15 @@ struct Header {
   std::uint64_t id = 0;
   std::uint64_t session = 0;
   std::uint64_t region = 0;
+  // The range of the whole write or read, against which every part of it is checked: a request that
+  // is refused leaves nothing half done.
   std::uint64_t offset_bytes = 0;
   std::uint64_t size_bytes = 0;
+  std::uint64_t part_bytes = 0;  // Where this part begins, behind the offset.
+  std::uint64_t part_size_bytes = 0;
 };
 
-constexpr std::size_t kHeaderBytes = 56;
+constexpr std::size_t kHeaderBytes = 72;
 constexpr std::size_t kMaxTextBytes = 2048;  // Of a text payload.
 using HeaderBytes = std::array<std::byte, kHeaderBytes>;
 

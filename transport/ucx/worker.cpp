@@ -29,23 +29,26 @@ constexpr auto kFarewell = std::chrono::milliseconds(100);
 constexpr auto kTeardown = std::chrono::milliseconds(1000);
 
 struct Default {
-  const char* key;
+  const char* variable;  // Of the user's environment: its word is final.
+  const char* key;       // UCX names transport settings without the transport here.
   std::string value;
 };
 
-// Only where the user's environment is silent. The figures behind the sizes: docs/transport.md.
+// The figures behind these: docs/transport.md.
 std::vector<Default> defaults(const std::string& interface, bool ipv6) {
   std::vector<Default> list{
-      {"TLS", "tcp"},
-      {"TCP_TX_SEG_SIZE", "64K"},
-      {"TCP_RX_SEG_SIZE", "128K"},
-      {"TCP_AF_PRIO", ipv6 ? "inet6" : "inet"},
+      {"UCX_TLS", "TLS", "tcp"},
+      {"UCX_TCP_TX_SEG_SIZE", "TX_SEG_SIZE", "64K"},
+      {"UCX_TCP_RX_SEG_SIZE", "RX_SEG_SIZE", "128K"},
+      {"UCX_TCP_AF_PRIO", "AF_PRIO", ipv6 ? "inet6" : "inet"},
+      // A put names any address of this process, and its acknowledgement may abort it.
+      {"UCX_TCP_PUT_ENABLE", "PUT_ENABLE", "n"},
       // A machine that vanished without a word is noticed by the kernel's probes.
-      {"TCP_KEEPIDLE", "1s"},
-      {"TCP_KEEPINTVL", "1s"},
-      {"TCP_KEEPCNT", "3"},
+      {"UCX_TCP_KEEPIDLE", "KEEPIDLE", "1s"},
+      {"UCX_TCP_KEEPINTVL", "KEEPINTVL", "1s"},
+      {"UCX_TCP_KEEPCNT", "KEEPCNT", "3"},
   };
-  if (!interface.empty()) list.push_back({"NET_DEVICES", interface});
+  if (!interface.empty()) list.push_back({"UCX_NET_DEVICES", "NET_DEVICES", interface});
   return list;
 }
 
@@ -79,9 +82,8 @@ void Worker::open(const std::string& interface, bool ipv6) {
   check(ucp_config_read(nullptr, nullptr, &config), "read its configuration");
   const std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> owner(config,
                                                                            ucp_config_release);
-  for (const auto& [key, value] : defaults(interface, ipv6))
-    if (std::getenv((std::string("UCX_") + key).c_str()) == nullptr)
-      check(ucp_config_modify(config, key, value.c_str()), key);
+  for (const auto& [variable, key, value] : defaults(interface, ipv6))
+    if (std::getenv(variable) == nullptr) check(ucp_config_modify(config, key, value.c_str()), key);
 
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;
