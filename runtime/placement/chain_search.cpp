@@ -12,8 +12,8 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kNoLabel = std::numeric_limits<std::size_t>::max();
-constexpr std::size_t kBeamWidth = 96;
-constexpr std::size_t kMaxLabels = 1'000'000;
+constexpr std::size_t kBeamWidth = 256;
+constexpr std::size_t kMaxLabels = 250'000;
 
 // How many devices of each type are taken, as a number: 0 is none.
 class UsedSets {

@@ -13,6 +13,7 @@ namespace {
 
 constexpr double kTrainingFlopsPerForward = 3;  // Backward counts twice.
 constexpr std::uint32_t kMaxMicroBatches = 1u << 20;
+constexpr std::size_t kMaxDevices = 1024;  // Every pair of them is looked at.
 
 std::vector<DeviceName> usable_devices(const Topology& topology, const PlanOptions& options) {
   std::vector<DeviceName> devices;
@@ -107,9 +108,10 @@ void check_options(const ModelSpec& model, const PlanOptions& options, std::size
   if (options.micro_batches < 1 || options.micro_batches > kMaxMicroBatches)
     throw Error(Errc::invalid_argument, fmt::format("micro_batches is {}; write 1 to {}",
                                                     options.micro_batches, kMaxMicroBatches));
-  if (devices > kMaxInFlight)
+  if (devices > kMaxDevices)
     throw Error(Errc::invalid_argument,
-                fmt::format("{} devices; at most {} are planned for", devices, kMaxInFlight));
+                fmt::format("{} devices; at most {} are planned for, so name the ones to use",
+                            devices, kMaxDevices));
   if (options.stages > model.layers.size())
     throw Error(Errc::invalid_argument,
                 fmt::format("{} stages for the {} layers of model '{}'; a stage holds at least one",

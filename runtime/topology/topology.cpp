@@ -186,40 +186,67 @@ void Topology::set_available(const DeviceName& name, std::uint64_t bytes) {
   devices_[index_of(name)].available_bytes = bytes;
 }
 
-// A declared link is taken as it is; other nodes are reached by the widest path over declared
-// links.
-Topology::NetworkPaths Topology::network_paths(const std::string& from_node) const {
-  struct Edge {
-    const std::string* to;
-    const Rate* rate;
-  };
-  std::map<std::string_view, std::vector<Edge>> edges;
-  for (const auto& link : links_) {
-    if (link.kind != LinkKind::network) continue;
-    edges[link.a].push_back({&link.b, &link.rate});
-    edges[link.b].push_back({&link.a, &link.rate});
-  }
+namespace {
+
+struct Edge {
+  std::string_view to;
+  const Rate* rate;
+};
+using Edges = std::map<std::string_view, std::vector<Edge>>;
+
+// Best-first search over the links at least `floor_bytes_per_s` wide. `before(a, b)`: path a is
+// better than path b; a longer path is never better than its beginning.
+template <typename Before>
+std::map<std::string_view, NetworkPath> search_paths(const Edges& edges, std::string_view from,
+                                                     double floor_bytes_per_s, Before before) {
   struct Reached {
     NetworkPath path;
-    const std::string* node;
-    bool operator<(const Reached& other) const {
-      return std::tuple(path.rate.bandwidth_bytes_per_s, -path.rate.latency_s) <
-             std::tuple(other.path.rate.bandwidth_bytes_per_s, -other.path.rate.latency_s);
-    }
+    std::string_view node;
   };
-  NetworkPaths paths;
-  std::priority_queue<Reached> open;
-  constexpr Rate kHere{std::numeric_limits<double>::infinity(), 0, Provenance::spec};
-  open.push({{kHere, 0}, &from_node});
+  const auto later = [&](const Reached& a, const Reached& b) { return before(b.path, a.path); };
+  std::priority_queue<Reached, std::vector<Reached>, decltype(later)> open(later);
+  std::map<std::string_view, NetworkPath> paths;
+  open.push({{{std::numeric_limits<double>::infinity(), 0, Provenance::spec}, 0}, from});
   while (!open.empty()) {
     const Reached next = open.top();
     open.pop();
-    if (!paths.emplace(*next.node, next.path).second) continue;
-    for (const auto& edge : edges[*next.node])
-      if (!paths.contains(*edge.to))
+    if (!paths.emplace(next.node, next.path).second) continue;
+    const auto out = edges.find(next.node);
+    if (out == edges.end()) continue;
+    for (const auto& edge : out->second)
+      if (edge.rate->bandwidth_bytes_per_s >= floor_bytes_per_s && !paths.contains(edge.to))
         open.push({{in_series(next.path.rate, *edge.rate), next.path.hops + 1}, edge.to});
   }
-  for (const auto& edge : edges[from_node]) paths.at(*edge.to) = {*edge.rate, 1};
+  return paths;
+}
+
+}  // namespace
+
+// A declared link is taken as it is. Other nodes are reached over the widest path, and of several
+// such over the quickest.
+Topology::NetworkPaths Topology::network_paths(const std::string& from_node) const {
+  Edges edges;
+  for (const auto& link : links_) {
+    if (link.kind != LinkKind::network) continue;
+    edges[link.a].push_back({link.b, &link.rate});
+    edges[link.b].push_back({link.a, &link.rate});
+  }
+  const auto widest =
+      search_paths(edges, from_node, 0, [](const NetworkPath& a, const NetworkPath& b) {
+        return a.rate.bandwidth_bytes_per_s > b.rate.bandwidth_bytes_per_s;
+      });
+  std::map<double, std::vector<std::string_view>> by_width;
+  for (const auto& [node, path] : widest) by_width[path.rate.bandwidth_bytes_per_s].push_back(node);
+  NetworkPaths paths;
+  for (const auto& [width, nodes] : by_width) {
+    const auto quickest =
+        search_paths(edges, from_node, width, [](const NetworkPath& a, const NetworkPath& b) {
+          return a.rate.latency_s < b.rate.latency_s;
+        });
+    for (const auto node : nodes) paths.emplace(node, quickest.at(node));
+  }
+  for (const auto& edge : edges[from_node])
+    paths.insert_or_assign(std::string(edge.to), NetworkPath{*edge.rate, 1});
   return paths;
 }
 

@@ -75,7 +75,7 @@ struct StageMemory {
 
 struct PlanOptions {
   std::uint32_t micro_batches = 4;
-  std::vector<DeviceName> only;  // Non-empty: no other device may be used.
+  std::vector<DeviceName> only = {};  // Non-empty: no other device may be used.
   std::uint32_t stages = 0;      // Exactly so many; 0: as many as are best.
   bool use_host_devices = false;  // Host memory as a place for stages.
 };

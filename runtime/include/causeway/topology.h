@@ -69,6 +69,12 @@ struct AccessCost {
   std::string path;  // "local VRAM", "NVLink", "PCIe to host", "PCIe, network, PCIe".
 };
 
+// Over declared links, from one node to another.
+struct NetworkPath {
+  Rate rate;
+  std::uint32_t hops;
+};
+
 struct RankedDevice {
   DeviceName device;
   AccessCost cost;
@@ -101,10 +107,6 @@ class Topology {
   [[nodiscard]] std::string to_json() const;
 
  private:
-  struct NetworkPath {
-    Rate rate;
-    std::uint32_t hops;
-  };
   using NetworkPaths = std::map<std::string, NetworkPath, std::less<>>;
 
   void add_node(const NodeSpec& node);
