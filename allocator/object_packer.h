@@ -1,12 +1,15 @@
 // Packs small objects into chunks, so that a tensor of 1 KiB does not cost a granule of 2 MiB.
 //
-// Shape:   objects and holes tile the chunks; no object crosses a chunk; a chunk without objects
-//          goes back to its source, except one, kept so that a lone object does not make chunks
-//          come and go.
+// Shape:   objects and holes tile the chunks; no object crosses a chunk. Small and large objects
+//          have chunks of their own: small ones that outlive their large neighbours would cut up
+//          the holes. A chunk without objects goes back to its source, except one, kept so that a
+//          lone object does not make chunks come and go.
 // Units:   bytes; offsets and sizes are multiples of kObjectAlignmentBytes.
 // Errors:  allocate() throws Error: invalid_argument for a size of 0 or above kMaxObjectBytes,
 //          and what the source throws when it has no chunk. Nothing has changed then.
-// Cost:    those of RangeBooks, and of the source when a chunk comes or goes.
+// Cost:    those of RangeBooks, and of the source when a chunk comes or goes. Of the chunks' bytes
+//          10 to 12% are unused in 256 MiB of objects of 256 B to 1 MiB under churn (log-uniform
+//          sizes, chunks of 2 MiB), 6% in 1 GiB.
 // Threads: no thread, no lock; one owner.
 #pragma once
 
@@ -51,13 +54,15 @@ class ObjectPacker {
   [[nodiscard]] bool check_invariants() const noexcept;     // O(objects): for tests.
 
  private:
-  void add_chunk();
+  [[nodiscard]] RangeBooks& books_for(std::uint64_t units) noexcept;
+  void add_chunk(RangeBooks& books);
 
   ChunkSource* source_;
   std::uint64_t chunk_bytes_;
-  RangeBooks books_;                          // In units of kObjectAlignmentBytes.
-  std::unordered_set<std::uint64_t> chunks_;  // By offset_bytes.
-  std::optional<RangeBooks::Hole> kept_;      // The chunk without objects that is kept.
+  RangeBooks small_;  // In units of kObjectAlignmentBytes.
+  RangeBooks large_;
+  std::unordered_set<std::uint64_t> chunks_;  // All that are held, by offset_bytes.
+  std::optional<std::uint64_t> kept_;         // The one in neither books.
 };
 
 }  // namespace causeway

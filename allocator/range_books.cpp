@@ -9,9 +9,10 @@ namespace causeway {
 
 namespace {
 
-constexpr unsigned kSubBits = 5;
+constexpr unsigned kSubBits = 6;
 constexpr unsigned kSubs = 1U << kSubBits;
 constexpr unsigned kTops = 64 - kSubBits + 1;
+constexpr int kLookedAt = 8;  // Holes of a class, for one that fits closely.
 
 // Counts below kSubs have a class each; above, each power of two is cut into kSubs classes.
 unsigned class_of(std::uint64_t count) noexcept {
@@ -104,17 +105,29 @@ std::uint64_t RangeBooks::largest_hole() const noexcept {
 }
 
 RangeBooks::Index RangeBooks::find_hole(std::uint64_t count) const noexcept {
-  const Index larger = first_of_class_from(class_above(count));
-  if (larger != kNone) return larger;
-  Index index = heads_[class_of(count)];
-  while (index != kNone && nodes_[index].count < count) index = nodes_[index].next_free;
+  const Index own = heads_[class_of(count)];
+  Index index = closest_of_first(own, count);
+  if (index == kNone) index = closest_of_first(first_of_class_from(class_above(count)), count);
+  if (index != kNone) return index;
+  for (index = own; index != kNone && nodes_[index].count < count;) index = nodes_[index].next_free;
   return index;
+}
+
+RangeBooks::Index RangeBooks::closest_of_first(Index head, std::uint64_t count) const noexcept {
+  Index closest = kNone;
+  for (int i = 0; i < kLookedAt && head != kNone; ++i, head = nodes_[head].next_free) {
+    const auto size = nodes_[head].count;
+    if (size < count || (closest != kNone && size >= nodes_[closest].count)) continue;
+    closest = head;
+    if (size == count) break;
+  }
+  return closest;
 }
 
 RangeBooks::Index RangeBooks::first_of_class_from(unsigned size_class) const noexcept {
   unsigned top = size_class / kSubs;
   if (top >= kTops) return kNone;
-  auto subs = sub_[top] & (~std::uint32_t{0} << (size_class % kSubs));
+  auto subs = sub_[top] & (~std::uint64_t{0} << (size_class % kSubs));
   if (subs == 0) {
     const auto tops = top_ & (~std::uint64_t{1} << top);  // Above `top`.
     if (tops == 0) return kNone;
@@ -148,7 +161,7 @@ void RangeBooks::link_hole(Index index) noexcept {
   nodes_[index].next_free = head;
   if (head != kNone) nodes_[head].prev_free = index;
   head = index;
-  sub_[size_class / kSubs] |= std::uint32_t{1} << (size_class % kSubs);
+  sub_[size_class / kSubs] |= std::uint64_t{1} << (size_class % kSubs);
   top_ |= std::uint64_t{1} << (size_class / kSubs);
 }
 
@@ -163,7 +176,7 @@ void RangeBooks::unlink_hole(Index index) noexcept {
   heads_[size_class] = node.next_free;
   if (node.next_free != kNone) return;
   auto& subs = sub_[size_class / kSubs];
-  subs &= ~(std::uint32_t{1} << (size_class % kSubs));
+  subs &= ~(std::uint64_t{1} << (size_class % kSubs));
   if (subs == 0) top_ &= ~(std::uint64_t{1} << (size_class / kSubs));
 }
 

@@ -9,7 +9,7 @@
 // Cost:    O(1): two-level free lists, found by bitmaps; a hash table from offset to block. Where
 // no
 //          hole of a larger class is left, allocate() walks the holes of the wanted class (sizes
-//          within 1/32 of each other), so that a hole that fits is always found.
+//          within 1/64 of each other), so that a hole that fits is always found.
 // Threads: no thread, no lock.
 // Source:  Masmano, Ripoll, Crespo, Real, "TLSF: a New Dynamic Memory Allocator for Real-Time
 //          Systems", ECRTS 2004.
@@ -71,6 +71,7 @@ class RangeBooks {
   };
 
   [[nodiscard]] Index find_hole(std::uint64_t count) const noexcept;
+  [[nodiscard]] Index closest_of_first(Index head, std::uint64_t count) const noexcept;
   [[nodiscard]] Index first_of_class_from(unsigned size_class) const noexcept;
   void make_room();  // Afterwards one node and one slot can be taken without host memory.
   Index take_node() noexcept;
@@ -88,7 +89,7 @@ class RangeBooks {
   std::vector<Node> nodes_;
   Index spare_ = kNone;             // Nodes in no range, chained by next_free.
   std::vector<Index> heads_;        // The holes of each size class.
-  std::vector<std::uint32_t> sub_;  // Bit s of sub_[f]: heads_[f * 32 + s] is not empty.
+  std::vector<std::uint64_t> sub_;  // Bit s of sub_[f]: heads_[f * 64 + s] is not empty.
   std::uint64_t top_ = 0;           // Bit f: sub_[f] is not 0.
   std::vector<Index> slots_;        // Open addressing with linear probing: live blocks by first.
   std::size_t live_ = 0;

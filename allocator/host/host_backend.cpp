@@ -164,7 +164,7 @@ void HostBackend::do_free(std::byte* data, std::uint64_t size_bytes) noexcept {
 }
 
 void HostBackend::do_map(std::byte* at, std::uint64_t size_bytes, std::uint64_t handle) {
-  do_remap(at, size_bytes, handle, Protection::none);
+  map_file(at, size_bytes, handle, Protection::none);
 }
 
 void HostBackend::do_unmap(std::byte* at, std::uint64_t size_bytes) {
@@ -179,8 +179,14 @@ void HostBackend::do_set_access(std::byte* at, std::uint64_t size_bytes, Protect
                   errno);
 }
 
+// One call takes the place of what was mapped: no other thread sees a gap.
 void HostBackend::do_remap(std::byte* at, std::uint64_t size_bytes, std::uint64_t handle,
                            Protection protection) {
+  map_file(at, size_bytes, handle, protection);
+}
+
+void HostBackend::map_file(std::byte* at, std::uint64_t size_bytes, std::uint64_t handle,
+                           Protection protection) const {
   if (::mmap(at, size_bytes, flags_of(protection), MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
              fd_of(handle), 0) == MAP_FAILED)
     throw refusal(fmt::format("{}: cannot map {} bytes", options_.name, size_bytes), errno);

@@ -58,6 +58,8 @@ class HostBackend : public MemoryBackend {
 
  private:
   void take_capacity(std::uint64_t size_bytes);
+  void map_file(std::byte* at, std::uint64_t size_bytes, std::uint64_t handle,
+                Protection protection) const;
   [[nodiscard]] UniqueFd create_file(std::uint64_t size_bytes) const;
   // False if the system does not let us choose. Errors: invalid_argument if there is no such node.
   [[nodiscard]] bool prefer_numa_node(int fd, std::uint64_t size_bytes) const;

@@ -15,31 +15,16 @@
 #include <utility>
 #include <vector>
 
+#include "tests/allocator/host_memory_faults.h"
+
 using causeway::Extent;
 using causeway::ExtentAllocator;
+using causeway::test::allocations;
+using causeway::test::fail_countdown;
 
 namespace {
 
 constexpr std::uint64_t kGranule = 4096;
-
-// Counts host allocations, and fails the one that brings the countdown to 0.
-long g_allocations = 0;
-long g_fail_countdown = 0;
-
-void* counted_allocation(std::size_t size) {
-  ++g_allocations;
-  if (g_fail_countdown > 0 && --g_fail_countdown == 0) throw std::bad_alloc();
-  if (void* const at = std::malloc(size)) return at;
-  throw std::bad_alloc();
-}
-
-}  // namespace
-
-void* operator new(std::size_t size) { return counted_allocation(size); }
-void operator delete(void* at) noexcept { std::free(at); }
-void operator delete(void* at, std::size_t) noexcept { std::free(at); }
-
-namespace {
 
 ExtentAllocator make(std::uint64_t granules) {
   return ExtentAllocator::create({granules * kGranule, kGranule}).value();
@@ -196,7 +181,7 @@ TEST_CASE("out of host memory at any point changes nothing") {
     std::vector<Extent> held;
     held.reserve(100);
     bool failed = false;
-    g_fail_countdown = n;
+    fail_countdown = n;
     for (std::uint64_t i = 0; i < 40; ++i) {
       const auto used_bytes = allocator.used_bytes();
       std::optional<Extent> extent;
@@ -211,8 +196,8 @@ TEST_CASE("out of host memory at any point changes nothing") {
       REQUIRE(extent);
       held.push_back(*extent);
     }
-    const bool out_of_points = g_fail_countdown > 0;
-    g_fail_countdown = 0;
+    const bool out_of_points = fail_countdown > 0;
+    fail_countdown = 0;
     REQUIRE(allocator.check_invariants());
     for (const auto& extent : held) REQUIRE(allocator.release(extent));
     REQUIRE(allocator.largest_hole_bytes() == 1000 * kGranule);
@@ -229,11 +214,11 @@ TEST_CASE("release needs no host memory") {
   std::vector<Extent> held;
   while (const auto extent = allocator.allocate(kGranule)) held.push_back(*extent);
   CHECK(held.size() == 5000);
-  const auto before = g_allocations;
+  const auto before = allocations;
   bool all = true;
   for (std::size_t i = 0; i < held.size(); i += 2) all = all && allocator.release(held[i]);
   for (std::size_t i = 1; i < held.size(); i += 2) all = all && allocator.release(held[i]);
-  CHECK(g_allocations == before);
+  CHECK(allocations == before);
   CHECK(all);
   CHECK(allocator.used_bytes() == 0);
   CHECK(allocator.check_invariants());

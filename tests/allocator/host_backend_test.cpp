@@ -142,8 +142,8 @@ TEST_CASE("sizes beyond the machine are refused and counted nowhere") {
   CHECK(backend.used_bytes() == 0);
 }
 
-TEST_CASE("memory is sparse: a device larger than the machine costs what is touched") {
-  constexpr auto kSize = std::uint64_t{1} << 40;
+TEST_CASE("memory is sparse: 256 GiB cost what is touched") {
+  constexpr auto kSize = std::uint64_t{1} << 38;
   HostBackend backend({"test/gpu0", kSize});
   const auto segment = backend.create(kSize);
   auto range = backend.reserve(kSize);

@@ -2,7 +2,8 @@
 //
 // Use:    define CHANNEL_BODIES as a list of types, then include this once in a test program. A
 // body
-//         gives two IoThreads (perhaps the same one) and makes transports on them.
+//         gives two IoThreads (perhaps the same one) and makes transports on them. With
+//         CHANNEL_SUITE_HELPERS_ONLY it gives the helpers and no tests.
 // Method: a World joins one client to one server, whose Memory holds the regions. Calls block the
 //         test's thread; deadlines bound every wait. Random runs print their seed; replay one with
 //         CAUSEWAY_TEST_SEED=<seed>.
@@ -218,6 +219,8 @@ struct World {
     CHECK((got.code == code));
   }
 };
+
+#ifndef CHANNEL_SUITE_HELPERS_ONLY
 
 constexpr std::size_t kSizes[] = {0,       1,       8,        4095,    4096,  4097,
                                   16384,   16385,   65535,    65536,   65537, 1 << 20,
@@ -581,5 +584,7 @@ TEST_CASE_TEMPLATE("a random mixture moves every byte rightly", Body, CHANNEL_BO
     return run_mixture<Body>(std::stoull(seed));
   for (std::uint64_t seed = 1; seed <= 6; ++seed) run_mixture<Body>(seed);
 }
+
+#endif  // CHANNEL_SUITE_HELPERS_ONLY
 
 }  // namespace channel_suite
