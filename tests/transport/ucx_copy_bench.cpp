@@ -6,27 +6,22 @@
 //         `ucx_perftest -t tag_bw` one after the other; the medians of the rounds are printed. Each
 //         keeps kOutstanding operations in flight, as ucx_perftest keeps a window of its own.
 // Exit:   0 measured, 1 failed.
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <future>
 #include <map>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
+#include "tests/transport/spawned_process.h"
 #include "transport/blocking.h"
 #include "transport/ucx/ucx_transport.h"
-
-extern char** environ;
 
 using namespace causeway;
 using namespace std::chrono_literals;
@@ -37,59 +32,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::size_t kOutstanding = 4;
 constexpr auto kPerSample = 300ms;
 
-class Process {
- public:
-  // Its standard output is read by read_line() and read_all().
-  static Process start(const std::vector<std::string>& command) {
-    int ends[2];
-    if (pipe(ends) != 0) throw system_error("cannot make a pipe", errno);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_addclose(&actions, ends[0]);
-    posix_spawn_file_actions_addclose(&actions, ends[1]);
-    std::vector<char*> arguments;
-    for (const auto& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
-    arguments.push_back(nullptr);
-    pid_t pid = -1;
-    const int failed =
-        posix_spawnp(&pid, arguments[0], &actions, nullptr, arguments.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    if (failed != 0) {
-      close(ends[0]);
-      throw system_error("cannot start " + command[0], failed);
-    }
-    return Process(pid, ends[0]);
-  }
-  Process(Process&& other) noexcept
-      : pid_(std::exchange(other.pid_, -1)), out_(std::exchange(other.out_, -1)) {}
-  Process& operator=(Process&&) = delete;
-  ~Process() {
-    if (out_ >= 0) close(out_);
-    if (pid_ < 0) return;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
-
-  std::string read_line() {
-    std::string line;
-    for (char c = 0; read(out_, &c, 1) == 1 && c != '\n';) line += c;
-    return line;
-  }
-  std::string read_all() {
-    std::string text;
-    char buffer[4096];
-    for (ssize_t n = 0; (n = read(out_, buffer, sizeof(buffer))) > 0;)
-      text.append(buffer, static_cast<std::size_t>(n));
-    return text;
-  }
-
- private:
-  Process(pid_t pid, int out) : pid_(pid), out_(out) {}
-  pid_t pid_;
-  int out_;
-};
+using Process = test::SpawnedProcess;
 
 class OneRegion final : public DataService {
  public:

@@ -65,13 +65,15 @@ class UcxTransport final : public Transport {
       : context_(context), options_(std::move(options)) {
     if (options_.name.size() > kMaxNameBytes)
       throw Error(Errc::invalid_argument, "a transport's name takes at most 255 bytes");
-    if (!options_.listen.empty()) listen();
+    try {
+      if (!options_.listen.empty()) listen();
+    } catch (...) {
+      stop();  // The loop holds a running worker.
+      throw;
+    }
   }
 
-  ~UcxTransport() override {
-    for (const auto& [key, worker] : workers_)
-      worker->stop(Error(Errc::cancelled, "the transport '" + options_.name + "' was destroyed"));
-  }
+  ~UcxTransport() override { stop(); }
 
   [[nodiscard]] const std::string& address() const noexcept override { return address_; }
 
@@ -94,6 +96,12 @@ class UcxTransport final : public Transport {
   }
 
  private:
+  void stop() {
+    for (const auto& [key, worker] : workers_)
+      if (worker)
+        worker->stop(Error(Errc::cancelled, "the transport '" + options_.name + "' was destroyed"));
+  }
+
   void listen() {
     const auto wanted = ucx::parse_address(options_.listen);
     const auto worker = worker_for(ucx::interface_of(wanted), wanted.is_ipv6());

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "transport/ucx/link.h"
+#include "transport/ucx/log.h"
 #include "transport/ucx/protocol.h"
 
 namespace causeway::ucx {
@@ -55,7 +56,9 @@ std::vector<Default> defaults(const std::string& interface, bool ipv6) {
 }  // namespace
 
 Error ucx_error(Errc code, const std::string& what, ucs_status_t status) {
-  return Error(code, what + ": " + ucs_status_string(status));
+  const auto detail = take_last_error();
+  return Error(
+      code, what + ": " + ucs_status_string(status) + (detail.empty() ? "" : " (" + detail + ")"));
 }
 
 struct Worker::Waiter {
@@ -66,6 +69,7 @@ struct Worker::Waiter {
 
 std::shared_ptr<Worker> Worker::create(boost::asio::io_context& context, std::string interface,
                                        bool ipv6) {
+  keep_log_quiet();
   std::shared_ptr<Worker> worker(new Worker(context));
   worker->open(interface, ipv6);
   return worker;
