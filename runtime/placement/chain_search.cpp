@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <tuple>
 #include <unordered_map>
 
 namespace causeway {
@@ -12,8 +13,8 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kNoLabel = std::numeric_limits<std::size_t>::max();
-constexpr std::size_t kBeamWidth = 256;
-constexpr std::size_t kMaxLabels = 250'000;
+constexpr std::size_t kEveryLabel = std::numeric_limits<std::size_t>::max();
+constexpr std::size_t kMaxLabels = 400'000;
 
 // How many devices of each type are taken, as a number: 0 is none.
 class UsedSets {
@@ -84,18 +85,26 @@ struct Label {
   std::uint32_t end_layer = 0;
 };
 
-enum class Keep { all, fastest, roomiest };
+// Which labels at a layer a narrow search prefers.
+enum class Prefer { fastest, roomiest };
+
+struct Pass {
+  Prefer prefer;
+  std::size_t width;  // Labels kept per layer.
+};
 
 class Search {
  public:
-  Search(const ChainProblem& problem, Keep keep, double incumbent_s, std::uint64_t max_steps)
+  Search(const ChainProblem& problem, Pass pass, double incumbent_s, std::uint64_t max_steps)
       : problem_(problem),
         devices_(*problem.devices),
-        keep_(keep),
+        pass_(pass),
         best_s_(incumbent_s),
         steps_left_(max_steps),
         used_(*problem.devices),
-        frontier_(problem.layers() + std::size_t{1}) {}
+        frontier_(problem.layers() + std::size_t{1}) {
+    for (const auto& type : devices_.types) fastest_ = std::min(fastest_, type.seconds_per_flop);
+  }
 
   // False if it ran out of steps or labels.
   bool run() {
@@ -106,7 +115,6 @@ class Search {
     for (std::uint32_t layer = problem_.layers(); layer-- > 1;) {
       for (const auto label : select(layer))
         if (!extend(label)) return false;
-      frontier_[layer].clear();
     }
     return true;
   }
@@ -172,7 +180,7 @@ class Search {
     front.end_layer = back.first_layer;
     front.used = used_.take(back.used, type);
     for (std::uint32_t first = back.first_layer; first-- > 0;) {
-      if (steps_left_ == 0 || labels_.size() >= kMaxLabels) return false;
+      if (steps_left_ == 0 || labels_.size() + live_ >= kMaxLabels) return false;
       --steps_left_;
       if (problem_.sizes->total_bytes(first, front.end_layer, in_flight) >
           devices_.types[type].available_bytes)
@@ -183,6 +191,8 @@ class Search {
                       send_s;
       front.max_s = std::max(back.max_s, front.seconds);
       front.sum_s = back.sum_s + front.seconds;
+      // Rises with every further layer, so no longer stage can win either.
+      if (step(front) + problem_.work[first] * fastest_ >= best_s_) break;
       if (problem_.stages != 0 && first < problem_.stages - stages) break;
       if (problem_.stages == stages && first > 0) continue;
       offer(front);
@@ -200,58 +210,73 @@ class Search {
       return;
     }
     if (!(bound(label) < best_s_)) return;
-    auto& pareto = frontier_[label.first_layer][label.used * devices_.types.size() + label.type];
-    const auto worse_or_equal = [](const Label& a, const Label& b) {
-      return a.max_s >= b.max_s && a.sum_s >= b.sum_s;
-    };
-    for (const auto other : pareto)
-      if (worse_or_equal(label, labels_[other])) return;
-    std::erase_if(pareto, [&](std::size_t other) { return worse_or_equal(labels_[other], label); });
-    pareto.push_back(labels_.size());
-    labels_.push_back(label);
+    const auto state = label.used * devices_.types.size() + label.type;
+    auto& pareto = frontier_[label.first_layer][state];  // max_s rises, sum_s falls.
+    auto at = std::ranges::lower_bound(pareto, label.max_s, {}, &Label::max_s);
+    if (at != pareto.begin() && std::prev(at)->sum_s <= label.sum_s) return;
+    if (at != pareto.end() && at->max_s == label.max_s && at->sum_s <= label.sum_s) return;
+    const auto end = std::find_if(at, pareto.end(),
+                                  [&](const Label& other) { return other.sum_s < label.sum_s; });
+    live_ -= static_cast<std::size_t>(end - at);
+    at = pareto.erase(at, end);
+    pareto.insert(at, label);
+    ++live_;
   }
 
-  // The labels at `layer` to go on with, best first.
+  // Moves the labels at `layer` that are gone on with to labels_, best first.
   std::vector<std::size_t> select(std::uint32_t layer) {
-    struct Scored {
-      double bound_s;
-      std::size_t label;
-    };
-    std::vector<Scored> scored;
-    for (const auto& [state, pareto] : frontier_[layer])
-      for (const auto label : pareto) scored.push_back({score(labels_[label]), label});
-    std::ranges::sort(scored, {}, [](const Scored& s) { return std::pair(s.bound_s, s.label); });
-    if (keep_ != Keep::all && scored.size() > kBeamWidth) scored.resize(kBeamWidth);
+    std::vector<std::pair<double, const Label*>> scored;
+    for (const auto& [state, pareto] : frontier_[layer]) {
+      live_ -= pareto.size();
+      for (const auto& label : pareto)
+        if (bound(label) < best_s_) scored.emplace_back(score(label), &label);
+    }
+    // By content, not by the hash table's order: equal input gives an equal plan.
+    std::ranges::sort(scored, {}, [](const auto& entry) {
+      const Label& label = *entry.second;
+      return std::tuple(entry.first, label.max_s, label.sum_s, label.used, label.type,
+                        label.end_layer, label.behind);
+    });
+    if (scored.size() > pass_.width) scored.resize(pass_.width);
     std::vector<std::size_t> chosen;
-    for (const auto& entry : scored)
-      if (bound(labels_[entry.label]) < best_s_) chosen.push_back(entry.label);
+    for (const auto& entry : scored) {
+      chosen.push_back(labels_.size());
+      labels_.push_back(*entry.second);
+    }
+    frontier_[layer].clear();
     return chosen;
   }
 
   [[nodiscard]] double score(const Label& label) const {
-    return keep_ == Keep::roomiest ? -used_[label.used].free_bytes : bound(label);
+    return pass_.prefer == Prefer::roomiest ? -used_[label.used].free_bytes : bound(label);
   }
 
   const ChainProblem& problem_;
   const DeviceTypes& devices_;
-  Keep keep_;
+  Pass pass_;
   double best_s_;
   std::uint64_t steps_left_;
+  double fastest_ = kInfinity;  // Seconds per operation of the fastest device there is.
   UsedSets used_;
   std::vector<Label> labels_;
-  std::vector<std::unordered_map<std::size_t, std::vector<std::size_t>>> frontier_;
+  std::vector<std::unordered_map<std::size_t, std::vector<Label>>> frontier_;  // By state.
+  std::size_t live_ = 0;  // Labels in frontier_.
   std::size_t best_ = kNoLabel;
 };
 
 }  // namespace
 
-// Two narrow searches find a good plan at once; the full one then drops whatever cannot beat it,
-// which loses nothing.
+// Narrow searches find good plans quickly; each later one drops whatever cannot beat the best so
+// far, which loses nothing.
 ChainResult search_chain(const ChainProblem& problem, std::uint64_t max_steps) {
+  constexpr Pass kPasses[] = {{Prefer::fastest, 8},
+                              {Prefer::roomiest, 64},
+                              {Prefer::fastest, 256},
+                              {Prefer::fastest, kEveryLabel}};
   ChainResult best;
   double incumbent_s = kInfinity;
-  for (const auto keep : {Keep::fastest, Keep::roomiest, Keep::all}) {
-    Search search(problem, keep, incumbent_s, keep == Keep::all ? max_steps : max_steps / 4);
+  for (const auto& pass : kPasses) {
+    Search search(problem, pass, incumbent_s, max_steps);
     const bool complete = search.run();
     if (search.found()) {
       best = search.result();
@@ -259,7 +284,7 @@ ChainResult search_chain(const ChainProblem& problem, std::uint64_t max_steps) {
     }
     best.lower_bound_seconds = search.root_bound();
     best.states = search.states();
-    best.exact = complete && keep == Keep::all;
+    best.exact = complete && pass.width == kEveryLabel;
   }
   return best;
 }
