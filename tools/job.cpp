@@ -3,16 +3,24 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <optional>
 
 #include "causeway/error.h"
 #include "tools/base/process.h"
+
+// glibc 2.36 forgets to declare these as C.
+extern "C" {
+#include <sys/pidfd.h>
+}
 
 namespace causeway::tools {
 
@@ -97,23 +105,20 @@ class SignalSource {
 
 class Job {
  public:
-  Job(const std::vector<RankPlace>& places, const std::vector<std::string>& command) {
+  // `parent_fd` becomes readable when the program that asked for the job ends.
+  Job(const std::vector<RankPlace>& places, const std::vector<std::string>& command, int parent_fd)
+      : parent_fd_(parent_fd) {
     const auto group = random_hex(8);
     for (std::size_t i = 0; i < places.size(); ++i)
       start(static_cast<int>(i), places, group, command);
   }
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;
-  // Only left with running ranks by an exception; the job is over then.
-  ~Job() {
-    for (std::size_t i = 0; i < ranks_.size(); ++i) kill_rank(i, SIGKILL);
-    for (auto& rank : ranks_)
-      if (!rank.exit_code) ::waitpid(rank.process.id().pid, nullptr, 0);
-  }
+  ~Job() { kill_descendants(); }  // Ranks are among them only after an exception or a kill.
 
   int run() {
     while (running() > 0) {
-      wait_for_event();
+      if (!wait_for_event()) return 128 + SIGKILL;
       for (auto info = signals_.next(); info; info = signals_.next()) handle(*info);
       reap();
       if (deadline_ && Clock::now() >= *deadline_) {
@@ -140,10 +145,9 @@ class Job {
     UniqueFd write_end;
     UniqueFd null;
     if (rank > 0) {  // Rank 0 stays in our group: it may read from the terminal.
-      int fds[2];
-      if (::pipe2(fds, O_CLOEXEC) != 0) throw system_error("cannot create a pipe", errno);
-      read_end = UniqueFd(fds[0]);
-      write_end = UniqueFd(fds[1]);
+      auto pipe = make_pipe();
+      read_end = std::move(pipe.read_end);
+      write_end = std::move(pipe.write_end);
       null = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
       options.new_group = true;
       options.stdin_fd = null.get();
@@ -153,8 +157,9 @@ class Job {
     if (rank > 0) outputs_.emplace_back(rank, std::move(read_end));
   }
 
-  void wait_for_event() {
-    std::vector<pollfd> entries = {{signals_.fd(), POLLIN, 0}};
+  // False if the program that asked for the job is gone.
+  bool wait_for_event() {
+    std::vector<pollfd> entries = {{signals_.fd(), POLLIN, 0}, {parent_fd_, POLLIN, 0}};
     for (const auto& output : outputs_) entries.push_back({output.fd(), POLLIN, 0});
     int timeout_ms =
         -1;  // The end of a rank is a signal, so there is nothing to look for in between.
@@ -162,9 +167,10 @@ class Job {
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - Clock::now());
       timeout_ms = static_cast<int>(std::max<std::int64_t>(left.count(), 0));
     }
-    if (::poll(entries.data(), entries.size(), timeout_ms) <= 0) return;
+    if (::poll(entries.data(), entries.size(), timeout_ms) <= 0) return true;
     for (std::size_t i = 0; i < outputs_.size(); ++i)
-      if (entries[i + 1].revents != 0) outputs_[i].pump();
+      if (entries[i + 2].revents != 0) outputs_[i].pump();
+    return entries[1].revents == 0;
   }
 
   void handle(const signalfd_siginfo& info) {
@@ -178,19 +184,25 @@ class Job {
   }
 
   void reap() {
-    for (std::size_t i = 0; i < ranks_.size(); ++i) {
-      int status = 0;
-      auto& rank = ranks_[i];
-      if (rank.exit_code || ::waitpid(rank.process.id().pid, &status, WNOHANG) <= 0) continue;
-      rank.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-      if (*rank.exit_code == 0 || deadline_ || result_ != 0) continue;
-      result_ = *rank.exit_code;
-      fmt::print(stderr, "causeway: rank {} {} {}; ending the others\n", i,
-                 WIFSIGNALED(status) ? "was ended by signal" : "failed with exit code",
-                 WIFSIGNALED(status) ? WTERMSIG(status) : *rank.exit_code);
-      for (std::size_t other = 0; other < ranks_.size(); ++other) kill_rank(other, SIGTERM);
-      begin_end();
+    int status = 0;
+    for (pid_t pid = 0; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;) {
+      const auto rank = std::ranges::find_if(
+          ranks_, [pid](const Rank& entry) { return entry.process.id().pid == pid; });
+      if (rank != ranks_.end())  // Else a child of a rank that came to us when the rank ended.
+        ended(static_cast<std::size_t>(rank - ranks_.begin()), status);
     }
+  }
+
+  void ended(std::size_t i, int status) {
+    const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    ranks_[i].exit_code = code;
+    if (code == 0 || deadline_ || result_ != 0) return;
+    result_ = code;
+    fmt::print(stderr, "causeway: rank {} {} {}; ending the others\n", i,
+               WIFSIGNALED(status) ? "was ended by signal" : "failed with exit code",
+               WIFSIGNALED(status) ? WTERMSIG(status) : code);
+    for (std::size_t other = 0; other < ranks_.size(); ++other) kill_rank(other, SIGTERM);
+    begin_end();
   }
 
   void begin_end() {
@@ -212,6 +224,7 @@ class Job {
     return count;
   }
 
+  int parent_fd_;
   SignalSource signals_;
   std::vector<Rank> ranks_;
   std::vector<PrefixedOutput> outputs_;
@@ -219,10 +232,75 @@ class Job {
   int result_ = 0;
 };
 
+// What the keeper sends when the job could not run.
+struct Failure {
+  Errc code;
+  std::string message;
+};
+
+void send_failure(int fd, Errc code, const std::string& message) {
+  const auto text = std::string(to_string(code)) + "\n" + message;
+  (void)!::write(fd, text.data(), text.size());  // Shorter than a pipe's buffer.
+}
+
+std::optional<Failure> receive_failure(int fd) {
+  std::string text;
+  char buffer[4096];
+  for (ssize_t count = 0; (count = ::read(fd, buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<std::size_t>(count));
+  const auto end = text.find('\n');
+  if (end == std::string::npos) return std::nullopt;
+  return Failure{errc_from_string(text.substr(0, end)), text.substr(end + 1)};
+}
+
+[[noreturn]] void run_keeper(const std::vector<RankPlace>& ranks,
+                             const std::vector<std::string>& command, int parent_fd,
+                             int failure_fd) {
+  int result = 1;
+  try {
+    // What loses its parent among the ranks' children becomes ours, and so can be found.
+    if (::prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
+      throw system_error("cannot become a child subreaper", errno);
+    result = Job(ranks, command, parent_fd).run();
+  } catch (const Error& error) {
+    send_failure(failure_fd, error.code(), error.what());
+  } catch (const std::exception& error) {
+    send_failure(failure_fd, Errc::internal, error.what());
+  }
+  std::fflush(nullptr);
+  ::_exit(result);
+}
+
+// Waits for the keeper; hands signals on to it.
+int wait_for_keeper(pid_t keeper, const SignalSource& signals) {
+  int status = 0;
+  while (::waitpid(keeper, &status, WNOHANG) == 0) {
+    pollfd entry{signals.fd(), POLLIN, 0};
+    ::poll(&entry, 1, -1);
+    // What the terminal sends reaches the keeper too: it is in our group.
+    for (auto info = signals.next(); info; info = signals.next())
+      if (info->ssi_signo != SIGCHLD && info->ssi_code != SI_KERNEL)
+        ::kill(keeper, static_cast<int>(info->ssi_signo));
+  }
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
 }  // namespace
 
 int run_job(const std::vector<RankPlace>& ranks, const std::vector<std::string>& command) {
-  return Job(ranks, command).run();
+  const SignalSource signals;  // Blocked from before the fork, so that none is lost.
+  const UniqueFd self(::pidfd_open(::getpid(), 0));
+  if (!self.valid()) throw system_error("cannot open a pidfd", errno);
+  auto failure = make_pipe();
+  std::fflush(nullptr);
+  const pid_t keeper = ::fork();
+  if (keeper < 0) throw system_error("cannot start the job's keeper", errno);
+  if (keeper == 0) run_keeper(ranks, command, self.get(), failure.write_end.get());
+  failure.write_end.reset();
+  const int result = wait_for_keeper(keeper, signals);
+  if (const auto error = receive_failure(failure.read_end.get()))
+    throw Error(error->code, error->message);
+  return result;
 }
 
 }  // namespace causeway::tools

@@ -2,8 +2,10 @@
 //
 // Shape:   rank 0 has this program's stdin, stdout and stderr; the lines of the others come out on
 //          stderr behind "[rank N] ". The first rank that fails ends the job with its exit code:
-//          the others get SIGTERM, then SIGKILL after 5 s. SIGINT and SIGTERM are passed on. The
-//          kernel kills every rank if this program is killed.
+//          the others get SIGTERM, then SIGKILL after 5 s. SIGINT and SIGTERM are passed on.
+//          A keeper process between this program and the ranks outlives a SIGKILL of this program
+//          just long enough to kill them, and everything that they started, at whatever depth; it
+//          does the same at the end of every job.
 // Errors:  not_found if the command does not exist; io.
 // Threads: one thread, which must be the only one.
 #pragma once

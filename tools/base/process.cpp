@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,9 +12,15 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <sstream>
 
 #include "causeway/error.h"
+
+// glibc 2.36 forgets to declare these as C.
+extern "C" {
+#include <sys/pidfd.h>
+}
 
 extern char** environ;
 
@@ -25,6 +30,7 @@ namespace {
 
 struct ProcessStat {
   char state;
+  pid_t parent;
   std::uint64_t start_ticks;
 };
 
@@ -42,21 +48,11 @@ std::optional<ProcessStat> stat_of(pid_t pid) {
   ProcessStat stat{};
   rest >> stat.state;
   std::string skipped;
-  for (int field = 4; field <= 21; ++field) rest >> skipped;
+  rest >> stat.parent;
+  for (int field = 5; field <= 21; ++field) rest >> skipped;
   rest >> stat.start_ticks;
   if (!rest) return std::nullopt;
   return stat;
-}
-
-struct Pipe {
-  UniqueFd read_end;
-  UniqueFd write_end;
-};
-
-Pipe make_pipe() {
-  int fds[2];
-  if (::pipe2(fds, O_CLOEXEC) != 0) throw system_error("cannot create a pipe", errno);
-  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
 }
 
 std::vector<std::string> merged_environment(
@@ -212,6 +208,27 @@ bool stop_all(const std::vector<Process>& processes, std::chrono::milliseconds p
     (void)process.wait_ended(std::chrono::steady_clock::now() + std::chrono::seconds(5));
   }
   return polite;
+}
+
+void kill_descendants() {
+  const pid_t self = ::getpid();
+  // Killing a child may hand us its children, so look again until there are none.
+  while (::waitpid(-1, nullptr, WNOHANG) >= 0) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+      const auto pid = static_cast<pid_t>(std::atoi(entry.path().filename().c_str()));
+      const auto stat = pid > 1 ? stat_of(pid) : std::nullopt;
+      if (stat && stat->parent == self)
+        ::kill(pid, SIGKILL);  // Ours to reap: no other can have it.
+    }
+    ::waitpid(-1, nullptr, 0);
+  }
+}
+
+Pipe make_pipe() {
+  int fds[2];
+  if (::pipe2(fds, O_CLOEXEC) != 0) throw system_error("cannot create a pipe", errno);
+  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
 }
 
 std::string executable_folder() {

@@ -70,6 +70,16 @@ struct SpawnOptions {
 // True if none had to be killed.
 bool stop_all(const std::vector<Process>& processes, std::chrono::milliseconds patience);
 
+// Kills every child of this process and theirs, as far as it is their reaper (a subreaper is that
+// of all its descendants), and reaps them.
+void kill_descendants();
+
+struct Pipe {
+  UniqueFd read_end;
+  UniqueFd write_end;
+};
+[[nodiscard]] Pipe make_pipe();  // Closed on exec.
+
 // The folder of the running executable.
 [[nodiscard]] std::string executable_folder();
 

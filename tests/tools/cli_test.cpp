@@ -1,0 +1,249 @@
+// Goal:   every command says how it is used, fails with the exit code that its help names, and
+//         prints JSON that parses; nothing on the command line ends in a crash.
+// Method: the real program, no daemon: what needs none (plan and topo of a cluster file), and what
+//         must say that there is none.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <boost/json.hpp>
+#include <filesystem>
+
+#include "causeway/plan.h"
+#include "tests/tools/run_command.h"
+#include "tools/base/files.h"
+
+using namespace causeway;
+using causeway::test::CommandResult;
+using causeway::test::TemporaryFolder;
+
+namespace json = boost::json;
+
+// Every test has its own runtime folder, so that it meets no daemon of the user.
+static const TemporaryFolder& folder() {
+  static const TemporaryFolder made;
+  return made;
+}
+
+static CommandResult causeway_run(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), CAUSEWAY);
+  return test::run_command(std::move(arguments), {{"XDG_RUNTIME_DIR", folder().path()}});
+}
+
+static bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+static std::vector<std::string> words(const std::string& text) {
+  std::vector<std::string> result;
+  std::istringstream stream(text);
+  for (std::string word; stream >> word;) result.push_back(word);
+  return result;
+}
+
+static const char* const kCommands[] = {"up",        "down",     "status",    "regions",
+                                        "topo show", "plan",     "lab up",    "lab down",
+                                        "lab run",   "lab list", "bench copy"};
+
+TEST_CASE("every command's help has an example and the exit codes") {
+  for (const std::string command : kCommands) {
+    INFO(command);
+    auto arguments = words(command);
+    arguments.push_back("--help");
+    const auto result = causeway_run(arguments);
+    CHECK(result.exit_code == 0);
+    CHECK(contains(result.out, "Example:\n  causeway " + command));
+    CHECK(contains(result.out, "Exit codes: 0 ok, 1 error, 2 usage, 3 out of memory"));
+    CHECK(contains(result.out, "--json"));
+    CHECK(result.err.empty());
+  }
+  const auto result = causeway_run({"--help"});
+  CHECK(result.exit_code == 0);
+  for (const std::string command : kCommands)
+    CHECK(contains(result.out, "\n  " + words(command).front() + " "));
+  CHECK(contains(causeway_run({"--version"}).out, "causeway 0."));
+  const auto daemon = test::run_command({CAUSEWAYD, "--help"});
+  CHECK(daemon.exit_code == 0);
+  CHECK(contains(daemon.out, "Example:\n  causewayd"));
+}
+
+TEST_CASE("wrong usage is exit code 2 and one line") {
+  for (const std::string line : {"",
+                                 "nonsense",
+                                 "status --nonsense",
+                                 "status extra",
+                                 "topo",
+                                 "lab",
+                                 "lab up",
+                                 "lab down",
+                                 "lab run x",
+                                 "plan",
+                                 "plan m --format xml --cluster desktop",
+                                 "plan m --micro-batches 0",
+                                 "plan m --micro-batches x",
+                                 "plan m --cluster desktop --pool",
+                                 "status --watch --interval 0",
+                                 "status --lab a --socket b",
+                                 "status --socket a --address b",
+                                 "status --token-file t",
+                                 "up --cluster f --contribute host0=1GiB",
+                                 "bench copy --rounds 0"}) {
+    INFO(line);
+    const auto result = causeway_run(words(line));
+    CHECK(result.exit_code == 2);
+    CHECK(result.out.empty());
+    CHECK(result.err.starts_with("causeway: "));
+    CHECK(result.err.find('\n') == result.err.size() - 1);
+  }
+}
+
+TEST_CASE("with --json an error is JSON on stdout and still a line on stderr") {
+  for (const auto& [line, code, exit_code] : std::vector<std::tuple<std::string, std::string, int>>{
+           {"status --json --nonsense", "usage", 2},
+           {"status --json", "peer_lost", 4},
+           {"status --json --lab none", "not_found", 1},
+           {"plan --json no-such-model --cluster desktop", "", 1}}) {
+    INFO(line);
+    const auto result = causeway_run(words(line));
+    CHECK(result.exit_code == exit_code);
+    CHECK(result.err.starts_with("causeway: "));
+    const auto error = json::parse(result.out).at("error");
+    if (!code.empty()) CHECK(error.at("code").as_string() == code);
+    CHECK_FALSE(error.at("message").as_string().empty());
+  }
+}
+
+TEST_CASE("no daemon is exit code 4 and says how to start one") {
+  for (const std::string line :
+       {"status", "regions", "topo show", "bench copy", "status --socket /nowhere/at.sock",
+        "status --address 127.0.0.1:1"}) {
+    INFO(line);
+    auto arguments = words(line);
+    arguments.insert(arguments.begin(), CAUSEWAY);
+    const auto result = test::run_command(
+        arguments, {{"XDG_RUNTIME_DIR", folder().path()}, {"CAUSEWAY_TOKEN", "0123456789abcdef"}});
+    CHECK(result.exit_code == 4);
+    CHECK(contains(result.err, "causeway up"));
+  }
+}
+
+TEST_CASE("topo show draws islands, links and tiers of a cluster file") {
+  const auto text =
+      causeway_run({"topo", "show", "--cluster", "desktop-and-hgx", "--near", "desktop/gpu0"});
+  CHECK(text.exit_code == 0);
+  CHECK(contains(text.out, "island desktop/gpu0"));
+  CHECK(contains(text.out, "island desktop/gpu1"));
+  CHECK(contains(text.out, "island hgx/nvlink0"));
+  CHECK(contains(text.out, "RTX 5090"));
+  CHECK(contains(text.out, "network"));
+  CHECK(contains(text.out, "from desktop/gpu0"));
+  CHECK_FALSE(contains(text.out, "\033["));  // Not on a terminal: no colours.
+
+  const auto result = causeway_run(
+      {"topo", "show", "--json", "--cluster", "desktop-and-hgx", "--near", "desktop/gpu0"});
+  const auto value = json::parse(result.out);
+  CHECK(value.at("islands").as_array().size() == 3);
+  CHECK(value.at("ranking").as_array().size() == 10);
+  CHECK(value.at("ranking").at(0).at("device").as_string() == "desktop/gpu0");
+
+  const auto unknown =
+      causeway_run({"topo", "show", "--cluster", "desktop", "--near", "desktop/gpu7"});
+  CHECK(unknown.exit_code == 1);
+  CHECK(contains(unknown.err, "desktop/gpu7"));
+}
+
+TEST_CASE("a bad cluster file is refused with file, line and field") {
+  const auto path = folder().path() + "/bad.yaml";
+  tools::write_file(path, "name: x\nnodes:\n  - name: a\n    devizes: []\n");
+  const auto result = causeway_run({"topo", "show", "--cluster", path});
+  CHECK(result.exit_code == 1);
+  CHECK(contains(result.err, path + ":4"));
+  CHECK(contains(result.err, "devizes"));
+  const auto absent = causeway_run({"topo", "show", "--cluster", "no-such-lab"});
+  CHECK(absent.exit_code == 1);
+  CHECK(contains(absent.err, "desktop-and-hgx"));
+}
+
+// A chain of `layers` equal layers of `megabytes` of weights each.
+static std::string model_file(int layers, int megabytes) {
+  ModelSpec model;
+  model.name = "chain";
+  for (int i = 0; i < layers; ++i) {
+    LayerSpec layer;
+    layer.name = "layer" + std::to_string(i);
+    layer.tensors = {
+        {layer.name + ".w", DType::f32, {static_cast<std::uint64_t>(megabytes) * 250000}}};
+    layer.forward_flops = 1e9;
+    layer.activation_bytes = 1000;
+    layer.output_bytes = 1000;
+    model.layers.push_back(layer);
+  }
+  auto path = folder().path() + "/model-" + std::to_string(layers) + ".yaml";
+  tools::write_file(path, model.to_yaml());
+  return path;
+}
+
+TEST_CASE("plan places a model, in every format, and the file reads back") {
+  const auto model =
+      model_file(10, 3);  // 12 MB with its training state: 2 a card, none on an H100.
+  const auto text = causeway_run({"plan", model_file(10, 2), "--cluster", "desktop-and-hgx"});
+  CHECK(text.exit_code == 0);
+  CHECK(contains(text.out, "layer0"));
+  CHECK(contains(text.out, "predicted step"));
+  const auto plan_path = folder().path() + "/plan.yaml";
+  const auto yaml = causeway_run({"plan", model_file(10, 2), "--cluster", "desktop-and-hgx",
+                                  "--format", "yaml", "--micro-batches", "8"});
+  CHECK(yaml.exit_code == 0);
+  const auto plan = Plan::from_yaml(yaml.out, "stdout");
+  CHECK(plan.micro_batches == 8);
+  CHECK(plan.stages.back().end_layer == 10);
+  const auto written = causeway_run({"plan", model_file(10, 2), "--cluster", "desktop-and-hgx",
+                                     "--micro-batches", "8", "-o", plan_path});
+  CHECK(written.exit_code == 0);
+  CHECK((Plan::from_file(plan_path) == plan));
+  const auto as_json = causeway_run(
+      {"plan", model_file(10, 2), "--cluster", "desktop-and-hgx", "--json", "--stages", "5"});
+  CHECK(json::parse(as_json.out).at("stages").as_array().size() == 5);
+}
+
+TEST_CASE("a model that does not fit is exit code 3 with needed and available") {
+  for (const std::string only : {"desktop/gpu0", "desktop/gpu0,desktop/gpu1"}) {
+    const auto result = causeway_run(
+        {"plan", model_file(10, 2), "--cluster", "desktop-and-hgx", "--only", only, "--json"});
+    INFO(result.err);
+    CHECK(result.exit_code == 3);
+    const auto error = json::parse(result.out).at("error");
+    CHECK(error.at("code").as_string() == "out_of_memory");
+    CHECK(contains(result.err, "desktop/gpu0"));
+  }
+  const auto unknown =
+      causeway_run({"plan", model_file(10, 2), "--cluster", "desktop", "--only", "desktop/gpu5"});
+  CHECK(unknown.exit_code == 1);
+  CHECK(contains(unknown.err, "desktop/gpu5"));
+  const auto malformed =
+      causeway_run({"plan", model_file(10, 2), "--cluster", "desktop", "--only", "gpu5"});
+  CHECK(malformed.exit_code == 1);
+  CHECK(contains(malformed.err, "NODE/gpuN"));
+}
+
+TEST_CASE("the daemon refuses what cannot work before it listens") {
+  const auto run = [](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), CAUSEWAYD);
+    return test::run_command(std::move(arguments), {{"XDG_RUNTIME_DIR", folder().path()}});
+  };
+  const auto check = [&](const std::string& line, int exit_code, const std::string& text) {
+    INFO(line);
+    const auto result = run(words(line));
+    INFO(result.err);
+    CHECK(result.exit_code == exit_code);
+    CHECK(result.err.starts_with("causewayd: "));
+    CHECK(contains(result.err, text));
+  };
+  const auto token = folder().path() + "/open-token";
+  tools::write_file(token, std::string(32, 'x'));
+  std::filesystem::permissions(token, std::filesystem::perms(0644));
+  check("--nonsense", 2, "--help");
+  check("--contribute gpu0=1GiB", 1, "host0=BYTES");
+  check("--contribute host0=much", 1, "much");
+  check("--contribute host0=64MiB --token-file " + token, 1, "chmod 600");
+  check("--cluster no-such-file.yaml --node a", 1, "no-such-file.yaml");
+}

@@ -1,0 +1,116 @@
+// Goal:   a job ends as a whole: with the first failure, with a signal, and when its starter is
+//         killed; what the ranks print is not lost and not mixed.
+// Method: real processes; each carries a marker in its command line by which a leftover is found.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "tests/tools/run_command.h"
+
+using causeway::test::processes_with;
+using causeway::test::run_command;
+using causeway::test::RunningCommand;
+using causeway::test::wait_no_process_with;
+
+static std::string marker() {
+  static int count = 0;
+  return "job-marker-" + std::to_string(::getpid()) + "-" + std::to_string(++count);
+}
+
+// `script` in every rank, findable by the marker.
+static std::vector<std::string> job(int ranks, const std::string& mark, const std::string& script) {
+  return {JOB_RUNNER, std::to_string(ranks), "sh", "-c", script + " # " + mark};
+}
+
+static bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST_CASE("every rank knows its place; rank 0's output is plain, the others' is prefixed") {
+  const auto mark = marker();
+  const auto result =
+      run_command(job(3, mark,
+                      "echo $CAUSEWAY_RANK/$CAUSEWAY_WORLD_SIZE $CAUSEWAY_SOCKET $CAUSEWAY_GROUP "
+                      "$OPENBLAS_NUM_THREADS; echo err$CAUSEWAY_RANK >&2; printf tail"));
+  CHECK(result.exit_code == 0);
+  CHECK(result.out.starts_with("0/3 /sockets/node0 "));
+  CHECK(contains(result.err, "[rank 1] 1/3 /sockets/node1 "));
+  CHECK(contains(result.err, "[rank 2] 2/3 /sockets/node2 "));
+  CHECK(contains(result.err, "err0\n"));
+  CHECK(contains(result.err, "[rank 2] err2\n"));
+  CHECK(contains(result.err, "[rank 1] tail\n"));  // A last line without its newline.
+  const auto group = result.out.substr(19, 16);
+  CHECK(contains(result.err, group + " 1\n"));  // One group for all.
+  const auto again = run_command(job(1, mark, "echo $CAUSEWAY_GROUP"));
+  CHECK_FALSE(contains(again.out, group));  // Another for the next job.
+}
+
+TEST_CASE("the first failure ends the others and is the exit code") {
+  const auto mark = marker();
+  const auto result =
+      run_command(job(3, mark, "[ $CAUSEWAY_RANK != 2 ] || exit 7; exec sleep 600"));
+  CHECK(result.exit_code == 7);
+  CHECK(contains(result.err, "rank 2 failed with exit code 7"));
+  CHECK(wait_no_process_with(mark, std::chrono::seconds(5)));
+}
+
+TEST_CASE("a rank ended by a signal is named, and one that ignores SIGTERM is killed") {
+  const auto mark = marker();
+  const auto result = run_command(job(
+      2, mark, "[ $CAUSEWAY_RANK = 0 ] && kill -9 $$; trap '' TERM; while :; do sleep 1; done"));
+  CHECK(result.exit_code == 137);
+  CHECK(contains(result.err, "rank 0 was ended by signal 9"));
+  CHECK(wait_no_process_with(mark, std::chrono::seconds(5)));
+}
+
+TEST_CASE("a signal is passed on to every rank") {
+  const auto mark = marker();
+  RunningCommand running(job(
+      2, mark,
+      "trap 'echo got it; exit 3' INT; echo ready$CAUSEWAY_RANK; while :; do sleep 0.05; done"));
+  REQUIRE(running.wait_output("ready0", std::chrono::seconds(10)));
+  REQUIRE(running.wait_output("ready1", std::chrono::seconds(10)));
+  running.process().signal(SIGINT);
+  const auto result = running.finish(std::chrono::seconds(20));
+  CHECK(result.exit_code == 128 + SIGINT);
+  CHECK(contains(result.out, "got it"));
+  CHECK(contains(result.err, "[rank 1] got it"));
+  CHECK(wait_no_process_with(mark, std::chrono::seconds(5)));
+}
+
+TEST_CASE("no rank outlives a starter that was killed") {
+  const auto mark = marker();
+  RunningCommand running(job(3, mark, "echo ready$CAUSEWAY_RANK; sleep 600; :"));
+  for (const char* ready : {"ready0", "ready1", "ready2"})
+    REQUIRE(running.wait_output(ready, std::chrono::seconds(10)));
+  running.process().signal(SIGKILL);
+  (void)running.finish(std::chrono::seconds(20));
+  CHECK(wait_no_process_with(mark, std::chrono::seconds(5)));
+}
+
+TEST_CASE("what the ranks started ends with them, at whatever depth") {
+  const auto mark = marker();
+  const auto deep = "sh -c 'sh -c \"setsid sleep 600.5; : " + mark + "\" & sleep 0.2' & ";
+  const auto result =
+      run_command(job(2, mark, deep + "sleep 0.5; echo done"), {}, std::chrono::seconds(20));
+  CHECK(result.exit_code == 0);
+  CHECK(contains(result.err, "[rank 1] done"));
+  CHECK(processes_with(mark).empty());
+  CHECK(processes_with("sleep 600.5").empty());
+
+  RunningCommand running(job(2, mark, deep + "echo ready$CAUSEWAY_RANK; sleep 600"));
+  for (const char* ready : {"ready0", "ready1"})
+    REQUIRE(running.wait_output(ready, std::chrono::seconds(10)));
+  running.process().signal(SIGKILL);
+  (void)running.finish(std::chrono::seconds(20));
+  CHECK(wait_no_process_with(mark, std::chrono::seconds(5)));
+  CHECK(wait_no_process_with("sleep 600.5", std::chrono::seconds(5)));
+}
+
+TEST_CASE("a command that does not exist is an error, not a hang") {
+  const auto result = run_command({JOB_RUNNER, "2", "no-such-command-anywhere"});
+  CHECK(result.exit_code == 99);
+  CHECK(contains(result.err, "no-such-command-anywhere"));
+}

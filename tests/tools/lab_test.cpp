@@ -1,0 +1,235 @@
+// Goal:   a lab comes up whole or not at all, and nothing of it is left afterwards: no process, no
+//         socket, no folder, however its daemons or the commands around it ended.
+// Method: the real programs in a runtime folder of the test's own. A daemon is found by that
+//         folder in its command line.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <csignal>
+#include <filesystem>
+
+#include "causeway/pool.h"
+#include "tests/tools/run_command.h"
+#include "tools/base/files.h"
+
+using namespace causeway;
+using causeway::test::CommandResult;
+using causeway::test::processes_with;
+using causeway::test::RunningCommand;
+using causeway::test::TemporaryFolder;
+using causeway::test::wait_no_process_with;
+
+namespace fs = std::filesystem;
+namespace json = boost::json;
+
+static bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// A runtime folder; its labs are taken down at the end even if the test failed half way.
+class LabFolder {
+ public:
+  CommandResult run(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), CAUSEWAY);
+    return test::run_command(std::move(arguments), environment());
+  }
+  std::vector<std::pair<std::string, std::string>> environment() const {
+    return {{"XDG_RUNTIME_DIR", folder_.path()}};
+  }
+  std::string lab(const std::string& name) const {
+    return folder_.path() + "/causeway-" + std::to_string(::geteuid()) + "/labs/" + name;
+  }
+  const std::string& path() const { return folder_.path(); }
+  ~LabFolder() {
+    for (const int pid : processes_with(folder_.path() + "/causeway-")) ::kill(pid, SIGKILL);
+  }
+
+ private:
+  TemporaryFolder folder_;
+};
+
+static std::uint64_t used_bytes(const PoolStatus& status) {
+  std::uint64_t used = 0;
+  for (const auto& node : status.nodes)
+    for (const auto& device : node.devices) used += device.used_bytes;
+  return used;
+}
+
+TEST_CASE("a lab comes up, is listed, serves its pool, and goes down without a trace") {
+  const LabFolder labs;
+  const auto up = labs.run({"lab", "up", "desktop-and-hgx", "--name", "trial", "--json"});
+  INFO(up.err);
+  REQUIRE(up.exit_code == 0);
+  const auto nodes = json::parse(up.out).at("nodes").as_array();
+  REQUIRE(nodes.size() == 2);
+  CHECK(processes_with(labs.lab("trial")).size() == 2);
+
+  const auto list = json::parse(labs.run({"lab", "list", "--json"}).out);
+  CHECK(list.at("labs").at(0).at("lab").as_string() == "trial");
+  CHECK(list.at("labs").at(0).at("alive").as_int64() == 2);
+  CHECK(contains(labs.run({"lab", "list"}).out, "2 of 2 alive"));
+
+  const auto status = labs.run({"status", "--lab", "trial", "--json"});
+  REQUIRE(status.exit_code == 0);
+  CHECK(json::parse(status.out).at("nodes").as_array().size() == 2);
+  const auto text = labs.run({"status", "--lab", "trial"});
+  CHECK(contains(text.out, "desktop/gpu0"));
+  CHECK(contains(text.out, "hgx/gpu7"));
+  CHECK(contains(text.out, "/ 32.0 MB"));
+  CHECK(contains(labs.run({"regions", "--lab", "trial"}).out, "no regions"));
+  CHECK(contains(labs.run({"topo", "show", "--lab", "trial"}).out, "island hgx/nvlink0"));
+
+  CHECK(labs.run({"lab", "down", "trial"}).exit_code == 0);
+  CHECK(processes_with(labs.lab("trial")).empty());
+  CHECK_FALSE(fs::exists(labs.lab("trial")));
+  CHECK(contains(labs.run({"lab", "down", "trial"}).out, "was not up"));  // Twice is no error.
+}
+
+TEST_CASE("a region shows in regions and status, and is gone with its client") {
+  const LabFolder labs;
+  REQUIRE(labs.run({"lab", "up", "desktop"}).exit_code == 0);
+  PoolOptions options;
+  options.socket_path = labs.lab("desktop") + "/desktop.sock";
+  {
+    auto pool = Pool::connect(options);
+    const auto region = pool.allocate(1 << 20, {.name = "shown"});
+    const auto text = labs.run({"regions", "--lab", "desktop"});
+    CHECK(contains(text.out, "shown"));
+    CHECK(contains(text.out, "desktop/gpu"));
+    const auto value = json::parse(labs.run({"regions", "--lab", "desktop", "--json"}).out);
+    CHECK(value.at("regions").as_array().size() == 1);
+    CHECK(used_bytes(pool.status()) >= (1 << 20));
+  }
+  auto pool = Pool::connect(options);
+  CHECK(used_bytes(pool.status()) == 0);
+  CHECK(labs.run({"lab", "down", "desktop"}).exit_code == 0);
+}
+
+TEST_CASE("one name is up once; a failed second start leaves the first alone") {
+  const LabFolder labs;
+  REQUIRE(labs.run({"lab", "up", "desktop"}).exit_code == 0);
+  const auto again = labs.run({"lab", "up", "desktop"});
+  CHECK(again.exit_code == 1);
+  CHECK(contains(again.err, "is up already"));
+  CHECK(labs.run({"status", "--lab", "desktop"}).exit_code == 0);
+  CHECK(labs.run({"lab", "up", "desktop", "--name", "../evil"}).exit_code == 1);
+  CHECK(labs.run({"lab", "down", "../evil"}).exit_code == 1);
+  CHECK(labs.run({"lab", "down", "desktop"}).exit_code == 0);
+}
+
+TEST_CASE("daemons that were killed are seen as dead, and down cleans up behind them") {
+  const LabFolder labs;
+  REQUIRE(labs.run({"lab", "up", "desktop-and-hgx", "--name", "x"}).exit_code == 0);
+  for (const int pid : processes_with(labs.lab("x"))) ::kill(pid, SIGKILL);
+  REQUIRE(wait_no_process_with(labs.lab("x"), std::chrono::seconds(5)));
+  CHECK(contains(labs.run({"lab", "list"}).out, "0 of 2 alive"));
+  CHECK(fs::exists(labs.lab("x") + "/desktop.sock"));  // What a killed daemon leaves.
+  CHECK(labs.run({"status", "--lab", "x"}).exit_code == 4);
+  CHECK(labs.run({"lab", "down", "x"}).exit_code == 0);
+  CHECK_FALSE(fs::exists(labs.lab("x")));
+
+  // Up again without a down in between: what was left is no obstacle.
+  REQUIRE(labs.run({"lab", "up", "desktop", "--name", "x"}).exit_code == 0);
+  for (const int pid : processes_with(labs.lab("x"))) ::kill(pid, SIGKILL);
+  REQUIRE(wait_no_process_with(labs.lab("x"), std::chrono::seconds(5)));
+  CHECK(labs.run({"lab", "up", "desktop", "--name", "x"}).exit_code == 0);
+  CHECK(labs.run({"lab", "down", "x"}).exit_code == 0);
+}
+
+TEST_CASE("a pid file that names another process does it no harm") {
+  const LabFolder labs;
+  REQUIRE(labs.run({"lab", "up", "desktop"}).exit_code == 0);
+  const RunningCommand bystander({"sleep", "600"});
+  const auto id = bystander.process().id();
+  const auto real = tools::read_file(labs.lab("desktop") + "/desktop.pid").value();
+  // As if the daemon had died and its pid had been given to the bystander.
+  tools::write_private_file(labs.lab("desktop") + "/other.pid",
+                            tools::ProcessId{id.pid, id.start_ticks - 1}.to_string());
+  CHECK(labs.run({"lab", "down", "desktop"}).exit_code == 0);
+  CHECK_FALSE(bystander.process().wait_ended(std::chrono::steady_clock::now()));
+  CHECK_FALSE(tools::Process::open(tools::ProcessId::parse(real).value()));
+}
+
+TEST_CASE("a start that fails or is interrupted takes down what it had started") {
+  const LabFolder labs;
+  const auto long_name = labs.run({"lab", "up", "desktop", "--name", std::string(41, 'a')});
+  CHECK(long_name.exit_code == 1);
+  // The second node's socket path is a folder, so that daemon fails after the first is up.
+  RunningCommand up({CAUSEWAY, "lab", "up", "desktop-and-hgx", "--name", "y"}, labs.environment());
+  up.process().signal(SIGINT);
+  const auto result = up.finish(std::chrono::seconds(30));
+  // The signal may come before, during or after the start; only the first two leave nothing.
+  if (result.exit_code != 0) {
+    CHECK(wait_no_process_with(labs.lab("y"), std::chrono::seconds(5)));
+    CHECK_FALSE(fs::exists(labs.lab("y")));
+  }
+  CHECK(labs.run({"lab", "down", "y"}).exit_code == 0);
+  CHECK(processes_with(labs.lab("y")).empty());
+}
+
+TEST_CASE("lab run gives each node's process its daemon, and each stage its rank") {
+  const LabFolder labs;
+  REQUIRE(labs.run({"lab", "up", "desktop-and-hgx", "--name", "r"}).exit_code == 0);
+  const auto per_node = labs.run({"lab", "run", "r", "--", "sh", "-c",
+                                  "echo $CAUSEWAY_RANK of $CAUSEWAY_WORLD_SIZE $CAUSEWAY_SOCKET"});
+  CHECK(per_node.exit_code == 0);
+  CHECK(per_node.out == "0 of 2 " + labs.lab("r") + "/desktop.sock\n");
+  CHECK(contains(per_node.err, "[rank 1] 1 of 2 " + labs.lab("r") + "/hgx.sock\n"));
+
+  const auto plan = labs.path() + "/plan.yaml";
+  Plan value;
+  value.model = "m";
+  for (const char* device : {"hgx/gpu0", "hgx/gpu1", "desktop/gpu0"}) {
+    PlanStage stage;
+    stage.device = DeviceName::parse(device);
+    stage.first_layer = static_cast<std::uint32_t>(value.stages.size());
+    stage.end_layer = stage.first_layer + 1;
+    value.stages.push_back(stage);
+  }
+  tools::write_file(plan, value.to_yaml());
+  const auto staged = labs.run({"lab", "run", "r", "--plan", plan, "--", "sh", "-c",
+                                "echo $CAUSEWAY_RANK $CAUSEWAY_SOCKET --flag"});
+  CHECK(staged.out == "0 " + labs.lab("r") + "/hgx.sock --flag\n");
+  CHECK(contains(staged.err, "[rank 2] 2 " + labs.lab("r") + "/desktop.sock --flag\n"));
+  const auto both = labs.run({"lab", "run", "r", "--plan", plan, "--per-node", "--", "sh", "-c",
+                              "echo $CAUSEWAY_WORLD_SIZE"});
+  CHECK(both.out == "2\n");
+
+  CHECK(labs.run({"lab", "run", "r", "--", "sh", "-c", "exit 9"}).exit_code == 9);
+  CHECK(labs.run({"lab", "run", "none", "--", "true"}).exit_code == 1);
+  value.stages.back().device = DeviceName::parse("elsewhere/gpu0");
+  tools::write_file(plan, value.to_yaml());
+  const auto wrong = labs.run({"lab", "run", "r", "--plan", plan, "--", "true"});
+  CHECK(wrong.exit_code == 1);
+  CHECK(contains(wrong.err, "elsewhere"));
+  CHECK(labs.run({"lab", "down", "r"}).exit_code == 0);
+}
+
+TEST_CASE("a killed lab run leaves no rank, and its memory comes back") {
+  const LabFolder labs;
+  REQUIRE(labs.run({"lab", "up", "desktop"}).exit_code == 0);
+  const auto mark = "lab-run-mark-" + std::to_string(::getpid());
+  RunningCommand job({CAUSEWAY, "lab", "run", "desktop", "--", CAUSEWAY, "status", "--watch",
+                      "--interval", "0.1", "--socket", labs.lab("desktop") + "/desktop.sock"},
+                     labs.environment());
+  REQUIRE(job.wait_output("pool", std::chrono::seconds(20)));
+  job.process().signal(SIGKILL);
+  (void)job.finish(std::chrono::seconds(10));
+  CHECK(wait_no_process_with("--watch --interval 0.1 --socket " + labs.lab("desktop"),
+                             std::chrono::seconds(5)));
+  CHECK(labs.run({"lab", "down", "desktop"}).exit_code == 0);
+}
+
+TEST_CASE("status --watch goes on until Ctrl-C and then ends well") {
+  const LabFolder labs;
+  REQUIRE(labs.run({"lab", "up", "desktop"}).exit_code == 0);
+  RunningCommand watch({CAUSEWAY, "status", "--lab", "desktop", "--watch", "--interval", "0.05"},
+                       labs.environment());
+  REQUIRE(watch.wait_output("pool", std::chrono::seconds(20)));
+  watch.process().signal(SIGINT);
+  const auto result = watch.finish(std::chrono::seconds(10));
+  CHECK(result.exit_code == 0);
+  CHECK(labs.run({"lab", "down", "desktop"}).exit_code == 0);
+}
