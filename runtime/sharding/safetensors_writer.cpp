@@ -19,7 +19,9 @@ namespace {
 class PendingFile {
  public:
   explicit PendingFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".tmp") {
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    // Whatever an earlier writer left there goes; a link in its place is never followed.
+    ::unlink(temporary_.c_str());
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd_ < 0) throw system_error(temporary_ + ": cannot be created", errno);
   }
   PendingFile(const PendingFile&) = delete;
