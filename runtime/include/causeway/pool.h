@@ -32,12 +32,12 @@ namespace causeway {
 
 struct PoolOptions {
   // The unix socket of this node's daemon. Empty: $CAUSEWAY_SOCKET, else the default of `up`.
-  std::string socket_path;
+  std::string socket_path{};
   // Instead of a socket: a daemon elsewhere, "10.0.0.2:7070", and the pool's token
   // (empty: $CAUSEWAY_ADDRESS, $CAUSEWAY_TOKEN). Nothing is mapped then.
-  std::string address;
-  std::string token;
-  std::string client_name;                  // Shown by `causeway status`; empty: program[pid].
+  std::string address{};
+  std::string token{};
+  std::string client_name{};                 // Shown by `causeway status`; empty: program[pid].
   std::chrono::milliseconds timeout{30000};  // Of each call.
 };
 
@@ -87,9 +87,9 @@ struct PoolStatus {
 };
 
 struct AllocateOptions {
-  std::optional<DeviceName> near;  // The device that will use it most; empty: this node's first.
-  std::vector<DeviceName> only;    // Non-empty: no other device may be used.
-  std::string name;                // Shown by `causeway regions`.
+  std::optional<DeviceName> near{};  // The device that will use it most; empty: this node's first.
+  std::vector<DeviceName> only{};    // Non-empty: no other device may be used.
+  std::string name{};                // Shown by `causeway regions`.
 };
 
 struct CopyReport {

@@ -27,7 +27,7 @@
 namespace causeway {
 
 struct WorkerOptions {
-  std::string group;  // Empty: $CAUSEWAY_GROUP, else "default".
+  std::string group{};  // Empty: $CAUSEWAY_GROUP, else "default".
   int rank = -1;      // -1: CAUSEWAY_RANK, SLURM_PROCID, OMPI_COMM_WORLD_RANK, PMI_RANK, RANK; else 0.
   int world = -1;     // -1: the matching size variable; else 1.
   std::chrono::milliseconds timeout{60000};  // Of joining and of each call.

@@ -1,0 +1,70 @@
+// A pool of real daemons for tests: starts causewayd processes, waits until they serve, ends them.
+//
+// Shape:   LivePool owns a private folder, one process per node of the cluster text, and their
+//          sockets. Process is any child; its destructor kills and reaps it.
+// Errors:  throws std::runtime_error if a daemon is not ready within 20 s, with its last words.
+// Threads: one.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "causeway/pool.h"
+
+namespace causeway::test {
+
+class Process {
+ public:
+  Process() = default;
+  // `output` names a file for both streams; empty: inherited.
+  explicit Process(const std::vector<std::string>& arguments,
+                   const std::map<std::string, std::string>& environment = {},
+                   const std::string& output = "");
+  Process(Process&& other) noexcept;
+  Process& operator=(Process&& other) noexcept;
+  ~Process();
+
+  [[nodiscard]] int pid() const noexcept { return pid_; }
+  [[nodiscard]] bool is_running();
+  void signal(int number) const;
+  // The exit code, or minus the signal. Errors: runtime_error if it does not end in time.
+  int wait(std::chrono::milliseconds limit);
+
+ private:
+  int pid_ = -1;
+  int status_ = 0;
+};
+
+class LivePool {
+ public:
+  explicit LivePool(const std::string& cluster_yaml, const std::vector<std::string>& nodes);
+  ~LivePool();
+
+  void start(const std::string& node);  // Again, after kill().
+  void kill(const std::string& node);
+  [[nodiscard]] Process& daemon(const std::string& node) { return daemons_[node]; }
+  [[nodiscard]] std::string socket(const std::string& node) const;
+  [[nodiscard]] std::string control(const std::string& node) const;  // HOST:PORT
+  [[nodiscard]] std::string data(const std::string& node) const;
+  [[nodiscard]] std::string token() const { return token_; }
+  [[nodiscard]] Pool connect(const std::string& node) const;
+  [[nodiscard]] std::uint64_t used_bytes() const;  // Of all nodes that answer.
+  [[nodiscard]] const std::string& folder() const { return folder_; }
+
+ private:
+  [[nodiscard]] std::string state_value(const std::string& node, const std::string& field) const;
+
+  std::string folder_;
+  std::string token_;
+  std::vector<std::string> nodes_;
+  std::map<std::string, Process> daemons_;
+};
+
+// Asks again until `condition` holds; false if it did not within `limit`.
+[[nodiscard]] bool eventually(const std::function<bool()>& condition,
+                              std::chrono::milliseconds limit = std::chrono::seconds(5));
+
+}  // namespace causeway::test

@@ -1,0 +1,333 @@
+// Goal:   a region is the same bytes wherever they are, and nothing is lost or left behind.
+// Method: real daemons on loopback; every test writes a pattern and reads it back another way; then
+//         seeded runs against plain byte vectors. Deaths are real: SIGKILL.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include "causeway/pool.h"
+
+#include <doctest/doctest.h>
+
+#include <csignal>
+#include <cstring>
+#include <iostream>
+#include <random>
+
+#include "live_pool.h"
+
+using namespace causeway;
+using namespace causeway::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto kCluster = R"(
+name: test
+nodes:
+  - name: a
+    devices:
+      - {gpu: rtx-5090, count: 2, capacity: 4 MiB}
+  - name: b
+    devices:
+      - {gpu: h100-sxm, count: 2, capacity: 8 MiB}
+links:
+  - {between: [a, b], bandwidth: 1 GB/s, latency: 100 us}
+)";
+
+constexpr std::uint64_t kMiB = 1024 * 1024;
+
+std::vector<std::byte> pattern(std::size_t size, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<std::byte> bytes(size);
+  for (auto& byte : bytes) byte = static_cast<std::byte>(random());
+  return bytes;
+}
+
+std::vector<std::byte> read_all(const Region& region) {
+  std::vector<std::byte> bytes(region.size_bytes());
+  region.read(0, bytes);
+  return bytes;
+}
+
+DeviceName device(const char* name) { return DeviceName::parse(name); }
+
+template <typename Function>
+Error error_of(Function&& function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return error;
+  }
+  FAIL("no error was thrown");
+  throw std::logic_error("unreachable");
+}
+
+#define CHECK_CONTAINS(text, part) \
+  CHECK_MESSAGE(std::string(text).find(part) != std::string::npos, "'", text, "' lacks '", part, "'")
+
+// A client for tests to kill: holds a region on both nodes and says so.
+int hold(const std::string& socket) {
+  auto pool = Pool::connect({.socket_path = socket, .client_name = "victim"});
+  const auto near = pool.allocate(3 * kMiB, {.near = device("a/gpu0")});
+  const auto far = pool.allocate(3 * kMiB, {.only = {device("b/gpu0")}});
+  std::cout << "holding" << std::endl;
+  ::pause();
+  return 0;
+}
+
+}  // namespace
+
+TEST_CASE("a region near a device of this node is mapped there") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  {
+    auto region = pool.allocate(3 * kMiB + 5, {.near = device("a/gpu1"), .name = "weights"});
+    CHECK(region.size_bytes() == 3 * kMiB + 5);
+    REQUIRE(region.is_mapped());
+    CHECK(region.extents().front().device == device("a/gpu1"));
+    const auto bytes = pattern(region.size_bytes(), 1);
+    std::memcpy(region.data(), bytes.data(), bytes.size());
+    CHECK(read_all(region) == bytes);
+    const auto status = pool.status();
+    REQUIRE(status.regions.size() == 1);
+    CHECK(status.regions[0].name == "weights");
+    CHECK(status.regions[0].client == "test@a");
+    CHECK(live.used_bytes() == 3 * kMiB + 64 * 1024);
+  }
+  CHECK(live.used_bytes() == 0);
+  CHECK(pool.status().regions.empty());
+}
+
+TEST_CASE("a region that no device can hold spills to the next by cost, and reads the same") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  auto region = pool.allocate(18 * kMiB, {.near = device("a/gpu0")});
+  std::vector<std::string> order;
+  for (const auto& extent : region.extents()) order.push_back(extent.device.to_string());
+  CHECK(order == std::vector<std::string>{"a/gpu0", "a/gpu1", "b/gpu0", "b/gpu1"});
+  CHECK_FALSE(region.is_mapped());
+  const auto refused = error_of([&] { (void)region.data(); });
+  CHECK(refused.code() == Errc::unsupported);
+  CHECK_CONTAINS(refused.what(), "b/gpu0");
+  const auto bytes = pattern(region.size_bytes(), 2);
+  region.write(0, bytes);
+  CHECK(read_all(region) == bytes);
+  std::vector<std::byte> part(9 * kMiB);  // Across three devices and two nodes.
+  region.read(3 * kMiB + 7, part);
+  CHECK(std::equal(part.begin(), part.end(), bytes.begin() + 3 * kMiB + 7));
+}
+
+TEST_CASE("what does not fit is refused with the figures, and nothing is kept") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  const auto whole = error_of([&] { (void)pool.allocate(25 * kMiB, {.name = "model"}); });
+  CHECK(whole.code() == Errc::out_of_memory);
+  CHECK_CONTAINS(whole.what(), std::to_string(25 * kMiB));
+  CHECK_CONTAINS(whole.what(), std::to_string(24 * kMiB));
+  const auto one = error_of([&] { (void)pool.allocate(5 * kMiB, {.only = {device("a/gpu0")}}); });
+  CHECK(one.code() == Errc::out_of_memory);
+  CHECK(error_of([&] { (void)pool.allocate(0); }).code() == Errc::invalid_argument);
+  CHECK(error_of([&] { (void)pool.allocate(kMiB, {.near = device("c/gpu0")}); }).code() ==
+        Errc::not_found);
+  CHECK(live.used_bytes() == 0);
+  CHECK(pool.allocate(24 * kMiB).size_bytes() == 24 * kMiB);
+}
+
+TEST_CASE("an offset outside of the region is refused") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  auto region = pool.allocate(kMiB, {.only = {device("b/gpu0")}});
+  std::vector<std::byte> bytes(2);
+  for (const auto offset : {kMiB - 1, kMiB, ~std::uint64_t{0}}) {
+    CHECK(error_of([&] { region.read(offset, bytes); }).code() == Errc::out_of_bounds);
+    CHECK(error_of([&] { region.write(offset, bytes); }).code() == Errc::out_of_bounds);
+  }
+  region.read(kMiB - 2, bytes);
+}
+
+TEST_CASE("copies go device to device, pushed, pulled, within a node and mapped") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  const auto bytes = pattern(3 * kMiB, 3);
+  auto source = pool.allocate(bytes.size(), {.only = {device("a/gpu0")}});
+  source.write(0, bytes);
+  for (const char* name : {"a/gpu1", "b/gpu0", "b/gpu1"}) {
+    INFO("to ", name);
+    auto target = pool.allocate(bytes.size(), {.only = {device(name)}});
+    const auto report = pool.copy(target, 0, source, 0, bytes.size());
+    CHECK(report.bytes == bytes.size());
+    CHECK(read_all(target) == bytes);
+  }
+  auto far = pool.allocate(bytes.size(), {.only = {device("b/gpu0")}});
+  auto other = pool.allocate(bytes.size(), {.only = {device("b/gpu1")}});
+  auto back = pool.allocate(bytes.size(), {.only = {device("a/gpu1")}});
+  CHECK(pool.copy(far, 0, source, 0, bytes.size()).route == "a -> b (ucx)");
+  CHECK(pool.copy(other, 0, far, 0, bytes.size()).route == "b (local)");
+  std::vector<Pool::CopyPiece> pieces;
+  for (std::uint64_t at = 0; at < bytes.size(); at += 4096) pieces.push_back({at, at, 4096});
+  CHECK(pool.copy_batch(back, other, pieces, true).bytes == bytes.size());
+  CHECK(read_all(back) == bytes);
+  const auto refused = error_of([&] { pool.copy(back, 1, other, 0, bytes.size()); });
+  CHECK(refused.code() == Errc::out_of_bounds);
+}
+
+TEST_CASE("a region moves to another device, another node and back, bytes and address intact") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  auto region = pool.allocate(3 * kMiB, {.only = {device("a/gpu0")}});
+  const auto bytes = pattern(region.size_bytes(), 4);
+  region.write(0, bytes);
+  const auto* address = region.data();
+  for (const char* name : {"a/gpu1", "b/gpu0", "b/gpu1", "a/gpu0"}) {
+    INFO("to ", name);
+    region.move(0, region.size_bytes(), device(name));
+    for (const auto& extent : region.extents()) CHECK(extent.device == device(name));
+    CHECK(read_all(region) == bytes);
+    CHECK(live.used_bytes() == 3 * kMiB);
+    CHECK(pool.status().regions.at(0).extents.at(0).device == device(name));
+  }
+  CHECK(region.data() == address);
+  auto blocker = pool.allocate(3 * kMiB, {.only = {device("a/gpu1")}});
+  const auto full = error_of([&] { region.move(0, 1, device("a/gpu1")); });
+  CHECK(full.code() == Errc::out_of_memory);
+  CHECK(read_all(region) == bytes);
+  CHECK(region.data() == address);
+}
+
+TEST_CASE("a client that is killed gives everything back") {
+  LivePool live(kCluster, {"a", "b"});
+  const auto output = live.folder() + "/victim.out";
+  Process victim({"/proc/self/exe", "--hold", live.socket("a")}, {}, output);
+  REQUIRE(eventually([&] { return live.used_bytes() == 6 * kMiB; }, 20s));
+  victim.signal(SIGKILL);
+  CHECK(victim.wait(2s) == -SIGKILL);
+  CHECK(eventually([&] { return live.used_bytes() == 0; }, 2s));
+  auto pool = live.connect("a");
+  CHECK(pool.status().regions.empty());
+  CHECK(pool.status().clients == std::vector<std::string>{"test@a"});
+}
+
+TEST_CASE("a daemon that is killed is an error that names it, within 2 s") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  auto far = pool.allocate(3 * kMiB, {.only = {device("b/gpu0")}});
+  auto near = pool.allocate(3 * kMiB, {.only = {device("a/gpu0")}});
+  std::vector<std::byte> bytes(kMiB);
+  far.write(0, bytes);
+  live.kill("b");
+  const auto start = std::chrono::steady_clock::now();
+  const auto lost = error_of([&] { far.read(0, bytes); });
+  CHECK(lost.code() == Errc::peer_lost);
+  CHECK_CONTAINS(lost.what(), "b");
+  const auto copy = error_of([&] { pool.copy(far, 0, near, 0, kMiB); });
+  CHECK(copy.code() == Errc::peer_lost);
+  CHECK_CONTAINS(copy.what(), "b");
+  CHECK(std::chrono::steady_clock::now() - start < 2s);
+  near.write(0, bytes);  // The rest goes on.
+  CHECK(eventually([&] { return !pool.status().nodes.at(1).alive; }, 2s));
+  const auto spill = error_of([&] { (void)pool.allocate(8 * kMiB); });
+  CHECK(spill.code() == Errc::out_of_memory);
+
+  live.start("b");  // It joins again under its name, with nothing lent.
+  auto again = live.connect("a");
+  CHECK(eventually([&] { return again.status().nodes.at(1).alive; }, 5s));
+  CHECK(again.allocate(8 * kMiB, {.only = {device("b/gpu0")}}).size_bytes() == 8 * kMiB);
+}
+
+TEST_CASE("the home daemon's death is an error of every later call, within 2 s") {
+  LivePool live(kCluster, {"a"});
+  auto pool = live.connect("a");
+  auto region = pool.allocate(kMiB);
+  live.kill("a");
+  const auto lost = error_of([&] { (void)pool.allocate(kMiB); });
+  CHECK(lost.code() == Errc::peer_lost);
+  CHECK_CONTAINS(lost.what(), "node a");
+  CHECK(region.data()[kMiB - 1] == std::byte{0});  // Mapped bytes stay while the region lives.
+}
+
+TEST_CASE("a node that lost the directory joins the next one") {
+  LivePool live(kCluster, {"a", "b"});
+  const auto control = live.control("a");
+  live.kill("a");
+  CHECK(live.daemon("b").is_running());
+}
+
+TEST_CASE("a pool over TCP maps nothing and reads everything") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = Pool::connect({.address = live.control("b"), .token = live.token()});
+  auto region = pool.allocate(20 * kMiB);
+  const auto bytes = pattern(region.size_bytes(), 5);
+  region.write(0, bytes);
+  CHECK_FALSE(region.is_mapped());
+  CHECK(read_all(region) == bytes);
+  const auto refused = error_of([&] {
+    (void)Pool::connect({.address = live.control("b"), .token = "wrong wrong wrong wrong"});
+  });
+  CHECK(refused.code() == Errc::unauthenticated);
+}
+
+static void run_against_model(std::uint64_t seed) {
+  INFO("seed=", seed);
+  LivePool live(kCluster, {"a", "b"});
+  std::mt19937_64 random(seed);
+  const std::vector<DeviceName> devices{device("a/gpu0"), device("a/gpu1"), device("b/gpu0"),
+                                        device("b/gpu1")};
+  struct Held {
+    Region region;
+    std::vector<std::byte> bytes;
+  };
+  {
+    auto pool = live.connect(random() % 2 ? "a" : "b");
+    std::vector<Held> held;
+    for (int step = 0; step < 120; ++step) {
+      INFO("step=", step);
+      const auto choice = random() % 10;
+      if (held.empty() || choice < 3) {
+        const auto size = 1 + random() % (3 * kMiB);
+        try {
+          auto region = pool.allocate(size, {.near = devices[random() % 4]});
+          held.push_back({std::move(region), std::vector<std::byte>(size)});
+        } catch (const Error& error) {
+          REQUIRE(error.code() == Errc::out_of_memory);
+        }
+        continue;
+      }
+      auto& one = held[random() % held.size()];
+      const auto at = random() % one.bytes.size();
+      const auto size = 1 + random() % (one.bytes.size() - at);
+      if (choice < 5) {
+        const auto fresh = pattern(size, random());
+        one.region.write(at, fresh);
+        std::ranges::copy(fresh, one.bytes.begin() + static_cast<std::ptrdiff_t>(at));
+      } else if (choice < 7) {
+        try {
+          one.region.move(at, size, devices[random() % 4]);
+        } catch (const Error& error) {
+          REQUIRE(error.code() == Errc::out_of_memory);
+        }
+      } else if (choice < 9) {
+        auto& other = held[random() % held.size()];
+        const auto to = random() % other.bytes.size();
+        const auto both = std::min(size, other.bytes.size() - to);
+        if (&other == &one) continue;
+        pool.copy_batch(other.region, one.region, std::vector<Pool::CopyPiece>{{to, at, both}},
+                        random() % 2 == 0);
+        std::copy_n(one.bytes.begin() + static_cast<std::ptrdiff_t>(at), both,
+                    other.bytes.begin() + static_cast<std::ptrdiff_t>(to));
+      } else {
+        std::swap(one, held.back());
+        held.pop_back();
+      }
+      for (const auto& each : held) REQUIRE(read_all(each.region) == each.bytes);
+    }
+  }
+  CHECK(live.used_bytes() == 0);
+}
+
+TEST_CASE("random runs match the model") {
+  if (const char* seed = std::getenv("CAUSEWAY_TEST_SEED")) return run_against_model(std::stoull(seed));
+  for (std::uint64_t seed = 1; seed <= 4; ++seed) run_against_model(seed);
+}
+
+int main(int argc, char** argv) {
+  if (argc == 3 && std::string(argv[1]) == "--hold") return hold(argv[2]);
+  return doctest::Context(argc, argv).run();
+}
