@@ -38,6 +38,20 @@ int free_port() {
   return ntohs(address.sin_port);
 }
 
+// ucx_perftest says so only once its output buffer is full, so the kernel is asked. Connecting to
+// find out would use up the one connection that the server accepts.
+bool is_listening(int port) {
+  std::istringstream lines(read_file("/proc/net/tcp").value_or(""));
+  const auto local = fmt::format(":{:04X}", port);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream fields(line);
+    std::string slot, local_address, remote_address, state;
+    fields >> slot >> local_address >> remote_address >> state;
+    if (local_address.ends_with(local) && state == "0A") return true;
+  }
+  return false;
+}
+
 // A child that is killed and reaped when its owner goes.
 class Child {
  public:
@@ -65,21 +79,20 @@ SpawnOptions perftest_options(const std::vector<std::string>& command, int outpu
   return options;
 }
 
-// Reads until `text` appears or the other end closes.
-std::string read_until(int fd, const std::string& text, Clock::time_point deadline) {
+// Reads until the other end closes.
+std::string read_all(int fd, Clock::time_point deadline) {
   std::string output;
   char buffer[4096];
-  while (text.empty() || output.find(text) == std::string::npos) {
+  for (;;) {
     throw_if_interrupted();
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
     if (left <= 0) throw Error(Errc::timed_out, "ucx_perftest gave no figure in time: " + output);
     pollfd entry{fd, POLLIN, 0};
     if (::poll(&entry, 1, static_cast<int>(left)) <= 0) continue;
     const auto count = ::read(fd, buffer, sizeof buffer);
-    if (count <= 0) break;
+    if (count <= 0) return output;
     output.append(buffer, static_cast<std::size_t>(count));
   }
-  return output;
 }
 
 }  // namespace
@@ -97,18 +110,21 @@ std::optional<std::string> find_ucx_perftest() {
 double run_ucx_perftest(const std::string& program, std::uint64_t size_bytes, std::uint64_t count,
                         std::chrono::seconds patience) {
   const auto deadline = Clock::now() + patience;
-  const auto port = std::to_string(free_port());
-  auto server_pipe = make_pipe();
-  const Child server(perftest_options({program, "-p", port}, server_pipe.write_end.get()));
-  server_pipe.write_end.reset();
-  read_until(server_pipe.read_end.get(), "Waiting for connection", deadline);
+  const int port = free_port();
+  const UniqueFd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+  const Child server(perftest_options({program, "-p", std::to_string(port)}, null.get()));
+  while (!is_listening(port)) {
+    throw_if_interrupted();
+    if (server.wait_ended(Clock::now() + std::chrono::milliseconds(2)) || Clock::now() > deadline)
+      throw Error(Errc::io, fmt::format("ucx_perftest does not listen on port {}", port));
+  }
   auto client_pipe = make_pipe();
   const Child client(perftest_options(
-      {program, "-p", port, "-t", "tag_bw", "-s", std::to_string(size_bytes), "-n",
+      {program, "-p", std::to_string(port), "-t", "tag_bw", "-s", std::to_string(size_bytes), "-n",
        std::to_string(count), "-w", std::to_string(1 + count / 10), "-f", "-v", "127.0.0.1"},
       client_pipe.write_end.get()));
   client_pipe.write_end.reset();
-  const auto output = read_until(client_pipe.read_end.get(), "", deadline);
+  const auto output = read_all(client_pipe.read_end.get(), deadline);
   if (const auto rate = parse_ucx_perftest(output)) return *rate;
   throw Error(Errc::io, "ucx_perftest gave no figure: " + output);
 }

@@ -3,6 +3,8 @@
 #include <fmt/ranges.h>
 #include <poll.h>
 
+#include <array>
+#include <map>
 #include <memory>
 
 #include "causeway/cluster.h"
@@ -50,9 +52,13 @@ std::string device_table(const PoolStatus& status) {
 }
 
 std::string route_table(const PoolStatus& status) {
-  Table table({{"FROM"}, {"TO"}, {"BY"}, {"MOVED", true}});
+  // Every daemon tells what it served, so one way may come from both of its ends.
+  std::map<std::array<std::string, 3>, std::uint64_t> moved;
   for (const auto& route : status.routes)
-    table.add({{route.from}, {route.to}, {route.transport}, {format_bytes(route.bytes)}});
+    moved[{route.from, route.to, route.transport}] += route.bytes;
+  Table table({{"FROM"}, {"TO"}, {"BY"}, {"MOVED", true}});
+  for (const auto& [way, bytes] : moved)
+    table.add({{way[0]}, {way[1]}, {way[2]}, {format_bytes(bytes)}});
   return table.empty() ? "" : "\n" + table.to_string();
 }
 
