@@ -44,6 +44,34 @@ void allocate_and_release(benchmark::State& state) {
 }
 BENCHMARK(allocate_and_release)->Arg(1000)->Arg(10000)->Arg(100000)->Arg(1000000);
 
+// The hard case: full up to the first refusal, sizes of many classes, so that only holes of the
+// wanted class may be left and are walked. Refusals count as calls.
+void allocate_when_full(benchmark::State& state) {
+  std::mt19937_64 random(1);
+  const auto capacity_bytes = static_cast<std::uint64_t>(state.range(0)) * 512 * kGranule;
+  auto allocator = ExtentAllocator::create({capacity_bytes, kGranule}).value();
+  std::vector<Extent> held;
+  const auto draw = [&] { return (1 + random() % 1024) * kGranule; };
+  while (const auto extent = allocator.allocate(draw())) held.push_back(*extent);
+  std::uint64_t refused = 0;
+  for (auto _ : state) {
+    std::swap(held[random() % held.size()], held.back());
+    if (!allocator.release(held.back())) state.SkipWithError("a live extent was refused");
+    held.pop_back();
+    for (int i = 0; i < 2; ++i) {
+      if (const auto extent = allocator.allocate(draw()))
+        held.push_back(*extent);
+      else
+        ++refused;
+    }
+  }
+  state.counters["used_percent"] = 100.0 * static_cast<double>(allocator.used_bytes()) /
+                                   static_cast<double>(allocator.capacity_bytes());
+  state.counters["refused_percent"] =
+      50.0 * static_cast<double>(refused) / static_cast<double>(state.iterations());
+}
+BENCHMARK(allocate_when_full)->Arg(10000)->Arg(100000);
+
 class CountingSource : public causeway::ChunkSource {
  public:
   std::uint64_t acquire_chunk(std::uint64_t size_bytes) override {

@@ -156,21 +156,20 @@ TEST_CASE("a wrong release changes nothing") {
 }
 
 // Plain TLSF looks only in classes whose every hole is large enough, and would refuse these.
-TEST_CASE("the only hole that fits is found among smaller ones of its size class") {
-  auto allocator = make(10000);
-  std::vector<Extent> apart;
+TEST_CASE("the only hole that fits is found among many smaller ones of its size class") {
+  auto allocator = make(50000);
   std::vector<Extent> holes;
-  for (const std::uint64_t granules : {1025, 1030, 1055, 1029, 1026}) {  // One class: 1024 to 1055.
-    holes.push_back(allocator.allocate(granules * kGranule).value());
-    apart.push_back(allocator.allocate(kGranule).value());
+  for (std::uint64_t i = 0; i < 40; ++i) {  // One class: 1024 to 1039 granules.
+    holes.push_back(allocator.allocate((i == 3 ? 1039 : 1024 + i % 10) * kGranule).value());
+    REQUIRE(allocator.allocate(kGranule));  // Keeps the holes apart.
   }
-  apart.push_back(allocator.allocate(allocator.largest_hole_bytes()).value());
+  REQUIRE(allocator.allocate(allocator.largest_hole_bytes()));
   for (const auto& hole : holes) REQUIRE(allocator.release(hole));
-  CHECK(allocator.largest_hole_bytes() == 1055 * kGranule);
-  CHECK_FALSE(allocator.allocate(1056 * kGranule));
-  CHECK((allocator.allocate(1055 * kGranule) == holes[2]));
-  CHECK((allocator.allocate(1030 * kGranule) == holes[1]));
-  CHECK_FALSE(allocator.allocate(1030 * kGranule));
+  CHECK(allocator.largest_hole_bytes() == 1039 * kGranule);
+  CHECK_FALSE(allocator.allocate(1040 * kGranule));
+  CHECK((allocator.allocate(1034 * kGranule) == Extent{holes[3].offset_bytes, 1034 * kGranule}));
+  CHECK_FALSE(allocator.allocate(1034 * kGranule));
+  CHECK(allocator.allocate(1033 * kGranule));
 }
 
 TEST_CASE("out of host memory at any point changes nothing") {

@@ -193,6 +193,9 @@ TEST_CASE("a piece that is taken out leaves addresses that fault") {
   CHECK_FALSE(range.covers(0, 1));
   range.place(kGranule, std::move(segment));
   CHECK(holds(range.data() + kGranule, kGranule, 7));
+  CHECK(code_of([&] { (void)range.remove(0); }) == Errc::not_found);
+  range.place(0, a->create(kGranule));
+  CHECK(range.covers(0, 2 * kGranule));
 }
 
 TEST_CASE("what does not fit is refused and nothing changes") {
