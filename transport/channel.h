@@ -114,7 +114,8 @@ class Channel {
                     Completion done) = 0;
 
   // Takes the next message with `tag`. Errors: out_of_bounds if the message is longer than
-  // `target` (the message is dropped).
+  // `target` (the message is dropped). What had arrived can still be taken after the channel's
+  // end.
   virtual void receive(std::uint64_t tag, std::span<std::byte> target, Deadline deadline,
                        Completion done) = 0;
 

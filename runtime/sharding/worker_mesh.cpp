@@ -25,7 +25,7 @@ using namespace std::chrono_literals;
 
 constexpr std::uint64_t kMaxBufferedBytes = 64 * 1024 * 1024;
 constexpr auto kFlushTime = 2s;     // For what is still to be sent when a worker goes.
-constexpr auto kLeaveGrace = 300ms;  // Before a rank that left counts as the reason.
+constexpr auto kLossGrace = 500ms;  // For the reason why a partner left to become known.
 }  // namespace
 
 // Shared with callbacks, which may outlive the mesh by a moment.
@@ -53,12 +53,9 @@ struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io
   void closed(int rank, const Error& error) {
     if (ending) return;
     const auto who = names.contains(rank) ? names[rank] : fmt::format("rank {}", rank);
-    const Error loss{Errc::peer_lost, fmt::format("{} was lost: {}", who, error.what())};
-    if (error.code() != Errc::closed) return lose(loss);
-    auto grace = std::make_shared<asio::steady_timer>(pool->io.context(), kLeaveGrace);
-    grace->async_wait([weak = weak_from_this(), grace, loss](boost::system::error_code) {
-      if (const auto self = weak.lock()) self->lose(loss);
-    });
+    // A rank that left in order has said what it had to say; only who waits for more is told.
+    if (error.code() == Errc::closed) return;
+    lose({Errc::peer_lost, fmt::format("{} was lost: {}", who, error.what())});
   }
 
   // Ends the wait that is going on: its channel is closed, so that its buffer is let go.
@@ -263,8 +260,10 @@ void WorkerMesh::receive(int from, std::uint64_t tag, std::span<std::byte> messa
     if (error.code() == Errc::peer_lost || error.code() == Errc::closed) {
       // The channel's end and its explanation arrive one after the other.
       std::unique_lock lock(io_->mutex);
-      io_->changed.wait_for(lock, kLeaveGrace * 2, [&] { return io_->lost.has_value(); });
+      io_->changed.wait_for(lock, kLossGrace, [&] { return io_->lost.has_value(); });
       if (io_->lost) throw Error(*io_->lost);
+      throw Error(Errc::peer_lost, fmt::format("rank {} on {} has left: {}", from,
+                                               members_[from].node, error.what()));
     }
     throw;
   }

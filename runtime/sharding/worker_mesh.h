@@ -3,8 +3,8 @@
 // Shape:   every rank listens; rank i connects to the ranks below it. A send is copied and goes on in
 //          the background; a receive waits.
 // Errors:  as Worker. The first loss of a rank or of this node's daemon is remembered and thrown
-//          from then on. A rank that left in order is only a loss if no rank has died: survivors
-//          that give up must not hide the one that died.
+//          from then on. A rank that left in order is an error only to who waits for it, and only
+//          if no rank has died: survivors that give up must not hide the one that died.
 // Cost:    one copy of every message; at most kMaxBufferedBytes of them at a time.
 // Threads: one at a time.
 #pragma once

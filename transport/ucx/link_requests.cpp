@@ -205,24 +205,49 @@ void Link::send(std::uint64_t tag, std::span<const std::byte> message, Deadline 
 
 void Link::receive(std::uint64_t tag, std::span<std::byte> target, Deadline deadline,
                    Completion done) {
+  if (!is_open() && take_leftover(tag, target, done)) return;
   const auto request = start(Kind::receive, target, deadline, done);
   if (request == requests_.end()) return;
   request->second.tag = tag;
   request->second.is_issued = true;
-  auto& mailbox = mailboxes_[tag];
-  if (mailbox.messages.empty()) return mailbox.receives.push_back(request->first);
-  auto message = std::move(mailbox.messages.front());
-  mailbox.messages.pop_front();
-  if (mailbox.messages.empty()) mailboxes_.erase(tag);
+  const auto mailbox = mailboxes_.try_emplace(tag).first;
+  if (mailbox->second.messages.empty()) return mailbox->second.receives.push_back(request->first);
+  auto message = pop(mailbox);
+  give(request, message);
+}
+
+Link::Unexpected Link::pop(std::unordered_map<std::uint64_t, Mailbox>::iterator mailbox) {
+  auto& messages = mailbox->second.messages;
+  auto message = std::move(messages.front());
+  messages.pop_front();
+  if (messages.empty()) mailboxes_.erase(mailbox);
   --unexpected_count_;
   unexpected_bytes_ -= message.bytes.size();
-  give(request, message);
+  return message;
+}
+
+// What had arrived before the end is whole, and its sender was told that it went.
+bool Link::take_leftover(std::uint64_t tag, std::span<std::byte> target, Completion& done) {
+  const auto mailbox = mailboxes_.find(tag);
+  if (mailbox == mailboxes_.end() || mailbox->second.messages.empty() ||
+      mailbox->second.messages.front().rendezvous != nullptr)
+    return false;
+  const auto message = pop(mailbox);
+  if (message.size_bytes > target.size()) {
+    worker_->finish(std::move(done), too_long(tag, target.size(), message.size_bytes), 0);
+    return true;
+  }
+  if (!message.bytes.empty())
+    std::memcpy(target.data(), message.bytes.data(), message.bytes.size());
+  counters_.received_bytes += message.size_bytes;
+  worker_->finish(std::move(done), std::nullopt, message.size_bytes);
+  return true;
 }
 
 void Link::give(Requests::iterator request, Unexpected& message) {
   auto& [id, state] = *request;
   if (message.size_bytes > state.size_bytes) {
-    state.error = too_long(state, message.size_bytes);
+    state.error = too_long(state.tag, state.size_bytes, message.size_bytes);
     release(message);
     return finish(request);
   }
@@ -244,11 +269,12 @@ void Link::release(Unexpected& message) {
     ucp_am_data_release(worker_->handle(), std::exchange(message.rendezvous, nullptr));
 }
 
-Error Link::too_long(const Request& request, std::uint64_t size_bytes) const {
+Error Link::too_long(std::uint64_t tag, std::uint64_t target_bytes,
+                     std::uint64_t size_bytes) const {
   return Error(Errc::out_of_bounds, "a message of " + std::to_string(size_bytes) + " bytes from " +
                                         describe() + " does not fit the receive of " +
-                                        std::to_string(request.size_bytes) + " bytes for tag " +
-                                        std::to_string(request.tag) + " and was dropped");
+                                        std::to_string(target_bytes) + " bytes for tag " +
+                                        std::to_string(tag) + " and was dropped");
 }
 
 void Link::land_message(const Flight& flight, bool good) {
@@ -267,10 +293,20 @@ void Link::land_message(const Flight& flight, bool good) {
 void Link::end_requests(const Error& reason) {
   unissued_.clear();
   withdrawn_.clear();
-  for (auto& [tag, mailbox] : mailboxes_)
-    for (auto& message : mailbox.messages) release(message);
-  mailboxes_.clear();
-  unexpected_bytes_ = unexpected_count_ = 0;
+  // What has arrived whole can still be taken; what waits at the sender is lost, and what comes
+  // behind a lost one of its tag would be out of order.
+  for (auto& [tag, mailbox] : mailboxes_) {
+    mailbox.receives.clear();
+    auto& messages = mailbox.messages;
+    const auto lost = std::ranges::find_if(
+        messages, [](const Unexpected& message) { return message.rendezvous != nullptr; });
+    for (auto message = lost; message != messages.end(); message = messages.erase(message)) {
+      release(*message);
+      --unexpected_count_;
+      unexpected_bytes_ -= message->bytes.size();
+    }
+  }
+  std::erase_if(mailboxes_, [](const auto& entry) { return entry.second.messages.empty(); });
   std::vector<std::uint64_t> ids;
   for (const auto& [id, request] : requests_) ids.push_back(id);
   std::ranges::sort(ids);  // In the order in which they were asked for.

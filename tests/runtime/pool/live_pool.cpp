@@ -113,12 +113,12 @@ LivePool::~LivePool() {
   std::filesystem::remove_all(folder_, ignored);
 }
 
-void LivePool::start(const std::string& node) {
+void LivePool::start(const std::string& node, const std::string& listen) {
   const auto state = folder_ + "/" + node + ".json";
   std::filesystem::remove(state);
   std::vector<std::string> arguments{CAUSEWAYD, "--cluster", folder_ + "/cluster.yaml", "--node",
                                      node, "--token-file", folder_ + "/token", "--socket",
-                                     socket(node), "--state-file", state};
+                                     socket(node), "--state-file", state, "--listen", listen};
   if (node != nodes_.front()) {
     arguments.push_back("--join");
     arguments.push_back(control(nodes_.front()));

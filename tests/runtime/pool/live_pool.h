@@ -43,7 +43,8 @@ class LivePool {
   explicit LivePool(const std::string& cluster_yaml, const std::vector<std::string>& nodes);
   ~LivePool();
 
-  void start(const std::string& node);  // Again, after kill().
+  // Again, after kill(); `listen` for a control address of its own choice.
+  void start(const std::string& node, const std::string& listen = "127.0.0.1:0");
   void kill(const std::string& node);
   [[nodiscard]] Process& daemon(const std::string& node) { return daemons_[node]; }
   [[nodiscard]] std::string socket(const std::string& node) const;

@@ -1,0 +1,295 @@
+// Goal:   nothing that comes from outside harms a daemon or another session.
+// Method: raw sockets and raw channels against a real daemon; after each attack the same bystander
+//         must be served, and the books must be as they were.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <boost/json.hpp>
+#include <cstring>
+#include <random>
+
+#include "allocator/unique_fd.h"
+#include "live_pool.h"
+#include "runtime/control/client.h"
+#include "runtime/control/server.h"
+#include "transport/blocking.h"
+#include "transport/ucx/ucx_transport.h"
+
+using namespace causeway;
+using namespace causeway::test;
+using namespace std::chrono_literals;
+using Json = boost::json::object;
+
+namespace {
+
+constexpr auto kCluster = R"(
+name: test
+nodes:
+  - name: a
+    devices:
+      - {gpu: rtx-5090, count: 1, capacity: 4 MiB}
+)";
+constexpr auto kLimit = 5s;
+
+Json parse(const ControlReply& reply) { return boost::json::parse(reply.body).as_object(); }
+
+struct Session {
+  std::string session;
+  std::string key;
+  [[nodiscard]] Json json() const { return {{"session", session}, {"key", key}}; }
+  [[nodiscard]] SessionId id() const { return std::stoull(session, nullptr, 16); }
+};
+
+// A session without a connection of its own, as curl would open one.
+Session open_session(ControlClient& client, int ttl_ms = 60000) {
+  const auto answer = parse(client.call(
+      "POST", "/v1/sessions", serialize(Json{{"client", "test"}, {"ttl_ms", ttl_ms}}), kLimit));
+  return {std::string(std::string_view(answer.at("session").as_string())),
+          std::string(std::string_view(answer.at("key").as_string()))};
+}
+
+ControlReply lend(ControlClient& client, const Session& session, const char* region,
+                  std::uint64_t offset, std::uint64_t size, bool map = false) {
+  auto body = session.json();
+  body["region"] = region;
+  body["device"] = "gpu0";
+  body["map"] = map;
+  body["pieces"] = boost::json::array{Json{{"offset_bytes", offset}, {"size_bytes", size}}};
+  return client.call("POST", "/v1/extents", serialize(body), kLimit);
+}
+
+template <typename Function>
+Errc code_of(Function&& function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  FAIL("no error was thrown");
+  throw std::logic_error("unreachable");
+}
+
+// Sends raw bytes and returns what comes back until the peer is silent or closes.
+std::string converse(const std::string& address, const std::string& bytes) {
+  const auto [host, port] = parse_host_port(address);
+  const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(port);
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  REQUIRE(::connect(socket.get(), reinterpret_cast<sockaddr*>(&to), sizeof to) == 0);
+  (void)::send(socket.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  ::shutdown(socket.get(), SHUT_WR);
+  std::string answer;
+  char buffer[4096];
+  for (;;) {
+    pollfd entry{socket.get(), POLLIN, 0};
+    if (::poll(&entry, 1, 3000) <= 0) break;
+    const auto got = ::recv(socket.get(), buffer, sizeof buffer, 0);
+    if (got <= 0) break;
+    answer.append(buffer, static_cast<std::size_t>(got));
+  }
+  return answer;
+}
+
+}  // namespace
+
+TEST_CASE("malformed and hostile requests are refused, and the daemon goes on serving") {
+  LivePool live(kCluster, {"a"});
+  auto bystander = live.connect("a");
+  const auto address = live.control("a");
+  const auto authorization = "Authorization: Bearer " + live.token() + "\r\n";
+  const auto post = [&](const std::string& path, const std::string& body) {
+    return converse(address, "POST " + path + " HTTP/1.1\r\nHost: x\r\n" + authorization +
+                                 "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  };
+  struct Attack {
+    const char* what;
+    std::string answer;
+    const char* expected;
+  };
+  const std::string deep(100000, '[');
+  const Attack attacks[] = {
+      {"not HTTP", converse(address, std::string(300, '\xff') + "\r\n\r\n"), "400"},
+      {"no token", converse(address, "GET /v1/pool HTTP/1.1\r\nHost: x\r\n\r\n"), "401"},
+      {"a wrong token",
+       converse(address, "GET /v1/pool HTTP/1.1\r\nAuthorization: Bearer nope\r\n\r\n"), "401"},
+      {"a header without end", converse(address, "GET / HTTP/1.1\r\nX: " + std::string(20000, 'x')),
+       "400"},
+      {"a body said to be huge",
+       converse(address, "POST /v1/sessions HTTP/1.1\r\n" + authorization +
+                             "Content-Length: 99999999999\r\n\r\n{}"),
+       "400"},
+      {"a truncated body",
+       converse(address, "POST /v1/sessions HTTP/1.1\r\n" + authorization +
+                             "Content-Length: 100\r\n\r\n{\"cli"),
+       ""},
+      {"an unknown path", post("/v1/nothing", "{}"), "404"},
+      {"an unknown method", converse(address, "BREW /v1/pool HTTP/1.1\r\n" + authorization + "\r\n"),
+       "400"},
+      {"no JSON", post("/v1/sessions", "client=me"), "400"},
+      {"JSON nested too deep", post("/v1/sessions", deep), "400"},
+      {"a wrong type", post("/v1/sessions", R"({"client": 7})"), "400"},
+      {"a name with a line end", post("/v1/sessions", "{\"client\": \"a\\nb\"}"), "400"},
+      {"a negative time", post("/v1/sessions", R"({"client": "x", "ttl_ms": -1})"), "400"},
+      {"a number too large", post("/v1/sessions", R"({"client": "x", "ttl_ms": 1e300})"), "400"},
+      {"a bad session", post("/v1/extents", R"({"session": "zz", "key": ""})"), "400"},
+      {"a false node",
+       post("/v1/nodes",
+            R"({"name": "b", "control": "x", "data": "y", "cluster": "nodes: [[[["})"),
+       "400"},
+  };
+  for (const auto& attack : attacks) {
+    INFO(attack.what, ": ", attack.answer);
+    if (*attack.expected) CHECK(attack.answer.starts_with("HTTP/1.1 " + std::string(attack.expected)));
+    if (*attack.expected) CHECK(attack.answer.find("\"error\"") != std::string::npos);
+  }
+  CHECK(bystander.allocate(65536).size_bytes() == 65536);
+  CHECK(live.daemon("a").is_running());
+}
+
+TEST_CASE("random bytes on the control port do no harm") {
+  LivePool live(kCluster, {"a"});
+  auto bystander = live.connect("a");
+  const std::string seeds[] = {"GET /v1/pool HTTP/1.1\r\nHost: x\r\n\r\n",
+                               "POST /v1/sessions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"};
+  for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+    INFO("seed=", seed);
+    std::mt19937_64 random(seed);
+    auto bytes = seeds[seed % 2];
+    for (auto changes = 1 + random() % 8; changes > 0; --changes)
+      bytes[random() % bytes.size()] = static_cast<char>(random());
+    (void)converse(live.control("a"), bytes + "\r\n\r\n");
+  }
+  CHECK(bystander.allocate(65536).size_bytes() == 65536);
+}
+
+TEST_CASE("lending checks device, size and overlap, and changes nothing when it refuses") {
+  LivePool live(kCluster, {"a"});
+  ControlClient client("unix:" + live.socket("a"), "", "a");
+  const auto session = open_session(client);
+  lend(client, session, "1", 0, 65536);
+  CHECK(code_of([&] { lend(client, session, "1", 0, 65536); }) == Errc::already_exists);
+  CHECK(code_of([&] { lend(client, session, "2", 0, 0); }) == Errc::invalid_argument);
+  CHECK(code_of([&] { lend(client, session, "2", ~0ull - 10, 65536); }) == Errc::invalid_argument);
+  CHECK(code_of([&] { lend(client, session, "2", 0, 1ull << 60); }) == Errc::out_of_memory);
+  CHECK(code_of([&] { lend(client, session, "2", 0, 5 << 20); }) == Errc::out_of_memory);
+  CHECK(live.used_bytes() == 65536);
+  lend(client, session, "2", 65536, 65536);
+  auto rename = session.json();
+  rename["from"] = "2";
+  rename["to"] = "1";
+  client.call("POST", "/v1/extents/rename", serialize(rename), kLimit);
+  auto whole = session.json();
+  whole["region"] = "1";
+  whole["offset_bytes"] = 0;
+  whole["size_bytes"] = 131072;
+  client.call("DELETE", "/v1/extents", serialize(whole), kLimit);
+  CHECK(live.used_bytes() == 0);
+  CHECK(code_of([&] { client.call("DELETE", "/v1/extents", serialize(whole), kLimit); }) ==
+        Errc::not_found);
+}
+
+TEST_CASE("a session can be used only with its key, and only for its own regions") {
+  LivePool live(kCluster, {"a"});
+  ControlClient client("unix:" + live.socket("a"), "", "a");
+  const auto owner = open_session(client);
+  const auto other = open_session(client);
+  lend(client, owner, "1", 0, 65536);
+  const Session thief{owner.session, other.key};
+  CHECK(code_of([&] { lend(client, thief, "2", 0, 65536); }) == Errc::unauthenticated);
+  auto take = thief.json();
+  CHECK(code_of([&] { client.call("DELETE", "/v1/sessions", serialize(take), kLimit); }) ==
+        Errc::unauthenticated);
+  auto theirs = other.json();
+  theirs["region"] = "1";
+  theirs["offset_bytes"] = 0;
+  theirs["size_bytes"] = 65536;
+  CHECK(code_of([&] { client.call("DELETE", "/v1/extents", serialize(theirs), kLimit); }) ==
+        Errc::not_found);
+  CHECK(live.used_bytes() == 65536);
+}
+
+TEST_CASE("a session that is not renewed ends, with its memory") {
+  LivePool live(kCluster, {"a"});
+  ControlClient client("unix:" + live.socket("a"), "", "a");
+  const auto brief = open_session(client, 400);
+  const auto kept = open_session(client, 60000);
+  lend(client, brief, "1", 0, 65536);
+  lend(client, kept, "1", 0, 65536);
+  CHECK(eventually([&] { return live.used_bytes() == 65536; }, 3s));
+  CHECK(code_of([&] { lend(client, brief, "2", 0, 65536); }) == Errc::unauthenticated);
+}
+
+TEST_CASE("descriptors come with extents on the unix socket, each for its own bytes only") {
+  LivePool live(kCluster, {"a"});
+  ControlClient client("unix:" + live.socket("a"), "", "a");
+  const auto session = open_session(client);
+  auto reply = lend(client, session, "1", 0, 131072, true);
+  REQUIRE(reply.fds.size() == 1);
+  CHECK(::lseek(reply.fds[0].get(), 0, SEEK_END) == 131072);
+  ControlClient remote(live.control("a"), live.token(), "a");
+  CHECK(lend(remote, session, "2", 0, 65536, true).fds.empty());
+}
+
+TEST_CASE("a data message for another session's region takes no byte") {
+  LivePool live(kCluster, {"a"});
+  ControlClient client("unix:" + live.socket("a"), "", "a");
+  const auto owner = open_session(client);
+  const auto other = open_session(client);
+  const auto fds = lend(client, owner, "1", 0, 65536, true).fds;
+  lend(client, other, "7", 0, 65536);
+  IoThread io("test-io");
+  std::unique_ptr<Transport> transport;
+  std::shared_ptr<Channel> channel;
+  io.run_on([&] {
+    transport = make_ucx_transport(
+        io.context(), {.listen = "", .name = "test", .service = nullptr, .on_accept = {}});
+  });
+  const auto deadline = [] { return std::chrono::steady_clock::now() + 5s; };
+  const auto connect = [&](Hello hello) {
+    io.wait_for([&](Completion done) {
+      transport->connect(live.data("a"), std::move(hello), deadline(),
+                         [&, done](std::optional<Error> error, std::shared_ptr<Channel> made) {
+                           channel = std::move(made);
+                           done(std::move(error), 0);
+                         });
+    });
+  };
+  CHECK(code_of([&] { connect({Hello::Role::client, "x", owner.id(), other.key}); }) ==
+        Errc::unauthenticated);
+  CHECK(code_of([&] { connect({Hello::Role::node, "x", 0, "not the token of the pool"}); }) ==
+        Errc::unauthenticated);
+  connect({Hello::Role::client, "x", other.id(), other.key});
+  std::vector<std::byte> bytes(4096, std::byte{0xab});
+  const auto write = [&](RemoteAddress to) {
+    io.wait_for([&](Completion done) { channel->write(to, bytes, deadline(), std::move(done)); });
+  };
+  CHECK(code_of([&] { write({owner.id(), 1, 0}); }) == Errc::permission_denied);
+  CHECK(code_of([&] { write({other.id(), 1, 0}); }) == Errc::permission_denied);
+  CHECK(code_of([&] { write({other.id(), 7, 65536 - 4095}); }) == Errc::out_of_bounds);
+  CHECK(code_of([&] { write({other.id(), 7, ~0ull - 100}); }) == Errc::out_of_bounds);
+  write({other.id(), 7, 0});
+  std::vector<char> seen(65536, 'x');
+  REQUIRE(::pread(fds[0].get(), seen.data(), seen.size(), 0) == 65536);
+  CHECK(std::ranges::all_of(seen, [](char c) { return c == 0; }));
+  io.run_on([&] {
+    channel.reset();
+    transport.reset();
+  });
+}
+
+TEST_CASE("metrics and the page are served; the page without a token, the rest with") {
+  LivePool live(kCluster, {"a"});
+  ControlClient client(live.control("a"), live.token(), "a");
+  const auto metrics = client.call("GET", "/metrics", "", kLimit).body;
+  CHECK(metrics.find("causeway_device_capacity_bytes{device=\"a/gpu0\",model=\"rtx-5090\"} 4194304") !=
+        std::string::npos);
+  ControlClient stranger(live.control("a"), "", "a");
+  CHECK(stranger.call("GET", "/", "", kLimit).body.find("<!doctype html>") == 0);
+  CHECK(code_of([&] { stranger.call("GET", "/metrics", "", kLimit); }) == Errc::unauthenticated);
+}

@@ -1,0 +1,242 @@
+// Goal:   the processes of a job find each other, exchange what was sent and nothing else, and learn
+//         within 2 s that one of them, or a daemon, has died.
+// Method: real processes (this program, started again per rank) over two real daemons; sums are
+//         checked against plain loops.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include "causeway/worker.h"
+
+#include <doctest/doctest.h>
+
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "live_pool.h"
+
+using namespace causeway;
+using namespace causeway::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto kCluster = R"(
+name: test
+nodes:
+  - {name: a, devices: [{gpu: rtx-5090, count: 2, capacity: 4 MiB}]}
+  - {name: b, devices: [{gpu: rtx-5090, count: 2, capacity: 4 MiB}]}
+links:
+  - {between: [a, b], bandwidth: 1 GB/s, latency: 100 us}
+)";
+
+Plan four_stages() {
+  Plan plan;
+  plan.model = "test";
+  for (const char* name : {"a/gpu0", "b/gpu0", "a/gpu1", "b/gpu1"}) {
+    const auto first = static_cast<std::uint32_t>(plan.stages.size());
+    plan.stages.push_back({DeviceName::parse(name), first, first + 1, 0, 0, 0});
+  }
+  return plan;
+}
+
+#define EXPECT(condition)                                                     \
+  if (!(condition)) {                                                         \
+    std::cerr << "rank " << worker.rank() << ": " << #condition << std::endl; \
+    return 1;                                                                 \
+  }
+
+// Every stage sends every other a message of its own size and content; collectives between.
+int talk(Worker& worker) {
+  const int stages = 4;
+  const auto message = [](int from, int to) {
+    std::vector<std::uint32_t> values(1 + 40000 * (from + to));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<std::uint32_t>(i * 7 + from * 100 + to);
+    return values;
+  };
+  for (int round = 0; round < 3; ++round) {
+    for (const int from : worker.stages())
+      for (int to = 0; to < stages; ++to) {
+        const auto values = message(from, to);
+        worker.send<std::uint32_t>(from, to, 5, values);
+        worker.send<std::uint32_t>(from, to, 6, std::span(values).first(1));
+      }
+    worker.barrier();
+    for (const int to : worker.stages())
+      for (int from = stages - 1; from >= 0; --from) {
+        const auto expected = message(from, to);
+        std::vector<std::uint32_t> got(expected.size()), one(1);
+        worker.receive<std::uint32_t>(from, to, 6, one);
+        worker.receive<std::uint32_t>(from, to, 5, got);
+        EXPECT(one[0] == expected[0]);
+        EXPECT(got == expected);
+      }
+  }
+  for (const std::size_t size : {0, 1, 3, 1000, 100003}) {
+    std::vector<float> values(size);
+    std::vector<double> exact(size, 0.25 * (worker.rank() + 1));
+    for (std::size_t i = 0; i < size; ++i) values[i] = static_cast<float>(worker.rank() + i % 10);
+    worker.all_reduce_sum(std::span<float>(values));
+    worker.all_reduce_sum(std::span<double>(exact));
+    const int world = worker.world();
+    for (std::size_t i = 0; i < size; ++i) {
+      EXPECT(values[i] == static_cast<float>(world * (world - 1) / 2 + world * (i % 10)));
+      EXPECT(exact[i] == 0.25 * world * (world + 1) / 2);
+    }
+  }
+  for (int root = 0; root < worker.world(); ++root) {
+    std::vector<std::byte> bytes(5000, static_cast<std::byte>(worker.rank()));
+    worker.broadcast(root, bytes);
+    EXPECT(bytes == std::vector<std::byte>(5000, static_cast<std::byte>(root)));
+  }
+  std::uint64_t sent = 0;
+  for (const auto& route : worker.traffic()) sent += route.bytes;
+  EXPECT(sent > 0);
+  worker.barrier();
+  return 0;
+}
+
+// Waits for a message that never comes; the error and how long it took is what is tested.
+int wait_forever(Worker& worker) {
+  std::cout << "joined" << std::endl;
+  const int stage = worker.stages().front();
+  std::vector<std::byte> bytes(100);
+  try {
+    worker.receive_bytes((stage + 1) % 4, stage, 1, bytes);
+  } catch (const Error& error) {
+    std::cout << to_string(error.code()) << ": " << error.what() << std::endl;
+    return error.code() == Errc::peer_lost ? 4 : 1;
+  }
+  return 1;
+}
+
+int run_rank(const std::string& what) {
+  try {
+    auto pool = Pool::connect();
+    auto worker = Worker::join(pool, four_stages(), {.timeout = 30s});
+    return what == "talk" ? talk(worker) : wait_forever(worker);
+  } catch (const Error& error) {
+    std::cout << to_string(error.code()) << ": " << error.what() << std::endl;
+    return 3;
+  }
+}
+
+struct Job {
+  Job(const LivePool& live, const std::string& what, const std::vector<std::string>& nodes) {
+    for (std::size_t rank = 0; rank < nodes.size(); ++rank) {
+      outputs.push_back(live.folder() + "/rank" + std::to_string(rank) + ".out");
+      ranks.emplace_back(std::vector<std::string>{"/proc/self/exe", "--rank", what},
+                         std::map<std::string, std::string>{
+                             {"CAUSEWAY_SOCKET", live.socket(nodes[rank])},
+                             {"CAUSEWAY_RANK", std::to_string(rank)},
+                             {"CAUSEWAY_WORLD_SIZE", std::to_string(nodes.size())},
+                             {"CAUSEWAY_GROUP", "job-" + what}},
+                         outputs.back());
+    }
+  }
+  [[nodiscard]] std::string output(std::size_t rank) const {
+    std::ifstream file(outputs[rank]);
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+  }
+  [[nodiscard]] bool all_said(const std::string& word) const {
+    for (std::size_t rank = 0; rank < ranks.size(); ++rank)
+      if (output(rank).find(word) == std::string::npos) return false;
+    return true;
+  }
+  std::vector<Process> ranks;
+  std::vector<std::string> outputs;
+};
+
+}  // namespace
+
+TEST_CASE("messages and collectives between 2, 3 and 4 processes on two nodes") {
+  LivePool live(kCluster, {"a", "b"});
+  for (const auto& nodes :
+       {std::vector<std::string>{"a", "b"}, {"b", "a", "a"}, {"a", "b", "b", "a"}}) {
+    Job job(live, "talk", nodes);
+    for (std::size_t rank = 0; rank < nodes.size(); ++rank) {
+      const int code = job.ranks[rank].wait(60s);
+      INFO("world ", nodes.size(), " rank ", rank, ": ", job.output(rank));
+      CHECK(code == 0);
+    }
+  }
+  CHECK(live.used_bytes() == 0);
+}
+
+TEST_CASE("one process holds every stage and talks to itself") {
+  LivePool live(kCluster, {"a"});
+  auto pool = live.connect("a");
+  Plan plan;
+  for (const char* name : {"a/gpu0", "a/gpu1"})
+    plan.stages.push_back({DeviceName::parse(name), 0, 1, 0, 0, 0});
+  auto worker = Worker::join(pool, plan, {.rank = 0, .world = 1});
+  CHECK(worker.stages() == std::vector<int>{0, 1});
+  const std::vector<int> values{1, 2, 3};
+  worker.send<int>(0, 1, 9, values);
+  std::vector<int> got(3), longer(4);
+  CHECK_THROWS_AS(worker.receive<int>(0, 1, 9, longer), Error);
+  worker.receive<int>(0, 1, 9, got);
+  CHECK(got == values);
+  CHECK_THROWS_AS(worker.receive<int>(0, 1, 9, got), Error);  // Would never end.
+  CHECK_THROWS_AS(worker.send<int>(0, 2, 9, values), Error);
+}
+
+TEST_CASE("a plan with a stage where no process runs is refused") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  try {
+    auto worker = Worker::join(pool, four_stages(), {.rank = 0, .world = 1});
+    FAIL("joined");
+  } catch (const Error& error) {
+    CHECK(error.code() == Errc::invalid_argument);
+    CHECK(std::string(error.what()).find("b/gpu0") != std::string::npos);
+  }
+}
+
+TEST_CASE("a rank that is killed is named to every survivor within 2 s") {
+  LivePool live(kCluster, {"a", "b"});
+  Job job(live, "wait", {"a", "b", "a", "b"});
+  REQUIRE(eventually([&] { return job.all_said("joined"); }, 30s));
+  const auto start = std::chrono::steady_clock::now();
+  job.ranks[1].signal(SIGKILL);
+  for (const std::size_t rank : {0, 2, 3}) {
+    const int code = job.ranks[rank].wait(10s);
+    INFO("rank ", rank, ": ", job.output(rank));
+    CHECK(code == 4);
+    CHECK(job.output(rank).find("rank 1 on b") != std::string::npos);
+  }
+  CHECK(std::chrono::steady_clock::now() - start < 2s);
+}
+
+TEST_CASE("a daemon that is killed is named to the ranks of its node within 2 s") {
+  LivePool live(kCluster, {"a", "b"});
+  Job job(live, "wait", {"a", "b"});
+  REQUIRE(eventually([&] { return job.all_said("joined"); }, 30s));
+  const auto start = std::chrono::steady_clock::now();
+  live.kill("b");
+  CHECK(job.ranks[1].wait(10s) == 4);
+  CHECK(std::chrono::steady_clock::now() - start < 2s);
+  INFO(job.output(1));
+  CHECK(job.output(1).find("node b") != std::string::npos);
+  CHECK(job.ranks[0].wait(10s) == 4);  // Its partner has gone.
+}
+
+TEST_CASE("a job whose last rank never comes ends with who is missing") {
+  LivePool live(kCluster, {"a"});
+  auto pool = live.connect("a");
+  try {
+    auto worker = Worker::join(pool, four_stages(), {.group = "g", .rank = 0, .world = 2, .timeout = 500ms});
+    FAIL("joined");
+  } catch (const Error& error) {
+    CHECK(error.code() == Errc::timed_out);
+    CHECK(std::string(error.what()).find("1 of 2") != std::string::npos);
+  }
+}
+
+int main(int argc, char** argv) {
+  if (argc == 3 && std::string(argv[1]) == "--rank") return run_rank(argv[2]);
+  return doctest::Context(argc, argv).run();
+}
