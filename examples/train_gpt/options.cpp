@@ -17,8 +17,8 @@ Examples:
   causeway plan model.yaml --pool --format yaml > plan.yaml
   causeway lab run quickstart --plan plan.yaml -- train_gpt --plan plan.yaml
 
-  train_gpt --layers 4 --width 64 --steps 100 --checkpoint run1
-  train_gpt --resume run1 --steps 200
+  train_gpt --layers 4 --width 64 --only desktop --steps 100 --checkpoint run1
+  train_gpt --resume run1 --only desktop --steps 200
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 out of memory in the pool, 4 a peer was lost.
 SIGINT and SIGTERM end the run after the current step; a --checkpoint is written first.)";
@@ -43,6 +43,7 @@ void add_training_options(CLI::App& app, Options& options) {
   const std::string group = "Training";
   app.add_option("--text", options.text, "The text to learn")->capture_default_str()->group(group);
   app.add_option("--steps", options.steps, "Steps in all, those before --resume included")
+      ->check(CLI::Range(0.0, 1e12))
       ->capture_default_str()
       ->group(group);
   app.add_option("--micro-batch", options.micro_batch,
@@ -85,10 +86,12 @@ void add_output_options(CLI::App& app, Options& options) {
   app.add_option("--checkpoint", options.checkpoint, "Folder for checkpoints, shared by all nodes")
       ->group(group);
   app.add_option("--checkpoint-every", options.checkpoint_every, "Steps; 0: at the end only")
+      ->check(CLI::Range(0.0, 1e12))
       ->capture_default_str()
       ->group(group);
   app.add_option("--resume", options.resume, "Go on from this checkpoint folder")->group(group);
   app.add_option("--sample", options.sample, "Bytes of text to write at the end")
+      ->check(CLI::Range(0.0, 1e9))
       ->capture_default_str()
       ->group(group);
   app.add_option("--prompt", options.prompt, "What the text starts with")
