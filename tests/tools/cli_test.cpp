@@ -7,6 +7,7 @@
 
 #include <boost/json.hpp>
 #include <filesystem>
+#include <sstream>
 
 #include "causeway/plan.h"
 #include "tests/tools/run_command.h"

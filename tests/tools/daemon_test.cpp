@@ -105,7 +105,7 @@ TEST_CASE("a second machine joins by address and token") {
   for (const auto* machine : {&first, &second}) {
     const auto status = json::parse(machine->run({"status", "--json"}).out);
     CHECK(status.at("nodes").as_array().size() == 2);
-    CHECK(status.at("directory_node").as_string() == "first");
+    CHECK(status.at("directory").as_string() == "first");
   }
   CHECK(second.run({"down"}).exit_code == 0);
   CHECK(first.run({"down"}).exit_code == 0);

@@ -10,6 +10,7 @@
 #include <csignal>
 #include <filesystem>
 
+#include "causeway/plan.h"
 #include "causeway/pool.h"
 #include "tests/tools/run_command.h"
 #include "tools/base/files.h"
