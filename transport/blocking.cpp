@@ -29,12 +29,39 @@ struct IoThread::State {
 
 namespace {
 
-// A promise dies unfulfilled when its operation was destroyed with the thread's queue.
-template <typename T>
-T get(std::future<T>& result, const std::string& name) {
+// What the thread hands to the one who waits. Errors cross as a code and a text, not as objects:
+// copies of one exception share their text, and its last owner should not be left to chance.
+struct Outcome {
+  std::optional<Errc> code;
+  std::string text;
+  std::exception_ptr foreign;  // Anything that is no Error.
+  std::uint64_t bytes = 0;
+
+  void set_error(const Error& error) {
+    code = error.code();
+    text = error.what();
+  }
+  void set_current_exception() {
+    try {
+      throw;
+    } catch (const Error& error) {
+      set_error(error);
+    } catch (...) {
+      foreign = std::current_exception();
+    }
+  }
+};
+
+using OutcomePromise = std::shared_ptr<std::promise<Outcome>>;
+
+std::uint64_t get(std::future<Outcome>& result, const std::string& name) {
   try {
-    return result.get();
+    auto outcome = result.get();
+    if (outcome.code) throw Error(*outcome.code, outcome.text);
+    if (outcome.foreign) std::rethrow_exception(std::move(outcome.foreign));
+    return outcome.bytes;
   } catch (const std::future_error&) {
+    // A promise dies unfulfilled when its operation was destroyed with the thread's queue.
     throw Error(Errc::cancelled, "the operation on thread '" + name + "' was dropped unfinished");
   }
 }
@@ -66,33 +93,36 @@ boost::asio::io_context& IoThread::context() noexcept { return state_->context; 
 
 void IoThread::run_on(const std::function<void()>& function) {
   state_->refuse_own_thread("run_on()");
-  auto promise = std::make_shared<std::promise<void>>();
+  const OutcomePromise promise = std::make_shared<std::promise<Outcome>>();
   auto result = promise->get_future();
-  boost::asio::post(state_->context, [&function, promise = std::move(promise)] {
+  boost::asio::post(state_->context, [&function, promise] {
+    Outcome outcome;
     try {
       function();
-      promise->set_value();
     } catch (...) {
-      promise->set_exception(std::current_exception());
+      outcome.set_current_exception();
     }
+    promise->set_value(std::move(outcome));
   });
   get(result, state_->name);
 }
 
 std::uint64_t IoThread::wait_for(const std::function<void(Completion done)>& start) {
   state_->refuse_own_thread("wait_for()");
-  auto promise = std::make_shared<std::promise<std::uint64_t>>();
+  OutcomePromise promise = std::make_shared<std::promise<Outcome>>();
   auto result = promise->get_future();
   boost::asio::post(state_->context, [&start, promise = std::move(promise)] {
     try {
-      start([promise](std::optional<Error> error, std::uint64_t bytes) {
-        if (error)
-          promise->set_exception(std::make_exception_ptr(std::move(*error)));
-        else
-          promise->set_value(bytes);
+      start([promise](const std::optional<Error>& error, std::uint64_t bytes) {
+        Outcome outcome;
+        outcome.bytes = bytes;
+        if (error) outcome.set_error(*error);
+        promise->set_value(std::move(outcome));
       });
     } catch (...) {
-      promise->set_exception(std::current_exception());
+      Outcome outcome;
+      outcome.set_current_exception();
+      promise->set_value(std::move(outcome));
     }
   });
   return get(result, state_->name);

@@ -291,7 +291,7 @@ ucs_status_t Link::take_message(const Header& header, const Payload& payload) {
 ucs_status_t Link::take_now(Requests::iterator request, const Payload& payload) {
   auto& [id, state] = *request;
   if (payload.size_bytes > state.size_bytes) {
-    state.error = too_long(state, payload.size_bytes);
+    state.error = too_long(state.tag, state.size_bytes, payload.size_bytes);
     finish(request);
     return kDone;
   }
