@@ -32,7 +32,8 @@ DeviceName DeviceName::parse(std::string_view text) {
     throw refuse();
   }
   const auto [end, status] = std::from_chars(rest.data(), rest.data() + rest.size(), name.index);
-  const bool padded = rest.size() > 1 && rest.front() == '0';  // gpu01 and gpu1 would be one device.
+  const bool padded =
+      rest.size() > 1 && rest.front() == '0';  // gpu01 and gpu1 would be one device.
   if (rest.empty() || padded || status != std::errc{} || end != rest.data() + rest.size() ||
       !is_node_name(name.node))
     throw refuse();
