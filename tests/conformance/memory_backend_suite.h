@@ -176,7 +176,9 @@ TEST_CASE_TEMPLATE_DEFINE("backend: wrong sizes and ranges are refused", Body, b
     CHECK(code_of([&] { b.map(range, offset_bytes, segment); }) == bad);
   const std::pair<std::uint64_t, std::uint64_t> parts[] = {{g, g},     {2 * g, g}, {0, 2 * g},
                                                            {0, 4 * g}, {g, 3 * g}, {g, 0}};
-  for (const auto& [offset_bytes, size_bytes] : parts) {
+  for (const auto& part : parts) {
+    const auto offset_bytes = part.first;  // clang 14 does not capture structured bindings.
+    const auto size_bytes = part.second;
     CHECK(code_of([&] { b.unmap(range, offset_bytes, size_bytes); }) == bad);
     CHECK(code_of([&] { b.set_access(range, offset_bytes, size_bytes, Protection::read); }) == bad);
   }
