@@ -132,7 +132,7 @@ struct ControlServer::State : std::enable_shared_from_this<ControlServer::State>
   asio::awaitable<void> serve(Stream stream, bool local);
   template <typename Stream>
   asio::awaitable<bool> serve_one(Stream& stream, beast::flat_buffer& buffer, ConnectionId id,
-                                  bool local);
+                                  bool local, bool& trusted);
   template <typename Stream>
   asio::awaitable<void> reply(Stream& stream, ControlResponse response, bool keep_alive);
 
@@ -180,7 +180,8 @@ asio::awaitable<void> ControlServer::State::serve(Stream stream, bool local) {
   ++connections;
   try {
     beast::flat_buffer buffer(kMaxHeaderBytes + kMaxBodyBytes + 1024);
-    while (!stopping && co_await serve_one(stream, buffer, id, local)) {
+    bool trusted = local;
+    while (!stopping && co_await serve_one(stream, buffer, id, local, trusted)) {
     }
   } catch (const std::exception&) {
     // The connection broke while it was being answered; its end is all that matters.
@@ -192,9 +193,14 @@ asio::awaitable<void> ControlServer::State::serve(Stream stream, bool local) {
 // Reads and answers one request. False when the connection is done.
 template <typename Stream>
 asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::flat_buffer& buffer,
-                                                      ConnectionId id, bool local) {
+                                                      ConnectionId id, bool local,
+                                                      bool& trusted) {
   constexpr auto kTuple = asio::experimental::as_tuple(use_awaitable);
-  stream.expires_never();  // An idle connection may hold a session: only its end counts.
+  // An idle connection may hold a session, so only its end counts; a stranger gets no such time.
+  if (trusted)
+    stream.expires_never();
+  else
+    stream.expires_after(kArrivalTime);
   if (buffer.size() == 0) {
     const auto [failed, size] = co_await stream.async_read_some(buffer.prepare(16 * 1024), kTuple);
     if (failed) co_return false;
@@ -228,6 +234,7 @@ asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::fla
       throw Error(Errc::unauthenticated,
                   "the request carries no valid token; send 'Authorization: Bearer TOKEN' with the "
                   "token of the pool");
+    trusted = trusted || !is_page;
     stream.expires_never();
     response = co_await handler.handle(std::move(request));
   } catch (const Error& error) {

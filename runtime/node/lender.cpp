@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::size_t kMaxSessions = 4096;
 constexpr std::size_t kMaxExtentsPerSession = 65536;
+constexpr std::size_t kMaxRoutes = 1024;
+const std::string kElsewhere = "elsewhere";
 
 // No extent may reach into [piece]. `extents` is keyed by offset and its entries do not overlap.
 template <typename Extents>
@@ -222,7 +224,13 @@ PinnedMemory Lender::pin_local(const RemoteAddress& address, std::uint64_t size_
 }
 
 void Lender::count_route(const std::string& from, const std::string& to, std::uint64_t bytes) {
-  routes_[{from, to}] += bytes;
+  // Peers name themselves: a name that no node can have, or one too many, counts as elsewhere.
+  const auto known = [](const std::string& name) { return is_node_name(name) ? name : kElsewhere; };
+  const std::pair route{known(from), known(to)};
+  if (const auto found = routes_.find(route); found != routes_.end())
+    found->second += bytes;
+  else
+    routes_[routes_.size() < kMaxRoutes ? route : std::pair{kElsewhere, kElsewhere}] += bytes;
 }
 
 }  // namespace causeway

@@ -199,6 +199,7 @@ void Pool::State::close() noexcept {
       for (const auto& [_, link] : links) link->channel_.reset();
       transport_.reset();
     });
+    io.run_on([] {});  // A watch that had fired already has run now, while its links live.
   } catch (const std::exception&) {
     // The process is short of something; the daemons see the connections end in any case.
   }

@@ -30,12 +30,16 @@ constexpr auto kLossGrace = 500ms;  // For the reason why a partner left to beco
 
 // Shared with callbacks, which may outlive the mesh by a moment.
 struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io> {
-  explicit Io(std::shared_ptr<Pool::State> owner) : pool(std::move(owner)) {}
+  Io(std::shared_ptr<Pool::State> owner, int rank, int size)
+      : pool(std::move(owner)), own_rank(rank), world(size) {}
 
   void admit(const Hello& hello) override {
     const bool member = hello.role == Hello::Role::worker && same_secret(hello.credential, key);
     if (!member)
       throw Error(Errc::unauthenticated, fmt::format("'{}' is not of this job", hello.name));
+    const auto rank = static_cast<int>(std::min<SessionId>(hello.session, 1 << 30));
+    if (rank <= own_rank || rank >= world || channels.contains(rank))
+      throw Error(Errc::protocol, fmt::format("'{}' says that it is rank {}", hello.name, rank));
   }
   PinnedMemory pin(const Hello& hello, const RemoteAddress&, std::uint64_t, Access) override {
     throw Error(Errc::permission_denied,
@@ -78,6 +82,8 @@ struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io
   }
 
   std::shared_ptr<Pool::State> pool;
+  const int own_rank;
+  const int world;
   std::string key;
   // On the io thread:
   std::unique_ptr<Transport> transport;
@@ -94,7 +100,7 @@ struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io
 };
 
 WorkerMesh::WorkerMesh(std::shared_ptr<Pool::State> pool, const WorkerOptions& options)
-    : pool_(std::move(pool)), options_(options), io_(std::make_shared<Io>(pool_)) {
+    : pool_(std::move(pool)), options_(options), io_(std::make_shared<Io>(pool_, options.rank, options.world)) {
   if (rank() < 0 || world() < 1 || rank() >= world())
     throw Error(Errc::invalid_argument,
                 fmt::format("rank {} of a world of {}: check CAUSEWAY_RANK and CAUSEWAY_WORLD_SIZE",
