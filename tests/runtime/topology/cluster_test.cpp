@@ -6,8 +6,10 @@
 #include "causeway/cluster.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <random>
 #include <set>
 #include <string>
@@ -318,4 +320,30 @@ TEST_CASE("the catalogue has sound figures under unique names") {
   }
   CHECK(causeway::find_gpu_model("rtx-9090") == nullptr);
   CHECK(causeway::find_gpu_model("host") == nullptr);
+}
+
+TEST_CASE("the catalogue in docs/topology.md is this one") {
+  std::ifstream file(CAUSEWAY_SOURCE_DIR "/docs/topology.md");
+  REQUIRE(file);
+  std::set<std::string> lines;
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("| `")) lines.insert(line);
+  std::set<std::string> expected;
+  for (const auto& model : causeway::gpu_models()) {
+    const auto nvlink = !model.nvlink_bytes_per_s
+                            ? std::string("-")
+                            : fmt::format("{}{}", *model.nvlink_bytes_per_s / 1e9,
+                                          model.has_nvswitch_form ? "" : " (bridge)");
+    const auto policy = model.peer_policy == causeway::PeerPolicy::refused       ? "refused"
+                        : model.peer_policy == causeway::PeerPolicy::nvlink_only ? "NVLink only"
+                                                                                 : "granted";
+    expected.insert(fmt::format("| `{}` | {} | {} | {} | {} | {} | {} |", model.name,
+                                model.memory_bytes / 1'000'000'000,
+                                model.memory_bandwidth_bytes_per_s / 1e9, model.flops_per_s / 1e12,
+                                nvlink, model.pcie_generation, policy));
+  }
+  for (const auto& line : expected) {
+    CAPTURE(line);
+    CHECK(lines.contains(line));
+  }
 }
