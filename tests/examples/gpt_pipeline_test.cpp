@@ -101,6 +101,20 @@ TEST_CASE("it learns a sentence that repeats") {
   CHECK(outcome.sample.find("the") != std::string::npos);
 }
 
+TEST_CASE("starting again forgets everything") {
+  const auto config = test_config();
+  const auto corpus = test_corpus(config);
+  make_job(config, 2, 1).run([&](FakeJob::Process& process) {
+    std::vector<double> losses;
+    for (int run = 0; run < 2; ++run) {
+      process.pipeline.initialize(kSeed);
+      for (std::uint64_t step = 0; step < 3; ++step)
+        losses.push_back(process.pipeline.step(corpus, kSeed, step, {}).loss);
+    }
+    for (std::size_t step = 0; step < 3; ++step) REQUIRE(losses[step + 3] == losses[step]);
+  });
+}
+
 TEST_CASE("a process that asks to stop is heard by all in the same step") {
   const auto config = test_config();
   const auto corpus = test_corpus(config);
