@@ -156,7 +156,8 @@ TEST_CASE("a truncated file is named") {
   save_two_stages(folder.path());
   const auto path = folder.path() / "step-1" / "stage-01-of-02.safetensors";
   const auto size = fs::file_size(path);
-  for (const auto rest : {size - 1, size / 2, std::uintmax_t{100}, std::uintmax_t{4}, {0}}) {
+  for (const auto rest :
+       {size - 1, size / 2, std::uintmax_t{100}, std::uintmax_t{4}, std::uintmax_t{0}}) {
     INFO("rest=", rest);
     fs::resize_file(path, rest);
     check_refused(folder.path(), "stage-01-of-02.safetensors");

@@ -66,10 +66,10 @@ TEST_CASE("losses, weights and text do not depend on stages and processes") {
   REQUIRE(expected.losses.size() == 6);
   REQUIRE(expected.weights.size() == 2 + 12 * config.blocks + 3);
   REQUIRE(expected.sample.size() == 30);
-  for (const auto& [stages, world] : std::vector<std::pair<std::size_t, int>>{
+  for (const auto& cut : std::vector<std::pair<std::size_t, int>>{
            {2, 2}, {3, 3}, {5, 5}, {8, 8}, {3, 1}, {8, 1}, {5, 2}, {8, 3}}) {
-    INFO("stages=", stages, " world=", world);
-    const auto got = train(make_job(config, stages, world), 6);
+    INFO("stages=", cut.first, " world=", cut.second);
+    const auto got = train(make_job(config, cut.first, cut.second), 6);
     CHECK(got.losses == expected.losses);
     CHECK(got.norms == expected.norms);
     CHECK(got.weights == expected.weights);
