@@ -47,12 +47,21 @@ TEST_CASE("every rank knows its place; rank 0's output is plain, the others' is 
   CHECK_FALSE(contains(again.out, group));  // Another for the next job.
 }
 
-TEST_CASE("the first failure ends the others and is the exit code") {
+TEST_CASE("the first failure ends the others, told first, and is the exit code") {
   const auto mark = marker();
+  const auto folder = causeway::test::TemporaryFolder();
+  // Rank 2 fails only once the others are ready to be told.
   const auto result =
-      run_command(job(3, mark, "[ $CAUSEWAY_RANK != 2 ] || exit 7; exec sleep 600"));
+      run_command(job(3, mark,
+                      "trap 'echo told; exit 0' TERM; : > " + folder.path() +
+                          "/$CAUSEWAY_RANK; "
+                          "[ $CAUSEWAY_RANK != 2 ] || { while [ ! -e " +
+                          folder.path() + "/0 ] || [ ! -e " + folder.path() +
+                          "/1 ]; do sleep 0.01; done; exit 7; }; while :; do sleep 0.01; done"));
   CHECK(result.exit_code == 7);
   CHECK(contains(result.err, "rank 2 failed with exit code 7"));
+  CHECK(contains(result.out, "told"));
+  CHECK(contains(result.err, "[rank 1] told"));
   CHECK(wait_no_process_with(mark, std::chrono::seconds(5)));
 }
 
@@ -92,13 +101,14 @@ TEST_CASE("no rank outlives a starter that was killed") {
 
 TEST_CASE("what the ranks started ends with them, at whatever depth") {
   const auto mark = marker();
-  const auto deep = "sh -c 'sh -c \"setsid sleep 600.5; : " + mark + "\" & sleep 0.2' & ";
+  const auto nap = "sleep 600." + std::to_string(::getpid());  // Known from those of another run.
+  const auto deep = "sh -c 'sh -c \"setsid " + nap + "; : " + mark + "\" & sleep 0.2' & ";
   const auto result =
       run_command(job(2, mark, deep + "sleep 0.5; echo done"), {}, std::chrono::seconds(20));
   CHECK(result.exit_code == 0);
   CHECK(contains(result.err, "[rank 1] done"));
   CHECK(processes_with(mark).empty());
-  CHECK(processes_with("sleep 600.5").empty());
+  CHECK(processes_with(nap).empty());
 
   RunningCommand running(job(2, mark, deep + "echo ready$CAUSEWAY_RANK; sleep 600"));
   for (const char* ready : {"ready0", "ready1"})
@@ -106,7 +116,7 @@ TEST_CASE("what the ranks started ends with them, at whatever depth") {
   running.process().signal(SIGKILL);
   (void)running.finish(std::chrono::seconds(20));
   CHECK(wait_no_process_with(mark, std::chrono::seconds(5)));
-  CHECK(wait_no_process_with("sleep 600.5", std::chrono::seconds(5)));
+  CHECK(wait_no_process_with(nap, std::chrono::seconds(5)));
 }
 
 TEST_CASE("a command that does not exist is an error, not a hang") {

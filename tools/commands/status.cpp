@@ -65,7 +65,7 @@ std::string route_table(const PoolStatus& status) {
 std::string render(const PoolStatus& status) {
   return device_table(status) + route_table(status) +
          fmt::format(
-             "\nnodes {} · directory on {} · regions {} · clients {}{}\n", status.nodes.size(),
+             "\n{} nodes, directory on {}, {} regions, {} clients{}\n", status.nodes.size(),
              status.directory_node, status.regions.size(), status.clients.size(),
              status.clients.empty() ? "" : fmt::format(": {}", fmt::join(status.clients, ", ")));
 }

@@ -49,9 +49,15 @@ std::string node_tree(const Topology& topology, const std::string& node) {
   std::vector<std::string> entries;
   for (const auto& island : topology.islands()) {
     if (island.devices.empty() || island.devices.front().node != node) continue;
-    entries.push_back(fmt::format("{}  {}  {}", coloured(Colour::cyan, "island " + island.name),
-                                  device_range(topology, island.devices),
-                                  coloured(Colour::dim, "(" + island.basis + ")")));
+    const auto name = "island " + island.name;
+    const auto devices = device_range(topology, island.devices);
+    auto basis = "(" + island.basis + ")";
+    if (const auto width = terminal_width()) {
+      const auto taken = display_width(name) + display_width(devices) + 7;  // Branch and gaps.
+      basis = fitted(basis, *width > taken ? *width - taken : 0);
+    }
+    entries.push_back(fmt::format("{}  {}  {}", coloured(Colour::cyan, name), devices,
+                                  coloured(Colour::dim, basis)));
   }
   for (const auto& device : topology.devices())
     if (device.name.node == node && device.name.kind == DeviceKind::host)
