@@ -7,8 +7,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -206,11 +206,11 @@ TEST_CASE("a refusal says what is missing") {
 TEST_CASE("fifty layers over ten devices in well under a second") {
   const auto topology = pool("32 MB", "10 MB");
   for (const std::uint64_t floats : {1'000, 50'000, 100'000, 140'000}) {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = std::clock();  // Of the processor: other load must not fail this.
     const auto plan = make_plan(uniform_model(50, floats, 10'000), topology, {.micro_batches = 8});
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    const double took_s = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
     CHECK(plan.certificate.starts_with("optimal"));
-    CHECK(took.count() < 1.0);  // Milliseconds without a sanitizer.
+    CHECK(took_s < 1.0);  // Milliseconds without a sanitizer.
   }
 }
 
