@@ -178,6 +178,7 @@ Lab lab_up(const std::string& name_or_file, const std::optional<std::string>& na
   for (std::size_t i = 1; i < nodes.size(); ++i) start(nodes[i]);
   for (std::size_t i = 1; i < nodes.size(); ++i) (void)await(i);
   wait_joined(lab, deadline);
+  throw_if_interrupted();
   half.keep();
   return lab;
 }
