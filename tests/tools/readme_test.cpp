@@ -45,7 +45,7 @@ static void replace_all(std::string& text, const std::string& from, const std::s
 static const char* const kPrelude = R"sh(set -euo pipefail
 cmake() {
   case "$*" in
-    "--preset release") command cmake "$CAUSEWAY_BUILD" ;;
+    "--preset release -DCAUSEWAY_BUILD_TESTS=OFF") command cmake "$CAUSEWAY_BUILD" ;;
     "--build --preset release") command cmake --build "$CAUSEWAY_BUILD" --target causeway causewayd train_gpt ;;
     *) command cmake "$@" ;;
   esac
