@@ -75,6 +75,11 @@ class DataService {
   // Errors: throws unless `hello`'s peer may do this: permission_denied, not_found, out_of_bounds.
   virtual PinnedMemory pin(const Hello& hello, const RemoteAddress& address,
                            std::uint64_t size_bytes, Access access) = 0;
+
+  // For accounts: `bytes` of a request that was pinned move now. A large request moves in parts.
+  virtual void moves(const Hello& hello, std::uint64_t bytes, Access access) {
+    static_cast<void>(hello), static_cast<void>(bytes), static_cast<void>(access);
+  }
 };
 
 // Called once, on the transport's thread. `bytes` is what arrived, for receive(); the size asked

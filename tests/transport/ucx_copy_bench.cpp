@@ -5,6 +5,7 @@
 //         of tag 1, and is driven by events as a daemon is. A round measures write, read and
 //         `ucx_perftest -t tag_bw` one after the other; the medians of the rounds are printed. Each
 //         keeps kOutstanding operations in flight, as ucx_perftest keeps a window of its own.
+//         ucx_perftest runs with the environment as it is, and UCX_TLS=tcp.
 // Exit:   0 measured, 1 failed.
 #include <unistd.h>
 
@@ -167,17 +168,19 @@ struct Client {
   }
 };
 
-// GB/s of ucx_perftest with the user's environment.
+// GB/s of ucx_perftest with the user's environment, but over TCP: between two processes of one host
+// it would take shared memory.
 double perftest(std::size_t size) {
   static int port = 20000 + getpid() % 20000;
   const auto count = std::to_string(std::max<std::size_t>(20, (std::size_t{1} << 30) / size));
   const auto bytes = std::to_string(size);
   const auto port_text = std::to_string(++port);
+  ::setenv("UCX_TLS", "tcp", 0);
   auto server = Process::start({"ucx_perftest", "-p", port_text});
   std::vector<std::string> command{"ucx_perftest", "127.0.0.1", "-t",  "tag_bw", "-s",
                                    bytes,          "-n",        count, "-w",     "20",
                                    "-f",           "-v",        "-p",  port_text};
-  for (int attempt = 0; attempt < 50; ++attempt) {  // Until the server listens.
+  for (const auto limit = Clock::now() + 15s; Clock::now() < limit;) {  // Until the server listens.
     auto client = Process::start(command);
     const auto text = client.read_all();
     // CSV: iterations,50%,avg,overall latency,avg,overall bandwidth (MiB/s),...
@@ -222,9 +225,9 @@ Options parse(int argc, char** argv) {
       for (const char* at = argv[++i]; *at != '\0';) {
         char* end = nullptr;
         options.sizes.push_back(std::strtoull(at, &end, 10));
-        at = *end == ',' ? end + 1 : end;
         if (end == at || options.sizes.back() == 0)
-          throw Error(Errc::invalid_argument, "--sizes 1048576,4194304");
+          throw Error(Errc::invalid_argument, "--sizes takes numbers: --sizes 1048576,4194304");
+        at = *end == ',' ? end + 1 : end;
       }
     } else {
       throw Error(

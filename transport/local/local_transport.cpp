@@ -211,6 +211,7 @@ class LocalChannel final : public Channel {
       if (partner.service == nullptr)
         throw Error(Errc::unsupported, end_->peer.name + " serves no memory");
       const auto memory = partner.service->pin(partner.peer, address, size_bytes, access);
+      partner.service->moves(partner.peer, size_bytes, access);
       if (memory.bytes.size() != size_bytes)
         throw Error(Errc::internal, end_->peer.name + " pinned " +
                                         std::to_string(memory.bytes.size()) + " bytes instead of " +

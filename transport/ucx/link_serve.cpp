@@ -142,6 +142,7 @@ PinnedMemory Link::pin(const Header& header, Access access) {
     throw Error(Errc::internal, own_.name + " pinned " + std::to_string(memory.bytes.size()) +
                                     " bytes instead of " + std::to_string(header.size_bytes));
   memory.bytes = memory.bytes.subspan(header.part_bytes, header.part_size_bytes);
+  service_->moves(peer_, header.part_size_bytes, access);
   return memory;
 }
 

@@ -1,9 +1,9 @@
 // One UCX worker and its place in the event loop.
 //
-// Shape:   progress runs on the io_context's thread: until nothing moves, then the worker is armed
-//          and its event fd awaited, so an idle worker costs ten timer ticks a second. Progress
-//          gives way to other handlers after kSliceUs. UCX calls back into links, which only note
-//          what happened; completions and other user code run between two progress calls.
+// Shape:   progress runs on the io_context's thread: until nothing has moved for kSpin, then the
+//          worker is armed and its event fd awaited: an idle one costs ten timer ticks a second.
+//          Progress gives way to other handlers after kSlice. UCX calls back into links, which only
+//          note what happened; completions and other user code run between two progress calls.
 // Errors:  the constructor throws io or unsupported; afterwards trouble ends single links.
 // Threads: the io_context's.
 #pragma once
@@ -98,6 +98,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
   std::vector<std::function<void()>> finished_;
   Alarms alarms_;
   Deadline timer_at_ = Deadline::max();
+  Deadline moved_at_{};  // When progress last had something to do.
   bool scheduled_ = false;
   bool pumping_ = false;
   bool again_ = false;
