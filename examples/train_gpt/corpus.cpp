@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -12,6 +13,10 @@
 namespace train_gpt {
 
 Corpus Corpus::from_file(const std::string& path, const GptConfig& config) {
+  std::error_code failed;
+  if (std::filesystem::exists(path, failed) && !std::filesystem::is_regular_file(path, failed))
+    throw causeway::Error(causeway::Errc::invalid_argument,
+                          fmt::format("the text '{}' is not a file; name one with --text", path));
   errno = 0;
   std::ifstream file(path, std::ios::binary);
   if (!file) throw causeway::system_error(fmt::format("cannot open the text '{}'", path), errno);

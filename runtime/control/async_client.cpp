@@ -63,6 +63,7 @@ asio::awaitable<std::string> call_peer(PeerAddress peer, std::string method, std
   throw_if_error(parser.get().result_int(), parser.get().body(), peer.name);
   if (keep) {
     stream.expires_never();
+    watch_for_dead_host(stream.socket().native_handle());
     *keep = stream.release_socket();
   }
   co_return std::move(parser.get().body());

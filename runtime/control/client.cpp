@@ -94,8 +94,7 @@ void ControlClient::connect(Deadline deadline) {
                 fmt::format("cannot reach {} at {}: {}; is its daemon running?", peer_name_, target_,
                             std::generic_category().message(failed)));
   }
-  const int on = 1;  // Fails on a unix socket, where it means nothing.
-  ::setsockopt(socket_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  watch_for_dead_host(socket_.get());
 }
 
 void ControlClient::send_all(const std::string& text, Deadline deadline) {

@@ -23,6 +23,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstring>
+#include <tuple>
 
 namespace causeway {
 
@@ -41,20 +42,11 @@ constexpr std::uint32_t kMaxHeaderBytes = 8 * 1024;
 constexpr std::uint64_t kMaxBodyBytes = 4 * 1024 * 1024;
 constexpr auto kArrivalTime = 10s;  // For the rest of a request, once its first byte is here.
 constexpr auto kWriteTime = 10s;
-
-// A dead host is noticed by the kernel in about 3 s, without asking the peer's process anything:
-// a client stopped in a debugger keeps its memory.
-void set_keepalive(tcp::socket& socket) {
-  const int on = 1, idle_s = 1, interval_s = 1, count = 2;
-  const auto set = [&](int level, int name, int value) {
-    ::setsockopt(socket.native_handle(), level, name, &value, sizeof value);
-  };
-  set(SOL_SOCKET, SO_KEEPALIVE, on);
-  set(IPPROTO_TCP, TCP_KEEPIDLE, idle_s);
-  set(IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
-  set(IPPROTO_TCP, TCP_KEEPCNT, count);
-  set(IPPROTO_TCP, TCP_NODELAY, on);
-}
+// Of the connections: the unix socket has as many again, and strangers only these.
+constexpr std::size_t kMaxStrangers = 128;
+const Error kNoToken{Errc::unauthenticated,
+                     "the request carries no valid token; send 'Authorization: Bearer TOKEN' with "
+                     "the token of the pool"};
 
 bool same_user(Local::socket& socket) {
   ucred peer{};
@@ -103,6 +95,18 @@ std::size_t send_with_fds(int socket, std::string_view first, const std::vector<
 
 }  // namespace
 
+void watch_for_dead_host(int socket) noexcept {
+  const int on = 1, idle_s = 1, interval_s = 1, count = 2;
+  const auto set = [&](int level, int name, int value) {
+    ::setsockopt(socket, level, name, &value, sizeof value);
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, on);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, idle_s);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
+  set(IPPROTO_TCP, TCP_KEEPCNT, count);
+  set(IPPROTO_TCP, TCP_NODELAY, on);
+}
+
 HostPort parse_host_port(const std::string& address) {
   const auto colon = address.rfind(':');
   HostPort result{};
@@ -140,7 +144,8 @@ struct ControlServer::State : std::enable_shared_from_this<ControlServer::State>
   ControlHandler& handler;
   std::string token;
   ConnectionId next_connection = 1;
-  std::size_t connections = 0;
+  std::size_t connections[2] = {0, 0};  // On TCP, on the unix socket.
+  std::size_t strangers = 0;            // Of those on TCP: no valid token yet.
   bool stopping = false;
   std::vector<std::function<void()>> close_acceptors;
   std::string unix_path;
@@ -160,13 +165,13 @@ asio::awaitable<void> ControlServer::State::accept(
       co_await pause.async_wait(asio::experimental::as_tuple(use_awaitable));
       continue;
     }
-    if (connections >= kMaxConnections) continue;  // Closes it: the client sees an end of file.
-    bool local = false;
-    if constexpr (std::is_same_v<Protocol, Local>) {
+    constexpr bool local = std::is_same_v<Protocol, Local>;
+    // Continuing closes it: the client sees an end of file.
+    if (connections[local] >= kMaxConnections || (!local && strangers >= kMaxStrangers)) continue;
+    if constexpr (local) {
       if (!same_user(socket)) continue;
-      local = true;
     } else {
-      set_keepalive(socket);
+      watch_for_dead_host(socket.native_handle());
     }
     using Stream = beast::basic_stream<Protocol>;
     asio::co_spawn(context, serve<Stream>(Stream(std::move(socket)), local), asio::detached);
@@ -177,16 +182,18 @@ template <typename Stream>
 asio::awaitable<void> ControlServer::State::serve(Stream stream, bool local) {
   const auto self = this->shared_from_this();
   const ConnectionId id = next_connection++;
-  ++connections;
+  ++connections[local];
+  bool trusted = local;
+  if (!trusted) ++strangers;
   try {
     beast::flat_buffer buffer(kMaxHeaderBytes + kMaxBodyBytes + 1024);
-    bool trusted = local;
     while (!stopping && co_await serve_one(stream, buffer, id, local, trusted)) {
     }
   } catch (const std::exception&) {
     // The connection broke while it was being answered; its end is all that matters.
   }
-  --connections;
+  --connections[local];
+  if (!trusted) --strangers;
   if (!stopping) handler.connection_closed(id);
 }
 
@@ -210,7 +217,16 @@ asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::fla
   parser.header_limit(kMaxHeaderBytes);
   parser.body_limit(kMaxBodyBytes);
   stream.expires_after(kArrivalTime);
-  const auto [failed, size] = co_await http::async_read(stream, buffer, parser, kTuple);
+  auto [failed, size] = co_await http::async_read_header(stream, buffer, parser, kTuple);
+  const auto& message = parser.get();
+  const auto authorization = message[http::field::authorization];
+  const bool is_page = message.method() == http::verb::get && message.target() == "/";  // Static.
+  const bool known = local || is_token({authorization.data(), authorization.size()}, token);
+  if (!failed && !known && !is_page) {  // Before its body: a stranger's bytes are not kept.
+    co_await reply(stream, error_response(kNoToken), false);
+    co_return false;
+  }
+  if (!failed) std::tie(failed, size) = co_await http::async_read(stream, buffer, parser, kTuple);
   if (failed) {
     if (failed == http::error::end_of_stream || failed == beast::error::timeout ||
         failed.category() == asio::error::get_system_category())
@@ -218,7 +234,6 @@ asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::fla
     co_await reply(stream, error_response({Errc::parse, "request: " + failed.message()}), false);
     co_return false;
   }
-  const auto& message = parser.get();
   ControlRequest request;
   request.method = std::string(message.method_string());
   request.path = std::string(message.target()).substr(0, message.target().find('?'));
@@ -226,15 +241,10 @@ asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::fla
   request.connection = id;
   request.local = local;
   const bool keep_alive = message.keep_alive();
-  const auto authorization = message[http::field::authorization];
   ControlResponse response;
   try {
-    const bool is_page = request.method == "GET" && request.path == "/";  // Static: holds no secret.
-    if (!local && !is_page && !is_token({authorization.data(), authorization.size()}, token))
-      throw Error(Errc::unauthenticated,
-                  "the request carries no valid token; send 'Authorization: Bearer TOKEN' with the "
-                  "token of the pool");
-    trusted = trusted || !is_page;
+    if (known && !trusted) --strangers;
+    trusted = trusted || known;
     stream.expires_never();
     response = co_await handler.handle(std::move(request));
   } catch (const Error& error) {

@@ -3,7 +3,8 @@
 // Shape:   one io_context, one coroutine per connection, requests of a connection in order. A
 //          handler answers every request and is told when a connection ends, which is how a session
 //          that is attached to one dies with its client.
-// Units:   header at most 8 KiB, body at most 4 MiB, 1024 connections.
+// Units:   header at most 8 KiB, body at most 4 MiB; 1024 connections on TCP, 128 of them without a
+//          valid token yet, and 1024 on the unix socket.
 // Errors:  listen_* throw Errc::io if the address is taken. A request that is malformed, too large,
 //          slow to arrive (10 s) or without the token gets an error document; the first three also
 //          lose their connection. Nothing a client sends ends the server.
@@ -48,6 +49,10 @@ class ControlServer {
   struct State;
   std::shared_ptr<State> state_;
 };
+
+// Lets the kernel end a TCP connection whose other host is gone, after about 3 s. Nothing is asked of
+// the peer's process: a client stopped in a debugger keeps its memory. No effect on unix sockets.
+void watch_for_dead_host(int socket) noexcept;
 
 // Splits "127.0.0.1:7070" or "[::1]:7070"; errors: invalid_argument with the expected form.
 struct HostPort {

@@ -13,7 +13,8 @@ namespace causeway {
 namespace {
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
-constexpr std::size_t kMaxRegions = 1'000'000;
+constexpr std::size_t kMaxRegions = 100'000;
+constexpr std::size_t kMaxExtentsPerSession = 16384;
 constexpr std::size_t kMaxGroups = 4096;
 constexpr std::size_t kMaxNodes = 4096;
 constexpr int kMaxWorld = 4096;
@@ -55,6 +56,13 @@ asio::awaitable<std::vector<NodeRecord>> EmbeddedDirectory::nodes() {
 
 asio::awaitable<void> EmbeddedDirectory::put_region(RegionRecord region) {
   const std::pair key{region.session, region.region.id};
+  auto extents = region.region.extents.size();
+  for (auto other = regions_.lower_bound({region.session, 0});
+       other != regions_.end() && other->first.first == region.session; ++other)
+    if (other->first != key) extents += other->second.region.extents.size();
+  if (extents > kMaxExtentsPerSession)
+    throw Error(Errc::exhausted, fmt::format("session {:016x} would record {} extents; {} are allowed",
+                                             region.session, extents, kMaxExtentsPerSession));
   if (!regions_.contains(key) && regions_.size() >= kMaxRegions)
     throw Error(Errc::exhausted, fmt::format("the pool already has {} regions", kMaxRegions));
   regions_[key] = std::move(region);
@@ -120,7 +128,10 @@ asio::awaitable<std::vector<GroupMember>> EmbeddedDirectory::join_group(std::str
     throw Error(Errc::already_exists,
                 fmt::format("group '{}' already has a rank {}; is the job started twice?", name, rank));
   const auto complete = [&] { return std::ssize(group->members) == group->world; };
-  if (complete()) group->changed.cancel();
+  if (complete()) {
+    group->changed.cancel();
+    groups_.erase(name);  // Whoever comes now starts a new one.
+  }
   asio::steady_timer limit(context_, deadline);
   limit.async_wait([group](boost::system::error_code failed) {
     if (!failed) group->changed.cancel();

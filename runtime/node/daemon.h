@@ -71,7 +71,7 @@ class Daemon : public ControlHandler {
 
   // views.cpp: what people and tools look at.
   [[nodiscard]] Json node_json() const;
-  boost::asio::awaitable<Json> pool_json();
+  boost::asio::awaitable<Json> pool_json(bool with_regions);
   boost::asio::awaitable<Json> ask_node(NodeRecord node);
   ControlResponse metrics() const;
   ControlResponse page() const;

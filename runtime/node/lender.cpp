@@ -12,7 +12,7 @@ namespace causeway {
 namespace {
 
 constexpr std::size_t kMaxSessions = 4096;
-constexpr std::size_t kMaxExtentsPerSession = 65536;
+constexpr std::size_t kMaxExtentsPerSession = 16384;  // 1 TiB in extents of 64 MiB.
 constexpr std::size_t kMaxRoutes = 1024;
 const std::string kElsewhere = "elsewhere";
 
@@ -115,6 +115,7 @@ std::vector<std::shared_ptr<LentExtent>> Lender::lend(SessionId id, std::string_
                                                       const std::vector<Piece>& pieces) {
   auto& owner = session(id, key);
   auto& from = device(device_name);
+  if (pieces.empty()) throw Error(Errc::invalid_argument, "no pieces were asked for");
   std::size_t held = 0;
   for (const auto& [_, extents] : owner.regions) held += extents.size();
   if (held + pieces.size() > kMaxExtentsPerSession)
@@ -187,18 +188,20 @@ void Lender::admit(const Hello& hello) {
 }
 
 PinnedMemory Lender::pin(const Hello& hello, const RemoteAddress& address, std::uint64_t size_bytes,
-                         Access access) {
+                         Access) {
   if (hello.role == Hello::Role::client && hello.session != address.session)
     throw Error(Errc::permission_denied,
                 fmt::format("{} may not use region {:016x}: it belongs to another session",
                             hello.name, address.region));
-  auto memory = pin_local(address, size_bytes);
+  return pin_local(address, size_bytes);
+}
+
+void Lender::moves(const Hello& hello, std::uint64_t bytes, Access access) {
   const auto peer = node_of_peer(hello.name);
   if (access == Access::write)
-    count_route(peer, node_, size_bytes);
+    count_route(peer, node_, bytes);
   else
-    count_route(node_, peer, size_bytes);
-  return memory;
+    count_route(node_, peer, bytes);
 }
 
 PinnedMemory Lender::pin_local(const RemoteAddress& address, std::uint64_t size_bytes) const {

@@ -72,7 +72,8 @@ class Lender : public DataService {
   void admit(const Hello& hello) override;
   PinnedMemory pin(const Hello& hello, const RemoteAddress& address, std::uint64_t size_bytes,
                    Access access) override;
-  // The same for this daemon's own transfers, on behalf of the session.
+  void moves(const Hello& hello, std::uint64_t bytes, Access access) override;
+  // The same as pin() for this daemon's own transfers, on behalf of the session.
   PinnedMemory pin_local(const RemoteAddress& address, std::uint64_t size_bytes) const;
 
   [[nodiscard]] const std::unordered_map<SessionId, Session>& sessions() const noexcept {

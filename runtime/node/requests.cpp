@@ -45,6 +45,13 @@ std::chrono::milliseconds get_timeout(const Json& body, std::string_view field,
                                        most.count(), value));
 }
 
+// While a request is answered nobody watches its connection, and a session must end with its own.
+void check_may_wait(const Lender::Session& session, const ControlRequest& request) {
+  if (session.connection == request.connection)
+    throw Error(Errc::invalid_argument,
+                "this connection holds the session; send a request that waits over another one");
+}
+
 std::string last_segment(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 Lender::Piece get_range(const Json& body, std::string_view where) {
@@ -163,7 +170,7 @@ Daemon::Answer Daemon::transfer(ControlRequest request) {
   const auto body = parse_object(request.body, kWhere);
   Transfer transfer{};
   transfer.session = get_hex(body, "session", kWhere);
-  static_cast<void>(lender_.session(transfer.session, get_string(body, "key", kWhere)));
+  check_may_wait(lender_.session(transfer.session, get_string(body, "key", kWhere)), request);
   transfer.from = get_hex(body, "from", kWhere);
   transfer.to = get_hex(body, "to", kWhere);
   const auto start = std::chrono::steady_clock::now();
@@ -205,6 +212,9 @@ Daemon::Answer Daemon::put_node(ControlRequest request) {
   static_cast<void>(parse_host_port(node.control_address));
   static_cast<void>(parse_host_port(node.data_address));
   const auto name = node.name;
+  if (joined_.contains(request.connection))
+    throw Error(Errc::already_exists, fmt::format("this connection already stands for node '{}'",
+                                                  joined_[request.connection]));
   co_await records.put_node(std::move(node));
   joined_[request.connection] = name;
   spdlog::info("node joined name={}", name);
@@ -271,7 +281,7 @@ Daemon::Answer Daemon::join_group(ControlRequest request) {
   const auto body = parse_object(request.body, kWhere);
   GroupMember member;
   member.session = get_hex(body, "session", kWhere);
-  static_cast<void>(lender_.session(member.session, get_string(body, "key", kWhere)));
+  check_may_wait(lender_.session(member.session, get_string(body, "key", kWhere)), request);
   member.rank = static_cast<int>(std::min<std::uint64_t>(get_uint(body, "rank", kWhere), 1 << 30));
   member.node = checked_name(get_string(body, "node", kWhere), "node", kWhere);
   member.address = get_string(body, "address", kWhere);
@@ -309,7 +319,10 @@ const Daemon::Route* Daemon::find_route(const ControlRequest& request) {
       {"POST", "/v1/groups/", [](Daemon& d, Call r) { return d.open_group(std::move(r)); }},
       {"POST", "/v1/group-members/", [](Daemon& d, Call r) { return d.join_group(std::move(r)); }},
       {"GET", "/v1/node", [](Daemon& d, Call) -> Answer { co_return answer(d.node_json()); }},
-      {"GET", "/v1/pool", [](Daemon& d, Call) -> Answer { co_return answer(co_await d.pool_json()); }},
+      {"GET", "/v1/pool",
+       [](Daemon& d, Call) -> Answer { co_return answer(co_await d.pool_json(true)); }},
+      {"GET", "/v1/pool/memory",
+       [](Daemon& d, Call) -> Answer { co_return answer(co_await d.pool_json(false)); }},
       {"GET", "/metrics", [](Daemon& d, Call) -> Answer { co_return d.metrics(); }},
       {"GET", "/", [](Daemon& d, Call) -> Answer { co_return d.page(); }},
       {"POST", "/v1/shutdown",

@@ -61,7 +61,11 @@ class Batch : public std::enable_shared_from_this<Batch> {
     auto done = [self = shared_from_this(), pin = std::move(memory.pin), size = piece.size_bytes](
                     std::optional<Error> error, std::uint64_t) {
       --self->in_flight_;
-      if (error && !self->error_) self->error_ = std::move(error);
+      if (error && !self->error_) {
+        // A peer that stopped in order is as lost to this copy as one that died.
+        const bool left = error->code() == Errc::closed || error->code() == Errc::cancelled;
+        self->error_ = Error(left ? Errc::peer_lost : error->code(), error->what());
+      }
       if (!self->error_) self->bytes_ += size;
       self->pump();
     };

@@ -18,6 +18,7 @@ namespace {
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
 constexpr auto kAskTimeout = 1s;
+constexpr std::size_t kMaxListedExtents = 100'000;  // Some 10 MB of answer.
 
 void merge_node(ClusterSpec& pool, const NodeRecord& record) {
   const auto own = ClusterSpec::from_yaml(record.cluster_yaml, "the cluster of " + record.name);
@@ -61,8 +62,11 @@ asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
   if (node.name == options_.node) co_return node_json();
   if (node.alive) {
     try {
-      co_return parse_object(co_await call_peer(peer(node), "GET", "/v1/node", "", kAskTimeout),
-                             "status of " + node.name);
+      auto answer = parse_object(co_await call_peer(peer(node), "GET", "/v1/node", "", kAskTimeout),
+                                 "status of " + node.name);
+      for (const char* field : {"devices", "clients", "routes"})
+        static_cast<void>(get_array(answer, field, "status of " + node.name));
+      co_return answer;
     } catch (const Error&) {
       // It is listed as not alive, which says what there is to say.
     }
@@ -77,10 +81,12 @@ asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
 }
 
 // The directory's node asks all others at once; any other node asks that one.
-asio::awaitable<Daemon::Json> Daemon::pool_json() {
+asio::awaitable<Daemon::Json> Daemon::pool_json(bool with_regions) {
   if (!directory_)
     co_return parse_object(
-        co_await call_peer(directory_peer_, "GET", "/v1/pool", "", kAskTimeout * 2), "the pool");
+        co_await call_peer(directory_peer_, "GET", with_regions ? "/v1/pool" : "/v1/pool/memory", "",
+                           kAskTimeout * 2),
+        "the pool");
   const auto records = co_await directory_->nodes();
   struct Gathered {
     std::vector<Json> nodes;
@@ -115,7 +121,15 @@ asio::awaitable<Daemon::Json> Daemon::pool_json() {
   std::erase_if(cluster.links, [&](const LinkSpec& link) {
     return !cluster.find_node(link.node_a) || !cluster.find_node(link.node_b);
   });
-  for (const auto& record : co_await directory_->regions()) {
+  std::size_t listed = 0, omitted = 0;
+  std::vector<RegionRecord> known;  // Not a conditional co_await: g++ 12 destroys its result twice.
+  if (with_regions) known = co_await directory_->regions();
+  for (const auto& record : known) {
+    listed += record.region.extents.size();
+    if (listed > kMaxListedExtents) {
+      ++omitted;
+      continue;
+    }
     boost::json::array extents;
     for (const auto& extent : record.region.extents)
       extents.push_back(Json{{"device", extent.device.to_string()},
@@ -127,9 +141,10 @@ asio::awaitable<Daemon::Json> Daemon::pool_json() {
                            {"size_bytes", record.region.size_bytes},
                            {"extents", std::move(extents)}});
   }
-  co_return Json{{"directory", options_.node},      {"nodes", std::move(nodes)},
-                 {"regions", std::move(regions)},   {"routes", std::move(routes)},
-                 {"clients", std::move(clients)},   {"cluster", cluster.to_yaml()}};
+  co_return Json{{"directory", options_.node},    {"nodes", std::move(nodes)},
+                 {"regions", std::move(regions)}, {"regions_omitted", omitted},
+                 {"routes", std::move(routes)},   {"clients", std::move(clients)},
+                 {"cluster", cluster.to_yaml()}};
 }
 
 ControlResponse Daemon::metrics() const {

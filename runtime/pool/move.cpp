@@ -38,13 +38,6 @@ void copy_by_daemons(Region::State& region, const DeviceName& from, const Device
 void Region::State::move_extent(const Extent& old, const DeviceName& to) {
   const auto staging = random_region_id();
   auto fresh = lend(staging, to, old.offset_bytes, old.size_bytes);
-  const auto range_of = [&](RegionId which) {
-    auto body = pool->credentials();
-    body["region"] = to_hex(which);
-    body["offset_bytes"] = old.offset_bytes;
-    body["size_bytes"] = old.size_bytes;
-    return body;
-  };
   // One segment for one segment keeps the address readable all along; a fragmented target device
   // lends several, and then the range is unmapped for a moment.
   const bool swap_here = old.mapped && fresh.size() == 1 && fresh.front().segment;
@@ -54,17 +47,14 @@ void Region::State::move_extent(const Extent& old, const DeviceName& to) {
     else
       copy_by_daemons(*this, old.device, to, staging, fresh);
   } catch (...) {
-    try {
-      pool->call(*pool->link(to.node), "DELETE", "/v1/extents", range_of(staging));
-    } catch (const Error&) {
-      // That node is gone, and what it lent with it.
-    }
+    give_back(staging, to.node, old.offset_bytes, old.size_bytes);
     throw;
   }
   if (old.mapped && !swap_here) static_cast<void>(range.remove(old.offset_bytes));
   extents.erase(old.offset_bytes);
   for (auto& lent : fresh) place(std::move(lent));
-  pool->call(*pool->link(old.device.node), "DELETE", "/v1/extents", range_of(id));
+  // The bytes have arrived: the old node may be gone by now without harm.
+  give_back(id, old.device.node, old.offset_bytes, old.size_bytes);
   auto body = pool->credentials();
   body["from"] = to_hex(staging);
   body["to"] = to_hex(id);

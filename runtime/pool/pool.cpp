@@ -33,8 +33,9 @@ using Groups = std::map<Group, std::vector<Pool::CopyPiece>>;
 
 }  // namespace
 
-PoolStatus Pool::State::status() { return parse_pool_status(pool_document()); }
-Topology Pool::State::topology() { return parse_pool_topology(pool_document()); }
+PoolStatus Pool::State::status() { return parse_pool_status(pool_document("/v1/pool")); }
+// Without the regions of others, which may be many.
+Topology Pool::State::topology() { return parse_pool_topology(pool_document("/v1/pool/memory")); }
 
 Pool::Pool(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 Pool::Pool(Pool&&) noexcept = default;
@@ -109,6 +110,13 @@ void split_piece(const Region::State& to, const Region::State& from, const Pool:
                  Groups& groups) {
   to.check_range(piece.to_offset_bytes, piece.size_bytes);
   from.check_range(piece.from_offset_bytes, piece.size_bytes);
+  const auto distance = std::max(piece.to_offset_bytes, piece.from_offset_bytes) -
+                        std::min(piece.to_offset_bytes, piece.from_offset_bytes);
+  if (&to == &from && distance < piece.size_bytes)
+    throw Error(Errc::invalid_argument,
+                fmt::format("copying {} bytes from offset {} to offset {} of region '{}' would "
+                            "overwrite its own source; copy in smaller pieces",
+                            piece.size_bytes, piece.from_offset_bytes, piece.to_offset_bytes, to.name));
   to.for_each_part(
       piece.to_offset_bytes, piece.size_bytes,
       [&](const Region::Extent& target, std::uint64_t to_at, std::uint64_t to_size) {

@@ -112,58 +112,76 @@ Region::State::~State() {
   const auto whole = extents.empty() ? 0 : std::prev(extents.end())->first +
                                                std::prev(extents.end())->second.size_bytes;
   range = StitchedRange();  // Unmap first: the daemon's accounts should not run ahead of the truth.
-  const auto give_back = [&](const std::string& node, const char* path, Json body) {
-    try {
-      pool->call(*pool->link(node), "DELETE", path, std::move(body));
-    } catch (const std::exception&) {
-      // The pool is closed or the daemon gone: the session's end gives the bytes back.
-    }
-  };
-  auto body = pool->credentials();
-  body["region"] = to_hex(id);
-  body["offset_bytes"] = 0;
-  body["size_bytes"] = whole;
-  for (const auto& [node, _] : nodes) give_back(node, "/v1/extents", body);
-  if (!nodes.empty()) give_back(pool->directory, "/v1/regions", body);
+  for (const auto& [node, _] : nodes) give_back(id, node, 0, whole);
+  if (!is_published) return;
+  try {
+    auto body = pool->credentials();
+    body["region"] = to_hex(id);
+    pool->call(*pool->link(pool->directory), "DELETE", "/v1/regions", std::move(body));
+  } catch (const std::exception&) {
+    // The pool is closed or the directory gone, and the record with it.
+  }
+}
+
+void Region::State::give_back(RegionId which, const std::string& node, std::uint64_t offset_bytes,
+                              std::uint64_t size) const noexcept {
+  try {
+    auto body = pool->credentials();
+    body["region"] = to_hex(which);
+    body["offset_bytes"] = offset_bytes;
+    body["size_bytes"] = size;
+    pool->call(*pool->link(node), "DELETE", "/v1/extents", std::move(body));
+  } catch (const std::exception&) {
+    // Nothing was lent there, the pool is closed or the daemon gone.
+  }
 }
 
 std::vector<Region::State::Lent> Region::State::lend(RegionId as, const DeviceName& device,
                                                      std::uint64_t offset_bytes,
                                                      std::uint64_t size) {
-  constexpr auto kWhere = "answer to POST /v1/extents";
-  const bool local = pool->is_local(device.node);
-  const auto link = pool->link(device.node);
   std::vector<Lent> result;
-  while (size > 0) {
-    boost::json::array pieces;
-    for (; size > 0 && pieces.size() < kMaxPiecesPerRequest;) {
-      const auto piece = std::min(size, kMaxExtentBytes);
-      pieces.push_back(Json{{"offset_bytes", offset_bytes}, {"size_bytes", piece}});
-      offset_bytes += piece;
-      size -= piece;
-    }
-    auto body = pool->credentials();
-    body["region"] = to_hex(as);
-    body["device"] = device.local();
-    body["map"] = local;
-    body["pieces"] = std::move(pieces);
-    std::vector<UniqueFd> fds;
-    const auto answer = pool->call(*link, "POST", "/v1/extents", std::move(body), &fds);
-    const auto& list = get_array(answer, "extents", kWhere);
-    if (local && fds.size() != list.size())
-      throw Error(Errc::protocol, fmt::format("node {} lent {} extents and sent {} descriptors",
-                                              device.node, list.size(), fds.size()));
-    for (std::size_t i = 0; i < list.size(); ++i) {
-      const auto& extent = as_object(list[i], kWhere);
-      Lent lent{{device, get_uint(extent, "offset_bytes", kWhere),
-                 get_uint(extent, "size_bytes", kWhere), local},
-                {}};
-      if (local)
-        lent.segment = pool->backend->import_segment(std::move(fds[i]), lent.extent.size_bytes);
-      result.push_back(std::move(lent));
-    }
+  const auto end = offset_bytes + size;
+  try {
+    for (auto at = offset_bytes; at < end;) at = lend_some(as, device, at, end, result);
+  } catch (...) {
+    give_back(as, device.node, offset_bytes, size);
+    throw;
   }
   return result;
+}
+
+std::uint64_t Region::State::lend_some(RegionId as, const DeviceName& device, std::uint64_t at,
+                                       std::uint64_t end, std::vector<Lent>& result) {
+  constexpr auto kWhere = "answer to POST /v1/extents";
+  const bool local = pool->is_local(device.node);
+  boost::json::array pieces;
+  while (at < end && pieces.size() < kMaxPiecesPerRequest) {
+    const auto piece = std::min(end - at, kMaxExtentBytes);
+    pieces.push_back(Json{{"offset_bytes", at}, {"size_bytes", piece}});
+    at += piece;
+  }
+  auto body = pool->credentials();
+  body["region"] = to_hex(as);
+  body["device"] = device.local();
+  body["map"] = local;
+  body["pieces"] = std::move(pieces);
+  std::vector<UniqueFd> fds;
+  const auto answer =
+      pool->call(*pool->link(device.node), "POST", "/v1/extents", std::move(body), &fds);
+  const auto& list = get_array(answer, "extents", kWhere);
+  if (local && fds.size() != list.size())
+    throw Error(Errc::protocol, fmt::format("node {} lent {} extents and sent {} descriptors",
+                                            device.node, list.size(), fds.size()));
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const auto& extent = as_object(list[i], kWhere);
+    Lent lent{{device, get_uint(extent, "offset_bytes", kWhere),
+               get_uint(extent, "size_bytes", kWhere), local},
+              {}};
+    if (local)
+      lent.segment = pool->backend->import_segment(std::move(fds[i]), lent.extent.size_bytes);
+    result.push_back(std::move(lent));
+  }
+  return at;
 }
 
 void Region::State::place(Lent lent) {
@@ -183,6 +201,7 @@ void Region::State::publish() {
   body["size_bytes"] = size_bytes;
   body["extents"] = std::move(list);
   pool->call(*pool->link(pool->directory), "PUT", "/v1/regions", std::move(body));
+  is_published = true;
 }
 
 }  // namespace causeway

@@ -25,8 +25,15 @@ struct Region::State {
     Extent extent;
     Segment segment;
   };
+  // Errors: as the daemon's; nothing stays lent.
   std::vector<Lent> lend(RegionId as, const DeviceName& device, std::uint64_t offset_bytes,
                          std::uint64_t size);
+  // Gives back what lies in the range, without an error: the session's end is the net.
+  void give_back(RegionId which, const std::string& node, std::uint64_t offset_bytes,
+                 std::uint64_t size) const noexcept;
+  // One request's worth of it. Returns where the next one starts.
+  std::uint64_t lend_some(RegionId as, const DeviceName& device, std::uint64_t at, std::uint64_t end,
+                          std::vector<Lent>& result);
   void place(Lent lent);  // Maps it, if it is here, and makes it part of the region.
   void publish();         // Tells the directory.
   void move_extent(const Extent& old, const DeviceName& to);
@@ -48,6 +55,7 @@ struct Region::State {
   RegionId id = 0;
   std::uint64_t size_bytes = 0;
   std::string name;
+  bool is_published = false;
   StitchedRange range;
   std::map<std::uint64_t, Extent> extents;  // By offset; they tile the region, granule-rounded.
 };

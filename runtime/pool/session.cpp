@@ -114,16 +114,21 @@ std::shared_ptr<DaemonLink> Pool::State::add_link(const std::string& name,
   return links_[name] = link;
 }
 
+std::shared_ptr<DaemonLink> Pool::State::find_link(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  if (closed_) throw Error(Errc::closed, "the pool is closed");
+  const auto known = links_.find(name);
+  if (known == links_.end()) return nullptr;
+  known->second->check();
+  return known->second;
+}
+
 std::shared_ptr<DaemonLink> Pool::State::link(const std::string& name) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (closed_) throw Error(Errc::closed, "the pool is closed");
-    if (const auto known = links_.find(name); known != links_.end()) {
-      known->second->check();
-      return known->second;
-    }
-  }
-  for (const auto& each : status().nodes) {
+  if (auto known = find_link(name)) return known;
+  const auto nodes = status().nodes;
+  const std::lock_guard connecting(connecting_);
+  if (auto known = find_link(name)) return known;  // Another thread was first.
+  for (const auto& each : nodes) {
     if (each.name != name) continue;
     if (!each.alive) throw Error(Errc::peer_lost, fmt::format("node {} has left the pool", name));
     return add_link(name, each.control_address);
@@ -288,9 +293,10 @@ void Pool::State::run_batch(DaemonLink& link, const std::vector<Start>& operatio
   }
 }
 
-Json Pool::State::pool_document() {
-  const auto home = link(directory);
-  return call(*home, "GET", "/v1/pool", {});
+Json Pool::State::pool_document(const char* path) {
+  const auto directory_link = find_link(directory);
+  if (!directory_link) throw Error(Errc::closed, "the pool is closed");
+  return call(*directory_link, "GET", path, {});
 }
 
 }  // namespace causeway

@@ -66,12 +66,14 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   IoThread io;
 
  private:
+  std::shared_ptr<DaemonLink> find_link(const std::string& name);
   std::shared_ptr<DaemonLink> add_link(const std::string& name, const std::string& address);
   void watch(const std::shared_ptr<DaemonLink>& link, UniqueFd connection);
   void lose(DaemonLink& link, const Error& error);  // On the io thread.
-  boost::json::object pool_document();
+  boost::json::object pool_document(const char* path);
 
-  std::mutex mutex_;  // Guards links_, handlers_ and closed_.
+  std::mutex connecting_;  // One new link at a time.
+  std::mutex mutex_;       // Guards links_, handlers_ and closed_.
   std::map<std::string, std::shared_ptr<DaemonLink>> links_;
   std::map<int, std::function<void(const Error&)>> handlers_;
   int next_handler_ = 1;

@@ -5,12 +5,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <set>
 
 #include "runtime/control/json.h"
 #include "runtime/node/lender.h"
@@ -38,7 +40,7 @@ struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io
     if (!member)
       throw Error(Errc::unauthenticated, fmt::format("'{}' is not of this job", hello.name));
     const auto rank = static_cast<int>(std::min<SessionId>(hello.session, 1 << 30));
-    if (rank <= own_rank || rank >= world || channels.contains(rank))
+    if (rank <= own_rank || rank >= world || !admitted.insert(rank).second)
       throw Error(Errc::protocol, fmt::format("'{}' says that it is rank {}", hello.name, rank));
   }
   PinnedMemory pin(const Hello& hello, const RemoteAddress&, std::uint64_t, Access) override {
@@ -47,7 +49,9 @@ struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io
   }
 
   void add(int rank, std::shared_ptr<Channel> channel) {
-    channel->on_close([this, rank](const Error& error) { closed(rank, error); });
+    channel->on_close([weak = weak_from_this(), rank](const Error& error) {
+      if (const auto self = weak.lock()) self->closed(rank, error);
+    });
     channels[rank] = std::move(channel);
     const std::lock_guard lock(mutex);
     ++connected;
@@ -89,6 +93,7 @@ struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io
   std::unique_ptr<Transport> transport;
   std::map<int, std::shared_ptr<Channel>> channels;
   std::map<int, std::string> names;
+  std::set<int> admitted;
   std::optional<int> waiting_for;
   bool ending = false;
   // Shared with the worker's thread:
@@ -123,6 +128,11 @@ WorkerMesh::WorkerMesh(std::shared_ptr<Pool::State> pool, const WorkerOptions& o
 // Finds the others through the directory and connects to them.
 void WorkerMesh::meet() {
   constexpr auto kWhere = "answer of the directory";
+  const auto plain = [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; };
+  if (options_.group.size() > 200 || !std::ranges::all_of(options_.group, plain))
+    throw Error(Errc::invalid_argument,
+                fmt::format("group '{}': a name has at most 200 letters, digits and '-_.'",
+                            options_.group));
   const auto deadline = std::chrono::steady_clock::now() + options_.timeout;
   const auto directory = pool_->link(pool_->directory);
   auto body = pool_->credentials();

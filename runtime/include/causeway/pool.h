@@ -154,7 +154,8 @@ class Pool {
   [[nodiscard]] Region allocate(std::uint64_t size_bytes, const AllocateOptions& options = {});
 
   // Device to device by the best route, never through this process. Both regions are this pool's.
-  // Errors: out_of_bounds; peer_lost with what was copied unspecified.
+  // Errors: out_of_bounds; invalid_argument if source and target overlap; peer_lost with what was
+  // copied unspecified.
   CopyReport copy(Region& to, std::uint64_t to_offset_bytes, const Region& from,
                   std::uint64_t from_offset_bytes, std::uint64_t size_bytes);
 

@@ -152,6 +152,45 @@ TEST_CASE("malformed and hostile requests are refused, and the daemon goes on se
   CHECK(live.daemon("a").is_running());
 }
 
+TEST_CASE("strangers cannot keep users out") {
+  LivePool live(kCluster, {"a"});
+  const auto [host, port] = parse_host_port(live.control("a"));
+  std::vector<UniqueFd> idle;
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(port);
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  for (int i = 0; i < 900; ++i) {
+    idle.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    REQUIRE(::connect(idle.back().get(), reinterpret_cast<sockaddr*>(&to), sizeof to) == 0);
+  }
+  CHECK(live.connect("a").allocate(65536).size_bytes() == 65536);
+  idle.clear();
+  ControlClient client(live.control("a"), live.token(), "a");
+  CHECK(eventually([&] {
+    try {
+      return client.call("GET", "/v1/node", "", kLimit).body.find("a/gpu0") != std::string::npos;
+    } catch (const Error&) {
+      return false;
+    }
+  }));
+}
+
+TEST_CASE("a request that waits does not go over the connection that holds the session") {
+  LivePool live(kCluster, {"a"});
+  ControlClient client("unix:" + live.socket("a"), "", "a");
+  const auto opened = parse(
+      client.call("POST", "/v1/sessions", serialize(Json{{"client", "test"}}), kLimit));
+  Json body{{"session", opened.at("session")}, {"key", opened.at("key")}, {"world", 2}};
+  client.call("POST", "/v1/groups/g", serialize(body), kLimit);
+  body["rank"] = 0;
+  body["node"] = "a";
+  body["address"] = "127.0.0.1:1";
+  body["timeout_ms"] = 3600000;
+  CHECK(code_of([&] { client.call("POST", "/v1/group-members/g", serialize(body), kLimit); }) ==
+        Errc::invalid_argument);
+}
+
 TEST_CASE("random bytes on the control port do no harm") {
   LivePool live(kCluster, {"a"});
   auto bystander = live.connect("a");

@@ -6,10 +6,15 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <iostream>
 #include <random>
+#include <thread>
 
 #include "live_pool.h"
 
@@ -167,6 +172,67 @@ TEST_CASE("copies go device to device, pushed, pulled, within a node and mapped"
   CHECK(read_all(back) == bytes);
   const auto refused = error_of([&] { pool.copy(back, 1, other, 0, bytes.size()); });
   CHECK(refused.code() == Errc::out_of_bounds);
+  const auto overlap = error_of([&] { pool.copy(far, kMiB, far, 0, kMiB + 1); });
+  CHECK(overlap.code() == Errc::invalid_argument);
+  pool.copy(far, kMiB, far, 0, kMiB);
+  auto expected = bytes;
+  std::copy_n(bytes.begin(), kMiB, expected.begin() + kMiB);
+  CHECK(read_all(far) == expected);
+}
+
+TEST_CASE("every byte that crosses is counted once") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  auto near = pool.allocate(4 * kMiB, {.only = {device("a/gpu0")}});
+  auto far = pool.allocate(4 * kMiB, {.only = {device("b/gpu0")}});
+  const auto crossed = [&](const std::string& from, const std::string& to) {
+    std::uint64_t bytes = 0;
+    for (const auto& route : pool.status().routes)
+      if (route.from == from && route.to == to) bytes += route.bytes;
+    return bytes;
+  };
+  pool.copy(far, 0, near, 0, 4 * kMiB);
+  CHECK(crossed("a", "b") == 4 * kMiB);
+  CHECK(crossed("b", "a") == 0);
+  const Pool::CopyPiece piece{0, 0, 3 * kMiB};
+  pool.copy_batch(near, far, {&piece, 1}, true);
+  CHECK(crossed("b", "a") == 3 * kMiB);
+  std::vector<std::byte> bytes(1000);
+  far.write(5, bytes);
+  CHECK(crossed("a", "b") == 4 * kMiB + 1000);
+}
+
+TEST_CASE("threads that share a pool meet a node for the first time together") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  std::vector<std::thread> threads;
+  std::atomic<int> right = 0;
+  for (int i = 0; i < 6; ++i)
+    threads.emplace_back([&, i] {
+      const auto bytes = pattern(300'000, 100 + i);
+      auto region = pool.allocate(bytes.size(), {.only = {device("b/gpu0")}});
+      region.write(0, bytes);
+      if (read_all(region) == bytes) ++right;
+    });
+  for (auto& thread : threads) thread.join();
+  CHECK(right == 6);
+  CHECK(live.used_bytes() == 0);
+}
+
+TEST_CASE("an allocation that fails half way keeps nothing") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  (void)pool.status();  // The connection for requests stands.
+  rlimit old{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &old) == 0);
+  const auto next = ::dup(0);
+  ::close(next);
+  const rlimit tight{static_cast<rlim_t>(next), old.rlim_max};  // No descriptor can arrive.
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &tight) == 0);
+  const auto failed = error_of([&] { (void)pool.allocate(4 * kMiB); });
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &old) == 0);
+  CHECK(failed.code() == Errc::exhausted);
+  CHECK(live.used_bytes() == 0);
 }
 
 TEST_CASE("a region moves to another device, another node and back, bytes and address intact") {

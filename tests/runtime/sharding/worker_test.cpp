@@ -7,11 +7,13 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <sstream>
+#include <thread>
 
 #include "live_pool.h"
 
@@ -222,6 +224,31 @@ TEST_CASE("a daemon that is killed is named to the ranks of its node within 2 s"
   INFO(job.output(1));
   CHECK(job.output(1).find("node b") != std::string::npos);
   CHECK(job.ranks[0].wait(10s) == 4);  // Its partner has gone.
+}
+
+TEST_CASE("the same processes join the same group again and again") {
+  LivePool live(kCluster, {"a", "b"});
+  std::vector<std::thread> ranks;
+  std::atomic<int> rounds = 0;
+  for (int rank = 0; rank < 2; ++rank)
+    ranks.emplace_back([&, rank] {
+      auto pool = live.connect(rank == 0 ? "a" : "b");
+      for (int round = 0; round < 5; ++round) {
+        auto worker = Worker::join(pool, four_stages(), {.group = "again", .rank = rank, .world = 2});
+        worker.barrier();
+        ++rounds;
+      }
+    });
+  for (auto& rank : ranks) rank.join();
+  CHECK(rounds == 10);
+}
+
+TEST_CASE("a group's name must be plain") {
+  LivePool live(kCluster, {"a"});
+  auto pool = live.connect("a");
+  for (const char* name : {"job 1", "a/b", "x\r\nHost: y"})
+    CHECK_THROWS_AS((void)Worker::join(pool, four_stages(), {.group = name, .rank = 0, .world = 2}),
+                    Error);
 }
 
 TEST_CASE("a job whose last rank never comes ends with who is missing") {
