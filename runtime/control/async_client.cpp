@@ -1,5 +1,3 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include "runtime/control/async_client.h"
 
 #include <fmt/format.h>
@@ -9,6 +7,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 #include "runtime/control/message.h"
 #include "runtime/control/server.h"
@@ -24,7 +23,8 @@ constexpr auto kTuple = asio::experimental::as_tuple(asio::use_awaitable);
 void check(const PeerAddress& peer, boost::system::error_code failed) {
   if (!failed) return;
   if (failed == beast::error::timeout)
-    throw Error(Errc::timed_out, fmt::format("{} at {} did not answer in time", peer.name, peer.address));
+    throw Error(Errc::timed_out,
+                fmt::format("{} at {} did not answer in time", peer.name, peer.address));
   throw Error(Errc::peer_lost, fmt::format("cannot reach {} at {}: {}; is its daemon running?",
                                            peer.name, peer.address, failed.message()));
 }

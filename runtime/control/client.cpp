@@ -1,5 +1,3 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include "runtime/control/client.h"
 
 #include <fmt/format.h>
@@ -16,6 +14,7 @@
 #include <boost/beast/http/string_body.hpp>
 #include <cstring>
 #include <memory>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 #include "runtime/control/message.h"
 #include "runtime/control/server.h"
@@ -43,8 +42,8 @@ UniqueFd ControlClient::release_connection() noexcept { return std::move(socket_
 
 void ControlClient::wait(short events, Deadline deadline) {
   for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-        deadline - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     if (left.count() <= 0)
       throw Error(Errc::timed_out, fmt::format("{} did not answer in time", peer_name_));
     pollfd entry{socket_.get(), events, 0};
@@ -73,9 +72,10 @@ void ControlClient::connect(Deadline deadline) {
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
-    if (const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found))
-      throw Error(Errc::peer_lost,
-                  fmt::format("cannot resolve {} of {}: {}", host, peer_name_, gai_strerror(failed)));
+    if (const int failed =
+            ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found))
+      throw Error(Errc::peer_lost, fmt::format("cannot resolve {} of {}: {}", host, peer_name_,
+                                               gai_strerror(failed)));
     list.reset(found);
     address = found->ai_addr;
     size = found->ai_addrlen;
@@ -91,8 +91,8 @@ void ControlClient::connect(Deadline deadline) {
   if (failed != 0) {
     socket_ = UniqueFd();
     throw Error(Errc::peer_lost,
-                fmt::format("cannot reach {} at {}: {}; is its daemon running?", peer_name_, target_,
-                            std::generic_category().message(failed)));
+                fmt::format("cannot reach {} at {}: {}; is its daemon running?", peer_name_,
+                            target_, std::generic_category().message(failed)));
   }
   watch_for_dead_host(socket_.get());
 }
@@ -129,10 +129,9 @@ std::size_t ControlClient::receive_some(char* into, std::size_t size, std::vecto
     }
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0)
-      throw Error(Errc::peer_lost,
-                  fmt::format("lost {} at {}: {}", peer_name_, target_,
-                              got == 0 ? "it closed the connection"
-                                       : std::generic_category().message(errno)));
+      throw Error(Errc::peer_lost, fmt::format("lost {} at {}: {}", peer_name_, target_,
+                                               got == 0 ? "it closed the connection"
+                                                        : std::generic_category().message(errno)));
     for (auto* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
       if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
       const auto count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -165,8 +164,9 @@ ControlReply ControlClient::receive(Deadline deadline) {
       buffer.consume(used);
       if (failed == http::error::need_more || (!failed && used == 0)) break;
       if (failed)
-        throw Error(Errc::protocol, fmt::format("{} at {} answered with something that is not HTTP: {}",
-                                                peer_name_, target_, failed.message()));
+        throw Error(Errc::protocol,
+                    fmt::format("{} at {} answered with something that is not HTTP: {}", peer_name_,
+                                target_, failed.message()));
     }
   }
   const bool keep_alive = parser.keep_alive();
@@ -180,8 +180,8 @@ ControlReply ControlClient::receive(Deadline deadline) {
 ControlReply ControlClient::call(const std::string& method, const std::string& path,
                                  const std::string& body, std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
-  auto text = fmt::format("{} {} HTTP/1.1\r\nHost: causeway\r\nContent-Length: {}\r\n", method, path,
-                          body.size());
+  auto text = fmt::format("{} {} HTTP/1.1\r\nHost: causeway\r\nContent-Length: {}\r\n", method,
+                          path, body.size());
   if (!token_.empty()) text += "Authorization: Bearer " + token_ + "\r\n";
   text += "Content-Type: application/json\r\n\r\n" + body;
   if (socket_) {  // A peer that restarted has closed the old connection: notice before sending.

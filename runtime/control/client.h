@@ -2,7 +2,8 @@
 //
 // Shape:   one connection to one daemon, one request at a time; reconnects by itself between
 //          requests. File descriptors that came with an answer (unix socket only) are in `fds`.
-// Errors:  the error document of the peer as its Error; peer_lost if the connection cannot be made or
+// Errors:  the error document of the peer as its Error; peer_lost if the connection cannot be made
+// or
 //          breaks; timed_out at the deadline; protocol for an answer that is not HTTP or JSON.
 //          Every error text names the peer.
 // Cost:    one round trip; 50 to 200 us on one machine.

@@ -38,15 +38,13 @@ json::object parse_object(std::string_view text, std::string_view where) {
   return std::move(value.get_object());
 }
 
-std::string get_string(const json::object& object, std::string_view field,
-                       std::string_view where) {
+std::string get_string(const json::object& object, std::string_view field, std::string_view where) {
   const auto& value = get(object, field, where);
   if (!value.is_string()) throw wrong(where, field, "a string", value);
   return std::string(std::string_view(value.get_string()));
 }
 
-std::uint64_t get_uint(const json::object& object, std::string_view field,
-                       std::string_view where) {
+std::uint64_t get_uint(const json::object& object, std::string_view field, std::string_view where) {
   const auto& value = get(object, field, where);
   if (value.is_uint64()) return value.get_uint64();
   if (value.is_int64() && value.get_int64() >= 0)

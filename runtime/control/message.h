@@ -40,8 +40,8 @@ inline constexpr std::size_t kMaxFdsPerResponse = 250;
 [[nodiscard]] unsigned http_status(Errc code) noexcept;
 [[nodiscard]] ControlResponse error_response(const Error& error);
 
-// Throws the Error that `body` describes if `status` is not a success; `peer` stands in front of its
-// text. A body that is no error document gives Errc::protocol.
+// Throws the Error that `body` describes if `status` is not a success; `peer` stands in front of
+// its text. A body that is no error document gives Errc::protocol.
 void throw_if_error(unsigned status, std::string_view body, std::string_view peer);
 
 }  // namespace causeway

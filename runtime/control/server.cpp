@@ -1,5 +1,3 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include "runtime/control/server.h"
 
 #include <fmt/format.h>
@@ -24,6 +22,7 @@
 #include <chrono>
 #include <cstring>
 #include <tuple>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 namespace causeway {
 
@@ -51,7 +50,8 @@ const Error kNoToken{Errc::unauthenticated,
 bool same_user(Local::socket& socket) {
   ucred peer{};
   socklen_t size = sizeof peer;
-  if (::getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return false;
+  if (::getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+    return false;
   return peer.uid == ::geteuid() || peer.uid == 0;
 }
 
@@ -66,7 +66,8 @@ bool is_token(std::string_view authorization, const std::string& token) {
 std::string to_text(const ControlResponse& response, bool keep_alive) {
   return fmt::format(
       "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: {}\r\n\r\n{}",
-      response.status, std::string_view(http::obsolete_reason(http::int_to_status(response.status))),
+      response.status,
+      std::string_view(http::obsolete_reason(http::int_to_status(response.status))),
       response.content_type, response.body.size(), keep_alive ? "keep-alive" : "close",
       response.body);
 }
@@ -157,8 +158,8 @@ asio::awaitable<void> ControlServer::State::accept(
   asio::steady_timer pause(context);
   while (!stopping) {
     typename Protocol::socket socket(context);
-    const auto [failed] = co_await acceptor->async_accept(
-        socket, asio::experimental::as_tuple(use_awaitable));
+    const auto [failed] =
+        co_await acceptor->async_accept(socket, asio::experimental::as_tuple(use_awaitable));
     if (stopping) co_return;
     if (failed) {  // Out of descriptors, most likely: let some go before the next try.
       pause.expires_after(100ms);
@@ -200,8 +201,7 @@ asio::awaitable<void> ControlServer::State::serve(Stream stream, bool local) {
 // Reads and answers one request. False when the connection is done.
 template <typename Stream>
 asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::flat_buffer& buffer,
-                                                      ConnectionId id, bool local,
-                                                      bool& trusted) {
+                                                      ConnectionId id, bool local, bool& trusted) {
   constexpr auto kTuple = asio::experimental::as_tuple(use_awaitable);
   // An idle connection may hold a session, so only its end counts; a stranger gets no such time.
   if (trusted)
@@ -312,7 +312,7 @@ void ControlServer::listen_unix(const std::string& path) {
     if (!failed)
       throw Error(Errc::already_exists,
                   fmt::format("a daemon already serves {}; end it with `causeway down`", path));
-    struct stat status{};
+    struct stat status {};
     if (::lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) ::unlink(path.c_str());
     const auto mask = ::umask(0177);  // The socket must never be open to others, not even briefly.
     std::shared_ptr<Local::acceptor> acceptor;

@@ -10,7 +10,8 @@
 //          lose their connection. Nothing a client sends ends the server.
 // Cost:    one allocation per connection and a few per request.
 // Threads: the io_context's one thread.
-// Source:  RFC 9112; SCM_RIGHTS: unix(7). TCP requests carry "Authorization: Bearer TOKEN"; the unix
+// Source:  RFC 9112; SCM_RIGHTS: unix(7). TCP requests carry "Authorization: Bearer TOKEN"; the
+// unix
 //          socket checks the peer's user instead.
 #pragma once
 
@@ -50,8 +51,9 @@ class ControlServer {
   std::shared_ptr<State> state_;
 };
 
-// Lets the kernel end a TCP connection whose other host is gone, after about 3 s. Nothing is asked of
-// the peer's process: a client stopped in a debugger keeps its memory. No effect on unix sockets.
+// Lets the kernel end a TCP connection whose other host is gone, after about 3 s. Nothing is asked
+// of the peer's process: a client stopped in a debugger keeps its memory. No effect on unix
+// sockets.
 void watch_for_dead_host(int socket) noexcept;
 
 // Splits "127.0.0.1:7070" or "[::1]:7070"; errors: invalid_argument with the expected form.

@@ -1,6 +1,8 @@
-// Who is in the pool and who holds what. One idea, two bodies: embedded in a daemon, or (later) etcd.
+// Who is in the pool and who holds what. One idea, two bodies: embedded in a daemon, or (later)
+// etcd.
 //
-// Shape:   nodes by name; regions by (session, id); groups by name. A node or a session that is gone
+// Shape:   nodes by name; regions by (session, id); groups by name. A node or a session that is
+// gone
 //          takes what depends on it along.
 // Errors:  already_exists (a living node of that name, a rank taken), not_found, invalid_argument,
 //          timed_out, peer_lost (a member of the group died), exhausted.

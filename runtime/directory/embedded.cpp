@@ -1,5 +1,3 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include "runtime/directory/embedded.h"
 
 #include <fmt/format.h>
@@ -7,6 +5,7 @@
 
 #include <boost/asio/experimental/as_tuple.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 namespace causeway {
 
@@ -33,9 +32,10 @@ std::string random_hex(std::size_t bytes) {
 asio::awaitable<void> EmbeddedDirectory::put_node(NodeRecord node) {
   const auto known = nodes_.find(node.name);
   if (known != nodes_.end() && known->second.alive)
-    throw Error(Errc::already_exists,
-                fmt::format("node '{}' is already in the pool, at {}; give the new one another name",
-                            node.name, known->second.control_address));
+    throw Error(
+        Errc::already_exists,
+        fmt::format("node '{}' is already in the pool, at {}; give the new one another name",
+                    node.name, known->second.control_address));
   if (known == nodes_.end() && nodes_.size() >= kMaxNodes)
     throw Error(Errc::exhausted, fmt::format("the pool already has {} nodes", kMaxNodes));
   node.alive = true;
@@ -61,8 +61,9 @@ asio::awaitable<void> EmbeddedDirectory::put_region(RegionRecord region) {
        other != regions_.end() && other->first.first == region.session; ++other)
     if (other->first != key) extents += other->second.region.extents.size();
   if (extents > kMaxExtentsPerSession)
-    throw Error(Errc::exhausted, fmt::format("session {:016x} would record {} extents; {} are allowed",
-                                             region.session, extents, kMaxExtentsPerSession));
+    throw Error(Errc::exhausted,
+                fmt::format("session {:016x} would record {} extents; {} are allowed",
+                            region.session, extents, kMaxExtentsPerSession));
   if (!regions_.contains(key) && regions_.size() >= kMaxRegions)
     throw Error(Errc::exhausted, fmt::format("the pool already has {} regions", kMaxRegions));
   regions_[key] = std::move(region);
@@ -84,7 +85,8 @@ void EmbeddedDirectory::remove_stale_groups() {
   const auto now = std::chrono::steady_clock::now();
   std::erase_if(groups_, [now](const auto& entry) {
     const auto& group = *entry.second;
-    return group.members.empty() && (!group.failure.empty() || now - group.opened > kEmptyGroupLife);
+    return group.members.empty() &&
+           (!group.failure.empty() || now - group.opened > kEmptyGroupLife);
   });
 }
 
@@ -107,8 +109,8 @@ asio::awaitable<std::string> EmbeddedDirectory::open_group(std::string name, int
   }
   if (group->world != world)
     throw Error(Errc::invalid_argument,
-                fmt::format("group '{}' has {} ranks, not {}; give this job another group name", name,
-                            group->world, world));
+                fmt::format("group '{}' has {} ranks, not {}; give this job another group name",
+                            name, group->world, world));
   co_return group->key;
 }
 
@@ -125,8 +127,9 @@ asio::awaitable<std::vector<GroupMember>> EmbeddedDirectory::join_group(std::str
                                                     group->world - 1, member.rank));
   const auto rank = member.rank;
   if (!group->members.emplace(rank, std::move(member)).second)
-    throw Error(Errc::already_exists,
-                fmt::format("group '{}' already has a rank {}; is the job started twice?", name, rank));
+    throw Error(
+        Errc::already_exists,
+        fmt::format("group '{}' already has a rank {}; is the job started twice?", name, rank));
   const auto complete = [&] { return std::ssize(group->members) == group->world; };
   if (complete()) {
     group->changed.cancel();
@@ -142,9 +145,8 @@ asio::awaitable<std::vector<GroupMember>> EmbeddedDirectory::join_group(std::str
       group->failure = fmt::format("rank {} of group '{}' gave up waiting", rank, name);
       group->changed.cancel();
       group->members.erase(rank);
-      throw Error(Errc::timed_out,
-                  fmt::format("group '{}': only {} of {} ranks came in time", name, present,
-                              group->world));
+      throw Error(Errc::timed_out, fmt::format("group '{}': only {} of {} ranks came in time", name,
+                                               present, group->world));
     }
     co_await group->changed.async_wait(asio::experimental::as_tuple(asio::use_awaitable));
   }

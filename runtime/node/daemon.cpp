@@ -1,5 +1,3 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include "runtime/node/daemon.h"
 
 #include <fcntl.h>
@@ -18,6 +16,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cstdio>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 #include "allocator/unique_fd.h"
 #include "runtime/control/json.h"
@@ -69,13 +68,12 @@ Daemon::~Daemon() { stop(); }
 void Daemon::stop() { stopping_ = true; }
 
 asio::awaitable<void> Daemon::start(std::function<void()> ready) {
-  transport_ = make_ucx_transport(
-      context_, {.listen = options_.data_listen,
-                 .name = options_.node,
-                 .service = &lender_,
-                 .on_accept = [this](std::shared_ptr<Channel> channel) {
-                   accept_channel(std::move(channel));
-                 }});
+  transport_ = make_ucx_transport(context_, {.listen = options_.data_listen,
+                                             .name = options_.node,
+                                             .service = &lender_,
+                                             .on_accept = [this](std::shared_ptr<Channel> channel) {
+                                               accept_channel(std::move(channel));
+                                             }});
   server_ = std::make_unique<ControlServer>(context_, *this, options_.token);
   control_address_ = server_->listen_tcp(options_.control_listen);
   if (!options_.socket_path.empty()) server_->listen_unix(options_.socket_path);
@@ -201,9 +199,9 @@ void Daemon::accept_channel(std::shared_ptr<Channel> channel) {
 
 Directory& Daemon::directory() const {
   if (directory_) return *directory_;
-  throw Error(Errc::unsupported, fmt::format("{} does not serve the directory; {} at {} does",
-                                             options_.node, directory_peer_.name,
-                                             directory_peer_.address));
+  throw Error(Errc::unsupported,
+              fmt::format("{} does not serve the directory; {} at {} does", options_.node,
+                          directory_peer_.name, directory_peer_.address));
 }
 
 PeerAddress Daemon::peer(const NodeRecord& node) const {
@@ -244,12 +242,12 @@ asio::awaitable<std::shared_ptr<Channel>> Daemon::channel_to(std::string node, D
   const auto outcome = std::make_shared<Outcome>();
   const auto waiting =
       std::make_shared<asio::steady_timer>(context_, asio::steady_timer::time_point::max());
-  transport_->connect(record->data_address,
-                      {Hello::Role::node, options_.node, 0, options_.token}, limit,
-                      [outcome, waiting](std::optional<Error> error, std::shared_ptr<Channel> made) {
-                        *outcome = {std::move(error), std::move(made), true};
-                        waiting->cancel();
-                      });
+  transport_->connect(
+      record->data_address, {Hello::Role::node, options_.node, 0, options_.token}, limit,
+      [outcome, waiting](std::optional<Error> error, std::shared_ptr<Channel> made) {
+        *outcome = {std::move(error), std::move(made), true};
+        waiting->cancel();
+      });
   while (!outcome->done) co_await waiting->async_wait(kTuple);
   if (outcome->error)
     throw Error(outcome->error->code(),

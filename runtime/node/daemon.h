@@ -1,8 +1,8 @@
 // The daemon's state and the requests that change it: what run_node() wires together.
 //
 // Shape:   lends this node's memory (Lender), carries copies to other nodes (Transport), serves the
-//          pool's directory or asks the node that does. One method per request of the control plane;
-//          docs/control-plane.md lists them.
+//          pool's directory or asks the node that does. One method per request of the control
+//          plane; docs/control-plane.md lists them.
 // Errors:  thrown Errors become the answer.
 // Threads: the io_context's one thread.
 #pragma once
@@ -30,7 +30,8 @@ class Daemon : public ControlHandler {
   Daemon(boost::asio::io_context& context, const NodeOptions& options);
   ~Daemon() override;
 
-  // Listens, joins the pool, then calls `ready`. What fails ends the context's run() with the Error.
+  // Listens, joins the pool, then calls `ready`. What fails ends the context's run() with the
+  // Error.
   boost::asio::awaitable<void> start(std::function<void()> ready);
   void stop();
 

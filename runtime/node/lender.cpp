@@ -61,7 +61,8 @@ void Lender::open_session(SessionId id, std::string key, std::string client,
     throw Error(Errc::exhausted, fmt::format("{} already serves {} sessions", node_, kMaxSessions));
   const auto [entry, added] = sessions_.try_emplace(id);
   if (!added)
-    throw Error(Errc::already_exists, fmt::format("session {:016x} is already open on {}", id, node_));
+    throw Error(Errc::already_exists,
+                fmt::format("session {:016x} is already open on {}", id, node_));
   auto& session = entry->second;
   session.key = std::move(key);
   session.client = std::move(client);
@@ -72,9 +73,9 @@ void Lender::open_session(SessionId id, std::string key, std::string client,
 Lender::Session& Lender::session(SessionId id, std::string_view key) {
   const auto found = sessions_.find(id);
   if (found == sessions_.end() || !same_secret(found->second.key, key))
-    throw Error(Errc::unauthenticated,
-                fmt::format("{} knows no session {:016x} with this key; it may have expired", node_,
-                            id));
+    throw Error(
+        Errc::unauthenticated,
+        fmt::format("{} knows no session {:016x} with this key; it may have expired", node_, id));
   return found->second;
 }
 
@@ -133,8 +134,8 @@ std::vector<std::shared_ptr<LentExtent>> Lender::lend(SessionId id, std::string_
     auto offset = piece.offset_bytes;
     for (auto& loan : from.memory->lend_pieces(piece.size_bytes)) {
       const auto size = loan.size_bytes();
-      fresh.emplace(offset, std::make_shared<LentExtent>(
-                                LentExtent{from.name, offset, std::move(loan)}));
+      fresh.emplace(offset,
+                    std::make_shared<LentExtent>(LentExtent{from.name, offset, std::move(loan)}));
       offset += size;
     }
   }
@@ -148,8 +149,9 @@ void Lender::take_back(SessionId id, std::string_view key, RegionId region, Piec
   auto& owner = session(id, key);
   const auto found = owner.regions.find(region);
   if (found == owner.regions.end())
-    throw Error(Errc::not_found, fmt::format("session {:016x} holds nothing of region {:016x} on {}",
-                                             id, region, node_));
+    throw Error(
+        Errc::not_found,
+        fmt::format("session {:016x} holds nothing of region {:016x} on {}", id, region, node_));
   auto& extents = found->second;
   auto extent = extents.lower_bound(range.offset_bytes);
   while (extent != extents.end() && extent->first - range.offset_bytes < range.size_bytes)
@@ -161,8 +163,9 @@ void Lender::rename(SessionId id, std::string_view key, RegionId from, RegionId 
   auto& owner = session(id, key);
   const auto found = owner.regions.find(from);
   if (found == owner.regions.end())
-    throw Error(Errc::not_found, fmt::format("session {:016x} holds nothing of region {:016x} on {}",
-                                             id, from, node_));
+    throw Error(
+        Errc::not_found,
+        fmt::format("session {:016x} holds nothing of region {:016x} on {}", id, from, node_));
   if (from == to) return;
   auto& target = owner.regions[to];
   for (const auto& [offset, extent] : found->second)
@@ -211,8 +214,8 @@ PinnedMemory Lender::pin_local(const RemoteAddress& address, std::uint64_t size_
                                                : owner->second.regions.find(address.region);
   if (owner == sessions_.end() || region == owner->second.regions.end())
     throw Error(Errc::permission_denied,
-                fmt::format("session {:016x} holds nothing of region {:016x} on {}", address.session,
-                            address.region, node_));
+                fmt::format("session {:016x} holds nothing of region {:016x} on {}",
+                            address.session, address.region, node_));
   const auto next = region->second.upper_bound(address.offset_bytes);
   if (next != region->second.begin()) {
     const auto& extent = std::prev(next)->second;

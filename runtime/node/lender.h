@@ -1,5 +1,5 @@
-// Who may use which bytes of this node: sessions, the extents lent to them, and the check that every
-// request from outside passes before a byte is touched.
+// Who may use which bytes of this node: sessions, the extents lent to them, and the check that
+// every request from outside passes before a byte is touched.
 //
 // Shape:   a session holds regions; a region, as this node knows it, is a set of extents at offsets
 //          that do not overlap. An extent's memory lives until its last user lets go: a transfer in
@@ -37,8 +37,8 @@ class Lender : public DataService {
 
   struct Session {
     std::string key;
-    std::string client;  // "train_gpt[812]@desktop"
-    std::optional<std::uint64_t> connection;  // Dies with it, if attached.
+    std::string client;                        // "train_gpt[812]@desktop"
+    std::optional<std::uint64_t> connection;   // Dies with it, if attached.
     std::optional<Clock::time_point> expires;  // Otherwise dies then.
     std::map<RegionId, std::map<std::uint64_t, std::shared_ptr<LentExtent>>> regions;
   };
@@ -50,7 +50,8 @@ class Lender : public DataService {
 
   Lender(const NodeSpec& node, std::string pool_token);
 
-  // Errors: already_exists if the id is taken with another key, exhausted past the limit of sessions.
+  // Errors: already_exists if the id is taken with another key, exhausted past the limit of
+  // sessions.
   void open_session(SessionId id, std::string key, std::string client,
                     std::optional<std::uint64_t> connection, std::optional<Clock::duration> ttl);
   void renew_session(SessionId id, std::string_view key, Clock::duration ttl);

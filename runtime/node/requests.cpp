@@ -1,9 +1,8 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <boost/asio/post.hpp>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 #include "runtime/control/json.h"
 #include "runtime/directory/embedded.h"
@@ -41,8 +40,8 @@ std::chrono::milliseconds get_timeout(const Json& body, std::string_view field,
   const auto value = get_uint(body, field, where);
   if (value >= 1 && value <= static_cast<std::uint64_t>(most.count()))
     return std::chrono::milliseconds(value);
-  throw Error(Errc::parse, fmt::format("{}: {}: expected 1 to {} milliseconds, got {}", where, field,
-                                       most.count(), value));
+  throw Error(Errc::parse, fmt::format("{}: {}: expected 1 to {} milliseconds, got {}", where,
+                                       field, most.count(), value));
 }
 
 // While a request is answered nobody watches its connection, and a session must end with its own.
@@ -131,8 +130,8 @@ ControlResponse Daemon::lend(const ControlRequest& request) {
   try {
     boost::json::array list;
     for (const auto& extent : extents) {
-      list.push_back(Json{{"offset_bytes", extent->offset_bytes},
-                          {"size_bytes", extent->loan.size_bytes()}});
+      list.push_back(
+          Json{{"offset_bytes", extent->offset_bytes}, {"size_bytes", extent->loan.size_bytes()}});
       if (!map) continue;
       if (response.fds.size() == kMaxFdsPerResponse)
         throw Error(Errc::exhausted,
@@ -289,8 +288,8 @@ Daemon::Answer Daemon::join_group(ControlRequest request) {
   const auto deadline =
       std::chrono::steady_clock::now() + get_timeout(body, "timeout_ms", kMaxTtl, kWhere);
   boost::json::array list;
-  for (const auto& each : co_await records.join_group(last_segment(request.path),
-                                                      std::move(member), deadline))
+  for (const auto& each :
+       co_await records.join_group(last_segment(request.path), std::move(member), deadline))
     list.push_back(Json{{"rank", each.rank}, {"node", each.node}, {"address", each.address}});
   co_return answer({{"members", std::move(list)}});
 }

@@ -1,5 +1,3 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include "runtime/node/transfer.h"
 
 #include <boost/asio/experimental/as_tuple.hpp>
@@ -8,6 +6,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <cstring>
 #include <optional>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 namespace causeway {
 
@@ -92,8 +91,8 @@ asio::awaitable<std::uint64_t> copy_within(asio::io_context& context, Lender& le
   for (const auto& piece : transfer.pieces) {
     for (std::uint64_t at = 0; at < piece.size_bytes; at += kSliceBytes) {
       const auto size = std::min(kSliceBytes, piece.size_bytes - at);
-      const auto from = lender.pin_local(
-          {transfer.session, transfer.from, piece.from_offset_bytes + at}, size);
+      const auto from =
+          lender.pin_local({transfer.session, transfer.from, piece.from_offset_bytes + at}, size);
       const auto to =
           lender.pin_local({transfer.session, transfer.to, piece.to_offset_bytes + at}, size);
       std::memmove(to.bytes.data(), from.bytes.data(), size);

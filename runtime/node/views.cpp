@@ -1,5 +1,3 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include <fmt/format.h>
 
 #include <boost/asio/co_spawn.hpp>
@@ -7,6 +5,7 @@
 #include <boost/asio/experimental/as_tuple.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 #include "runtime/control/json.h"
 #include "runtime/node/daemon.h"
@@ -84,8 +83,8 @@ asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
 asio::awaitable<Daemon::Json> Daemon::pool_json(bool with_regions) {
   if (!directory_)
     co_return parse_object(
-        co_await call_peer(directory_peer_, "GET", with_regions ? "/v1/pool" : "/v1/pool/memory", "",
-                           kAskTimeout * 2),
+        co_await call_peer(directory_peer_, "GET", with_regions ? "/v1/pool" : "/v1/pool/memory",
+                           "", kAskTimeout * 2),
         "the pool");
   const auto records = co_await directory_->nodes();
   struct Gathered {
@@ -97,11 +96,10 @@ asio::awaitable<Daemon::Json> Daemon::pool_json(bool with_regions) {
       Gathered{std::vector<Json>(records.size()), records.size(),
                asio::steady_timer(context_, asio::steady_timer::time_point::max())});
   for (std::size_t i = 0; i < records.size(); ++i)
-    asio::co_spawn(context_, ask_node(records[i]),
-                   [gathered, i](std::exception_ptr, Json node) {
-                     gathered->nodes[i] = std::move(node);
-                     if (--gathered->missing == 0) gathered->done.cancel();
-                   });
+    asio::co_spawn(context_, ask_node(records[i]), [gathered, i](std::exception_ptr, Json node) {
+      gathered->nodes[i] = std::move(node);
+      if (--gathered->missing == 0) gathered->done.cancel();
+    });
   while (gathered->missing > 0)
     co_await gathered->done.async_wait(asio::experimental::as_tuple(asio::use_awaitable));
 

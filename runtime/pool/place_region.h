@@ -23,7 +23,8 @@ struct DeviceShare {
 };
 
 [[nodiscard]] std::vector<DeviceShare> place_region(const Topology& topology,
-                                                    std::uint64_t size_bytes, const DeviceName& near,
+                                                    std::uint64_t size_bytes,
+                                                    const DeviceName& near,
                                                     const AllocateOptions& options);
 
 }  // namespace causeway

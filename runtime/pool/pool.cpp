@@ -64,9 +64,11 @@ PoolStatus Pool::status() { return state_->status(); }
 Region Pool::allocate(std::uint64_t size_bytes, const AllocateOptions& options) {
   constexpr auto kMost = std::uint64_t{1} << 56;
   if (size_bytes == 0 || size_bytes > kMost)
-    throw Error(Errc::invalid_argument,
-                fmt::format("region '{}': a size of {} bytes is not possible", options.name, size_bytes));
-  const auto whole = (size_bytes + kDeviceGranuleBytes - 1) / kDeviceGranuleBytes * kDeviceGranuleBytes;
+    throw Error(
+        Errc::invalid_argument,
+        fmt::format("region '{}': a size of {} bytes is not possible", options.name, size_bytes));
+  const auto whole =
+      (size_bytes + kDeviceGranuleBytes - 1) / kDeviceGranuleBytes * kDeviceGranuleBytes;
   for (int attempt = 1;; ++attempt) {
     const auto topology = state_->topology();
     auto near = options.near;
@@ -113,19 +115,21 @@ void split_piece(const Region::State& to, const Region::State& from, const Pool:
   const auto distance = std::max(piece.to_offset_bytes, piece.from_offset_bytes) -
                         std::min(piece.to_offset_bytes, piece.from_offset_bytes);
   if (&to == &from && distance < piece.size_bytes)
-    throw Error(Errc::invalid_argument,
-                fmt::format("copying {} bytes from offset {} to offset {} of region '{}' would "
-                            "overwrite its own source; copy in smaller pieces",
-                            piece.size_bytes, piece.from_offset_bytes, piece.to_offset_bytes, to.name));
+    throw Error(
+        Errc::invalid_argument,
+        fmt::format("copying {} bytes from offset {} to offset {} of region '{}' would "
+                    "overwrite its own source; copy in smaller pieces",
+                    piece.size_bytes, piece.from_offset_bytes, piece.to_offset_bytes, to.name));
   to.for_each_part(
       piece.to_offset_bytes, piece.size_bytes,
       [&](const Region::Extent& target, std::uint64_t to_at, std::uint64_t to_size) {
         const auto from_at = piece.from_offset_bytes + (to_at - piece.to_offset_bytes);
-        from.for_each_part(from_at, to_size, [&](const Region::Extent& source, std::uint64_t at,
-                                                 std::uint64_t size) {
-          groups[{source.device.node, target.device.node, source.mapped && target.mapped}].push_back(
-              {to_at + (at - from_at), at, size});
-        });
+        from.for_each_part(
+            from_at, to_size,
+            [&](const Region::Extent& source, std::uint64_t at, std::uint64_t size) {
+              groups[{source.device.node, target.device.node, source.mapped && target.mapped}]
+                  .push_back({to_at + (at - from_at), at, size});
+            });
       });
 }
 
@@ -155,8 +159,7 @@ double run_remotely(Pool::State& pool, const Region::State& to, const Region::St
     body["to"] = to_hex(to.id);
     body["timeout_ms"] = std::min<std::int64_t>(limit.count(), 3'600'000);
     body["pieces"] = std::move(list);
-    const auto answer =
-        pool.call(*link, "POST", "/v1/transfers", std::move(body), nullptr, limit);
+    const auto answer = pool.call(*link, "POST", "/v1/transfers", std::move(body), nullptr, limit);
     seconds += get_number(answer, "seconds", "answer to POST /v1/transfers");
   }
   return seconds;

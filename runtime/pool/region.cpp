@@ -67,19 +67,19 @@ void Region::read(std::uint64_t offset_bytes, std::span<std::byte> target) const
   state_->check_range(offset_bytes, target.size());
   auto& pool = *state_->pool;
   std::map<std::string, std::vector<Pool::State::Start>> remote;
-  state_->for_each_part(offset_bytes, target.size(), [&](const Extent& extent, std::uint64_t at,
-                                                         std::uint64_t size) {
-    const auto part = target.subspan(at - offset_bytes, size);
-    if (extent.mapped) {
-      std::memcpy(part.data(), state_->range.data() + at, size);
-      return;
-    }
-    remote[extent.device.node].push_back(
-        [part, from = RemoteAddress{pool.session, state_->id, at}](Channel& channel, Deadline limit,
-                                                                   Completion done) {
-          channel.read(part, from, limit, std::move(done));
-        });
-  });
+  state_->for_each_part(offset_bytes, target.size(),
+                        [&](const Extent& extent, std::uint64_t at, std::uint64_t size) {
+                          const auto part = target.subspan(at - offset_bytes, size);
+                          if (extent.mapped) {
+                            std::memcpy(part.data(), state_->range.data() + at, size);
+                            return;
+                          }
+                          remote[extent.device.node].push_back(
+                              [part, from = RemoteAddress{pool.session, state_->id, at}](
+                                  Channel& channel, Deadline limit, Completion done) {
+                                channel.read(part, from, limit, std::move(done));
+                              });
+                        });
   for (const auto& [node, operations] : remote)
     pool.run_batch(*pool.link(node), operations, target.size());
 }
@@ -89,19 +89,19 @@ void Region::write(std::uint64_t offset_bytes, std::span<const std::byte> source
   state_->check_range(offset_bytes, source.size());
   auto& pool = *state_->pool;
   std::map<std::string, std::vector<Pool::State::Start>> remote;
-  state_->for_each_part(offset_bytes, source.size(), [&](const Extent& extent, std::uint64_t at,
-                                                         std::uint64_t size) {
-    const auto part = source.subspan(at - offset_bytes, size);
-    if (extent.mapped) {
-      std::memcpy(state_->range.data() + at, part.data(), size);
-      return;
-    }
-    remote[extent.device.node].push_back(
-        [part, to = RemoteAddress{pool.session, state_->id, at}](Channel& channel, Deadline limit,
-                                                                 Completion done) {
-          channel.write(to, part, limit, std::move(done));
-        });
-  });
+  state_->for_each_part(offset_bytes, source.size(),
+                        [&](const Extent& extent, std::uint64_t at, std::uint64_t size) {
+                          const auto part = source.subspan(at - offset_bytes, size);
+                          if (extent.mapped) {
+                            std::memcpy(state_->range.data() + at, part.data(), size);
+                            return;
+                          }
+                          remote[extent.device.node].push_back(
+                              [part, to = RemoteAddress{pool.session, state_->id, at}](
+                                  Channel& channel, Deadline limit, Completion done) {
+                                channel.write(to, part, limit, std::move(done));
+                              });
+                        });
   for (const auto& [node, operations] : remote)
     pool.run_batch(*pool.link(node), operations, source.size());
 }
@@ -109,8 +109,9 @@ void Region::write(std::uint64_t offset_bytes, std::span<const std::byte> source
 Region::State::~State() {
   std::map<std::string, bool> nodes;
   for (const auto& [_, extent] : extents) nodes[extent.device.node] = true;
-  const auto whole = extents.empty() ? 0 : std::prev(extents.end())->first +
-                                               std::prev(extents.end())->second.size_bytes;
+  const auto whole = extents.empty() ? 0
+                                     : std::prev(extents.end())->first +
+                                           std::prev(extents.end())->second.size_bytes;
   range = StitchedRange();  // Unmap first: the daemon's accounts should not run ahead of the truth.
   for (const auto& [node, _] : nodes) give_back(id, node, 0, whole);
   if (!is_published) return;

@@ -32,8 +32,8 @@ struct Region::State {
   void give_back(RegionId which, const std::string& node, std::uint64_t offset_bytes,
                  std::uint64_t size) const noexcept;
   // One request's worth of it. Returns where the next one starts.
-  std::uint64_t lend_some(RegionId as, const DeviceName& device, std::uint64_t at, std::uint64_t end,
-                          std::vector<Lent>& result);
+  std::uint64_t lend_some(RegionId as, const DeviceName& device, std::uint64_t at,
+                          std::uint64_t end, std::vector<Lent>& result);
   void place(Lent lent);  // Maps it, if it is here, and makes it part of the region.
   void publish();         // Tells the directory.
   void move_extent(const Extent& old, const DeviceName& to);

@@ -1,5 +1,3 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include "runtime/pool/session.h"
 
 #include <fmt/format.h>
@@ -11,6 +9,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cerrno>
 #include <cstdlib>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 #include "runtime/control/json.h"
 #include "runtime/control/server.h"
@@ -70,8 +69,8 @@ void Pool::State::open() {
   const bool local = options.address.empty();
   const auto target = local ? "unix:" + options.socket_path : options.address;
   ControlClient holder(target, options.token, "the daemon");
-  const auto reply =
-      holder.call("POST", "/v1/sessions", serialize(Json{{"client", client_name}}), options.timeout);
+  const auto reply = holder.call("POST", "/v1/sessions", serialize(Json{{"client", client_name}}),
+                                 options.timeout);
   constexpr auto kWhere = "answer to POST /v1/sessions";
   const auto answer = parse_object(reply.body, kWhere);
   node = get_string(answer, "node", kWhere);
@@ -106,8 +105,8 @@ std::shared_ptr<DaemonLink> Pool::State::add_link(const std::string& name,
   const auto reply = holder.call("POST", "/v1/sessions", serialize(body), options.timeout);
   constexpr auto kWhere = "answer to POST /v1/sessions";
   const auto answer = parse_object(reply.body, kWhere);
-  auto link = std::make_shared<DaemonLink>(
-      name, ControlClient(address, token, "node " + name), get_string(answer, "data", kWhere));
+  auto link = std::make_shared<DaemonLink>(name, ControlClient(address, token, "node " + name),
+                                           get_string(answer, "data", kWhere));
   watch(link, holder.release_connection());
   const std::lock_guard lock(mutex_);
   if (closed_) throw Error(Errc::closed, "the pool is closed");
@@ -138,7 +137,8 @@ std::shared_ptr<DaemonLink> Pool::State::link(const std::string& name) {
 
 void Pool::State::watch(const std::shared_ptr<DaemonLink>& link, UniqueFd connection) {
   if (!connection)
-    throw Error(Errc::protocol, fmt::format("node {} does not keep connections open", link->name()));
+    throw Error(Errc::protocol,
+                fmt::format("node {} does not keep connections open", link->name()));
   io.run_on([&] {
     link->watch_ = std::make_shared<DaemonLink::Watch>(io.context(), std::move(connection));
     link->watch_->connection.async_wait(
@@ -222,7 +222,8 @@ Json Pool::State::call(DaemonLink& link, const char* method, const std::string& 
   const std::lock_guard lock(link.request_);
   auto reply = link.client_.call(method, path, serialize(body), options.timeout + extra_time);
   if (fds) *fds = std::move(reply.fds);
-  return parse_object(reply.body, fmt::format("answer of node {} to {} {}", link.name(), method, path));
+  return parse_object(reply.body,
+                      fmt::format("answer of node {} to {} {}", link.name(), method, path));
 }
 
 namespace {
@@ -243,12 +244,13 @@ struct BatchProgress {
     while (!self->error && self->in_flight < kWindow && self->next < self->operations->size()) {
       ++self->in_flight;
       const auto& start = (*self->operations)[self->next++];
-      start(*self->channel, self->deadline, [self](std::optional<Error> failed, std::uint64_t size) {
-        --self->in_flight;
-        self->bytes += size;
-        if (failed && !self->error) self->error = std::move(failed);
-        pump(self);
-      });
+      start(*self->channel, self->deadline,
+            [self](std::optional<Error> failed, std::uint64_t size) {
+              --self->in_flight;
+              self->bytes += size;
+              if (failed && !self->error) self->error = std::move(failed);
+              pump(self);
+            });
     }
     const bool ended = self->error || self->next == self->operations->size();
     if (ended && self->in_flight == 0 && self->done) {
@@ -277,14 +279,13 @@ void Pool::State::run_batch(DaemonLink& link, const std::vector<Start>& operatio
         BatchProgress::pump(progress);
         return;
       }
-      transport_->connect(link.data_address_, {Hello::Role::client, client_name, session, key},
-                          deadline,
-                          [progress, &link](std::optional<Error> failed,
-                                            std::shared_ptr<Channel> channel) {
-                            if (failed) return progress->done(std::move(failed), 0);
-                            link.channel_ = progress->channel = std::move(channel);
-                            BatchProgress::pump(progress);
-                          });
+      transport_->connect(
+          link.data_address_, {Hello::Role::client, client_name, session, key}, deadline,
+          [progress, &link](std::optional<Error> failed, std::shared_ptr<Channel> channel) {
+            if (failed) return progress->done(std::move(failed), 0);
+            link.channel_ = progress->channel = std::move(channel);
+            BatchProgress::pump(progress);
+          });
     });
   } catch (const Error& error) {
     link.check();  // The loss of the daemon is the better explanation.

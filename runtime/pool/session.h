@@ -1,8 +1,8 @@
 // One process's session with the daemons of a pool: what Pool, Region and Worker share.
 //
 // Shape:   a link per daemon that this process has business with: a connection for requests, one
-//          that holds the session (its end, at either side, is the other's death), and a channel for
-//          data, made when first needed.
+//          that holds the session (its end, at either side, is the other's death), and a channel
+//          for data, made when first needed.
 // Errors:  as Pool. Once a daemon is lost, every call that needs it throws peer_lost with its name.
 // Threads: any; a link serves one request at a time. Channels live on the io thread.
 #pragma once
@@ -56,7 +56,7 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   PoolOptions options;
   std::string client_name;  // "train_gpt[812]@desktop"
   std::string node;
-  std::string data_host;    // This node's address for data: where its workers listen, too.
+  std::string data_host;  // This node's address for data: where its workers listen, too.
   SessionId session = 0;
   std::string key;
   std::string token;
@@ -84,7 +84,9 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
 class DaemonLink {
  public:
   DaemonLink(std::string name, ControlClient client, std::string data_address)
-      : name_(std::move(name)), data_address_(std::move(data_address)), client_(std::move(client)) {}
+      : name_(std::move(name)),
+        data_address_(std::move(data_address)),
+        client_(std::move(client)) {}
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
 

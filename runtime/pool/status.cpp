@@ -16,10 +16,9 @@ NodeStatus parse_node(const Json& node) {
   result.data_address = get_string(node, "data", kWhere);
   for (const auto& value : get_array(node, "devices", kWhere)) {
     const auto& device = as_object(value, kWhere);
-    result.devices.push_back({DeviceName::parse(get_string(device, "name", kWhere)),
-                              get_string(device, "model", kWhere),
-                              get_uint(device, "capacity_bytes", kWhere),
-                              get_uint(device, "used_bytes", kWhere)});
+    result.devices.push_back(
+        {DeviceName::parse(get_string(device, "name", kWhere)), get_string(device, "model", kWhere),
+         get_uint(device, "capacity_bytes", kWhere), get_uint(device, "used_bytes", kWhere)});
   }
   return result;
 }

@@ -25,13 +25,15 @@ int env_number(std::initializer_list<const char*> names, int otherwise) {
     char* end = nullptr;
     const long value = std::strtol(text, &end, 10);
     if (*end != '\0' || value < 0 || value > 1'000'000)
-      throw Error(Errc::invalid_argument, fmt::format("{}='{}' is not a rank or a size", name, text));
+      throw Error(Errc::invalid_argument,
+                  fmt::format("{}='{}' is not a rank or a size", name, text));
     return static_cast<int>(value);
   }
   return otherwise;
 }
 
-// A tag of the channel: who sends, to whom, which message. Collectives use a stage that no plan has.
+// A tag of the channel: who sends, to whom, which message. Collectives use a stage that no plan
+// has.
 constexpr std::uint64_t kCollective = (1u << 20) - 1;
 constexpr std::uint32_t kMaxTag = 1u << 24;
 
@@ -57,10 +59,11 @@ struct Worker::State {
     for (const auto& [node, stages] : stages_of_node) {
       const auto ranks = ranks_of_node.find(node);
       if (ranks == ranks_of_node.end())
-        throw Error(Errc::invalid_argument,
-                    fmt::format("stage {} is on {}, and no process of this job runs on {}; start one "
-                                "there",
-                                stages.front(), plan.stages[stages.front()].device.to_string(), node));
+        throw Error(
+            Errc::invalid_argument,
+            fmt::format("stage {} is on {}, and no process of this job runs on {}; start one "
+                        "there",
+                        stages.front(), plan.stages[stages.front()].device.to_string(), node));
       for (std::size_t i = 0; i < stages.size(); ++i)
         rank_of_stage[stages[i]] = ranks->second[i * ranks->second.size() / stages.size()];
     }
@@ -69,14 +72,13 @@ struct Worker::State {
   }
 
   void check_message(int from_stage, int to_stage, std::uint32_t tag) const {
-    const auto known = [&](int stage) {
-      return stage >= 0 && stage < std::ssize(rank_of_stage);
-    };
+    const auto known = [&](int stage) { return stage >= 0 && stage < std::ssize(rank_of_stage); };
     if (!known(from_stage) || !known(to_stage) || tag >= kMaxTag)
-      throw Error(Errc::invalid_argument,
-                  fmt::format("message {} from stage {} to stage {}: the plan has stages 0 to {}, and "
-                              "tags end at {}",
-                              tag, from_stage, to_stage, std::ssize(rank_of_stage) - 1, kMaxTag - 1));
+      throw Error(
+          Errc::invalid_argument,
+          fmt::format("message {} from stage {} to stage {}: the plan has stages 0 to {}, and "
+                      "tags end at {}",
+                      tag, from_stage, to_stage, std::ssize(rank_of_stage) - 1, kMaxTag - 1));
   }
 
   template <typename T>
@@ -99,15 +101,15 @@ Worker Worker::join(Pool& pool, const Plan& plan, WorkerOptions options) {
     options.group = group && *group ? group : "default";
   }
   if (options.rank < 0)
-    options.rank =
-        env_number({"CAUSEWAY_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "RANK"}, 0);
+    options.rank = env_number(
+        {"CAUSEWAY_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "RANK"}, 0);
   if (options.world < 0)
-    options.world = env_number({"CAUSEWAY_WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE",
-                                "PMI_SIZE", "WORLD_SIZE"},
-                               1);
+    options.world = env_number(
+        {"CAUSEWAY_WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "WORLD_SIZE"},
+        1);
   if (plan.stages.size() >= kCollective)
-    throw Error(Errc::invalid_argument, fmt::format("a plan of {} stages is too long for a worker",
-                                                    plan.stages.size()));
+    throw Error(Errc::invalid_argument,
+                fmt::format("a plan of {} stages is too long for a worker", plan.stages.size()));
   return Worker(std::make_unique<State>(pool.state(), plan, std::move(options)));
 }
 
@@ -138,10 +140,11 @@ void Worker::receive_bytes(int from_stage, int to_stage, std::uint32_t tag,
   if (from != rank()) return state_->mesh.receive(from, name, message);
   const auto waiting = state_->own_messages.find(name);
   if (waiting == state_->own_messages.end())
-    throw Error(Errc::invalid_argument,
-                fmt::format("stage {} waits for message {} of stage {}, which is in the same process "
-                            "and has not sent it: this would never end",
-                            to_stage, tag, from_stage));
+    throw Error(
+        Errc::invalid_argument,
+        fmt::format("stage {} waits for message {} of stage {}, which is in the same process "
+                    "and has not sent it: this would never end",
+                    to_stage, tag, from_stage));
   const auto& bytes = waiting->second.front();
   if (bytes.size() != message.size())
     throw Error(Errc::out_of_bounds, fmt::format("message {} of stage {} has {} bytes, not {}", tag,

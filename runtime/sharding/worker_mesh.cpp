@@ -1,18 +1,17 @@
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
-
 #include "runtime/sharding/worker_mesh.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <cctype>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
 #include <set>
+#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 #include "runtime/control/json.h"
 #include "runtime/node/lender.h"
@@ -105,7 +104,9 @@ struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io
 };
 
 WorkerMesh::WorkerMesh(std::shared_ptr<Pool::State> pool, const WorkerOptions& options)
-    : pool_(std::move(pool)), options_(options), io_(std::make_shared<Io>(pool_, options.rank, options.world)) {
+    : pool_(std::move(pool)),
+      options_(options),
+      io_(std::make_shared<Io>(pool_, options.rank, options.world)) {
   if (rank() < 0 || world() < 1 || rank() >= world())
     throw Error(Errc::invalid_argument,
                 fmt::format("rank {} of a world of {}: check CAUSEWAY_RANK and CAUSEWAY_WORLD_SIZE",
@@ -128,7 +129,9 @@ WorkerMesh::WorkerMesh(std::shared_ptr<Pool::State> pool, const WorkerOptions& o
 // Finds the others through the directory and connects to them.
 void WorkerMesh::meet() {
   constexpr auto kWhere = "answer of the directory";
-  const auto plain = [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; };
+  const auto plain = [](unsigned char c) {
+    return std::isalnum(c) || c == '-' || c == '_' || c == '.';
+  };
   if (options_.group.size() > 200 || !std::ranges::all_of(options_.group, plain))
     throw Error(Errc::invalid_argument,
                 fmt::format("group '{}': a name has at most 200 letters, digits and '-_.'",
@@ -142,14 +145,13 @@ void WorkerMesh::meet() {
   std::string address;
   pool_->io.run_on([&] {
     io_->transport = make_ucx_transport(
-        pool_->io.context(),
-        {.listen = pool_->data_host + ":0",
-         .name = pool_->client_name,
-         .service = io_.get(),
-         .on_accept = [io = io_.get()](std::shared_ptr<Channel> channel) {
-           const auto rank = static_cast<int>(channel->peer().session);
-           io->add(rank, std::move(channel));
-         }});
+        pool_->io.context(), {.listen = pool_->data_host + ":0",
+                              .name = pool_->client_name,
+                              .service = io_.get(),
+                              .on_accept = [io = io_.get()](std::shared_ptr<Channel> channel) {
+                                const auto rank = static_cast<int>(channel->peer().session);
+                                io->add(rank, std::move(channel));
+                              }});
     address = io_->transport->address();
   });
   body["rank"] = rank();
@@ -189,9 +191,9 @@ void WorkerMesh::connect_all(Deadline deadline) {
       lock, deadline, [&] { return io_->lost || io_->connected == world() - 1; });
   if (io_->lost) throw Error(*io_->lost);
   if (!complete)
-    throw Error(Errc::timed_out, fmt::format("group '{}': {} of {} ranks are connected after {} ms",
-                                             options_.group, io_->connected + 1, world(),
-                                             options_.timeout.count()));
+    throw Error(Errc::timed_out,
+                fmt::format("group '{}': {} of {} ranks are connected after {} ms", options_.group,
+                            io_->connected + 1, world(), options_.timeout.count()));
 }
 
 WorkerMesh::~WorkerMesh() {
@@ -247,8 +249,7 @@ void WorkerMesh::send(int to, std::uint64_t tag, std::span<const std::byte> mess
       if (failed && failed->code() == Errc::timed_out) io->lose(*failed);
     };
     const auto channel = io->channels.find(to);
-    if (channel == io->channels.end())
-      return done(Error(Errc::closed, "the worker left"), 0);
+    if (channel == io->channels.end()) return done(Error(Errc::closed, "the worker left"), 0);
     channel->second->send(tag, *copy, deadline, done);
   });
   count(to, message.size());
@@ -291,8 +292,7 @@ void WorkerMesh::receive(int from, std::uint64_t tag, std::span<std::byte> messa
 std::vector<Worker::Traffic> WorkerMesh::traffic() const {
   std::map<std::pair<std::string, std::string>, std::pair<std::uint64_t, std::uint64_t>> routes;
   for (const auto& [to, counts] : sent_) {
-    auto& [bytes, messages] =
-        routes[{members_[to].node, to == rank() ? "local" : "ucx"}];
+    auto& [bytes, messages] = routes[{members_[to].node, to == rank() ? "local" : "ucx"}];
     bytes += counts.first;
     messages += counts.second;
   }

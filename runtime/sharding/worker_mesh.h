@@ -1,6 +1,7 @@
 // The processes of one job, each joined to each other by a channel.
 //
-// Shape:   every rank listens; rank i connects to the ranks below it. A send is copied and goes on in
+// Shape:   every rank listens; rank i connects to the ranks below it. A send is copied and goes on
+// in
 //          the background; a receive waits.
 // Errors:  as Worker. The first loss of a rank or of this node's daemon is remembered and thrown
 //          from then on. A rank that left in order is an error only to who waits for it, and only

@@ -16,7 +16,8 @@
 // Full description: docs/cluster-files.md.
 //
 // Units:   bytes and bytes per second; "GB" is 10^9 and "GiB" is 2^30.
-// Errors:  Errc::parse with "FILE:LINE: FIELD: what is wrong, what to write instead"; io if the file
+// Errors:  Errc::parse with "FILE:LINE: FIELD: what is wrong, what to write instead"; io if the
+// file
 //          cannot be read. Unknown keys are errors: a misspelt key is never ignored.
 // Threads: plain values.
 #pragma once
@@ -37,8 +38,9 @@ constexpr std::uint64_t kDeviceGranuleBytes = 64 * 1024;
 
 struct DeviceSpec {
   DeviceName name;
-  std::string model;             // Catalogue name ("rtx-5090"); "host" for host memory.
-  std::uint64_t capacity_bytes;  // After `scale`, rounded down to whole granules (kDeviceGranuleBytes).
+  std::string model;  // Catalogue name ("rtx-5090"); "host" for host memory.
+  std::uint64_t
+      capacity_bytes;  // After `scale`, rounded down to whole granules (kDeviceGranuleBytes).
   bool operator==(const DeviceSpec&) const = default;
 };
 

@@ -3,7 +3,8 @@
 // Units:   bytes, bytes per second, floating point operations per second (dense bf16).
 // Errors:  find_gpu_model gives nullptr for an unknown name; gpu_models() lists what there is.
 // Threads: constants.
-// Source:  vendor specifications; NVLink effective rates as seen by NCCL; docs/topology.md lists them.
+// Source:  vendor specifications; NVLink effective rates as seen by NCCL; docs/topology.md lists
+// them.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +21,14 @@ enum class PeerPolicy : std::uint8_t {
 };
 
 struct GpuModel {
-  std::string_view name;  // "rtx-5090"
+  std::string_view name;   // "rtx-5090"
   std::string_view title;  // "RTX 5090"
   std::uint64_t memory_bytes;
   double memory_bandwidth_bytes_per_s;
   double flops_per_s;
   bool has_nvswitch_form;  // Several of them in one node form one NVLink domain.
-  std::optional<double> nvlink_bytes_per_s;  // Effective, per direction, per GPU; nullopt: no NVLink.
+  std::optional<double>
+      nvlink_bytes_per_s;  // Effective, per direction, per GPU; nullopt: no NVLink.
   int pcie_generation;
   PeerPolicy peer_policy;
 };

@@ -33,7 +33,7 @@ struct TensorSpec {
 
 // Limits that validate() keeps, so that no sum of sizes leaves 64 bits.
 constexpr std::uint64_t kMaxTensorBytes = std::uint64_t{1} << 50;  // Also of all weights together.
-constexpr double kMaxStateRatio = 256;                             // Bytes of state per weight byte.
+constexpr double kMaxStateRatio = 256;  // Bytes of state per weight byte.
 
 struct LayerSpec {
   std::string name;

@@ -18,14 +18,15 @@
 namespace causeway {
 
 struct NodeOptions {
-  ClusterSpec cluster;               // Must contain `node`; its links are published.
-  std::string node;                  // Which of the nodes this daemon is.
-  std::string control_listen = "127.0.0.1:0";  // HOST:PORT; port 0 chooses one. Never all by default.
+  ClusterSpec cluster;  // Must contain `node`; its links are published.
+  std::string node;     // Which of the nodes this daemon is.
+  std::string control_listen =
+      "127.0.0.1:0";  // HOST:PORT; port 0 chooses one. Never all by default.
   std::string data_listen = "127.0.0.1:0";
-  std::string socket_path;           // Unix socket, mode 0600, same user only.
-  std::string token;                 // Shared by the whole pool; at least 16 characters.
-  std::string directory;             // Control address of the directory's node; empty: serve it.
-  std::string state_file;            // Written when ready: JSON {pid, node, control, data, socket}.
+  std::string socket_path;  // Unix socket, mode 0600, same user only.
+  std::string token;        // Shared by the whole pool; at least 16 characters.
+  std::string directory;    // Control address of the directory's node; empty: serve it.
+  std::string state_file;   // Written when ready: JSON {pid, node, control, data, socket}.
   std::chrono::milliseconds join_timeout{10000};
 };
 

@@ -1,4 +1,5 @@
-// Where each part of a model goes: consecutive layers to devices, with what it is predicted to cost.
+// Where each part of a model goes: consecutive layers to devices, with what it is predicted to
+// cost.
 //
 // Shape:   stages in order; stage i holds layers [first_layer, end_layer); they tile the model.
 //          A device holds at most one stage.
@@ -8,7 +9,8 @@
 // Cost:    make_plan: exact dynamic programming over device types; 10 devices and 50 layers in
 //          milliseconds.
 // Threads: plain values.
-// Source:  step = sum(t_i) + (m - 1) max(t_i): 1F1B, Narayanan et al., "Efficient large-scale language
+// Source:  step = sum(t_i) + (m - 1) max(t_i): 1F1B, Narayanan et al., "Efficient large-scale
+// language
 //          model training on GPU clusters using Megatron-LM", SC 2021.
 #pragma once
 
@@ -40,7 +42,8 @@ struct Plan {
   std::string certificate;  // "optimal: ..." or what is known of the gap.
 
   [[nodiscard]] static Plan from_file(const std::string& path);
-  // Errors: parse also where the stages do not tile the layers from 0 on, or a device is named twice.
+  // Errors: parse also where the stages do not tile the layers from 0 on, or a device is named
+  // twice.
   [[nodiscard]] static Plan from_yaml(std::string_view text, const std::string& origin);
   [[nodiscard]] std::string to_yaml() const;  // Reads back to an equal value.
   [[nodiscard]] std::string to_json() const;
@@ -76,8 +79,8 @@ struct StageMemory {
 struct PlanOptions {
   std::uint32_t micro_batches = 4;
   std::vector<DeviceName> only = {};  // Non-empty: no other device may be used.
-  std::uint32_t stages = 0;      // Exactly so many; 0: as many as are best.
-  bool use_host_devices = false;  // Host memory as a place for stages.
+  std::uint32_t stages = 0;           // Exactly so many; 0: as many as are best.
+  bool use_host_devices = false;      // Host memory as a place for stages.
 };
 
 [[nodiscard]] Plan make_plan(const ModelSpec& model, const Topology& topology,

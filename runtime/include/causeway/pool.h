@@ -8,7 +8,8 @@
 // Shape:   a Pool is one session with the daemons. A Region is contiguous bytes [0, size) made of
 //          extents, each on one device. Extents on this node are mapped: access is load and store.
 // Units:   bytes; offsets are within the region.
-// Errors:  every call throws Error. out_of_memory carries needed and available bytes; peer_lost names
+// Errors:  every call throws Error. out_of_memory carries needed and available bytes; peer_lost
+// names
 //          the node and comes within 2 s of its death; nothing hangs longer than options.timeout.
 // Cost:    allocate is one request per owning node; mapped access costs nothing; read, write and
 //          copy run at the link's speed plus 10 to 50 us.
@@ -94,8 +95,8 @@ struct AllocateOptions {
 
 struct CopyReport {
   std::uint64_t bytes = 0;
-  double seconds = 0;          // As the executing node measured it.
-  std::string route;           // "desktop -> hgx (ucx)"
+  double seconds = 0;  // As the executing node measured it.
+  std::string route;   // "desktop -> hgx (ucx)"
 };
 
 class Region {

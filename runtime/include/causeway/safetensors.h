@@ -30,9 +30,9 @@ class SafetensorsFile {
 
   [[nodiscard]] static SafetensorsFile open(const std::string& path);
   // Parses a whole file image; `origin` stands for its name in errors. For tests and fuzzing.
-  [[nodiscard]] static std::vector<Entry> parse_header(std::span<const std::byte> image,
-                                                       const std::string& origin,
-                                                       std::map<std::string, std::string>* metadata);
+  [[nodiscard]] static std::vector<Entry> parse_header(
+      std::span<const std::byte> image, const std::string& origin,
+      std::map<std::string, std::string>* metadata);
   SafetensorsFile(SafetensorsFile&&) noexcept;
   SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
   ~SafetensorsFile();

@@ -28,8 +28,8 @@ namespace causeway {
 // Where a figure comes from; printed beside it.
 enum class Provenance : std::uint8_t { spec, sysfs, nvml, import, measured };
 
-// `socket` joins the host memories of two NUMA nodes; `host_staged` two GPUs of one node that cannot
-// see each other.
+// `socket` joins the host memories of two NUMA nodes; `host_staged` two GPUs of one node that
+// cannot see each other.
 enum class LinkKind : std::uint8_t { nvlink, pcie, host_staged, socket, network };
 
 struct Rate {
@@ -97,10 +97,12 @@ class Topology {
   void set_available(const DeviceName& name, std::uint64_t bytes);
 
   // What it costs `from` to use memory of `to`. nullopt if no known path joins them.
-  [[nodiscard]] std::optional<AccessCost> access(const DeviceName& from, const DeviceName& to) const;
+  [[nodiscard]] std::optional<AccessCost> access(const DeviceName& from,
+                                                 const DeviceName& to) const;
 
   // Every device by rising cost of access from `from`, itself first: by bandwidth, then latency,
-  // then name; devices that no known path reaches are left out. On a GeForce card host memory comes before another card; on an H100 a peer does.
+  // then name; devices that no known path reaches are left out. On a GeForce card host memory comes
+  // before another card; on an H100 a peer does.
   [[nodiscard]] std::vector<RankedDevice> rank(const DeviceName& from) const;
 
   // Same layout as GET /v1/topology; documented in docs/topology.md.

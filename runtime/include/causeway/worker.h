@@ -4,9 +4,10 @@
 //          stages on a node's devices are dealt out, in order, to the ranks that joined from that
 //          node. Sends go from process to process, never through a daemon.
 // Errors:  peer_lost names the rank and node that died, within 2 s, from every call that waits for
-//          it and from every later one; timed_out after options.timeout; invalid_argument if a stage
-//          has no process on its node, or two processes claim one rank.
-// Cost:    send and receive at the link's speed plus 10 to 50 us; barrier log2(world) messages deep;
+//          it and from every later one; timed_out after options.timeout; invalid_argument if a
+//          stage has no process on its node, or two processes claim one rank.
+// Cost:    send and receive at the link's speed plus 10 to 50 us; barrier log2(world) messages
+// deep;
 //          all_reduce 2 (world - 1) / world of the bytes each way.
 // Threads: one thread at a time per Worker.
 // Source:  ring all-reduce: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for
@@ -28,8 +29,8 @@ namespace causeway {
 
 struct WorkerOptions {
   std::string group{};  // Empty: $CAUSEWAY_GROUP, else "default".
-  int rank = -1;      // -1: CAUSEWAY_RANK, SLURM_PROCID, OMPI_COMM_WORLD_RANK, PMI_RANK, RANK; else 0.
-  int world = -1;     // -1: the matching size variable; else 1.
+  int rank = -1;   // -1: CAUSEWAY_RANK, SLURM_PROCID, OMPI_COMM_WORLD_RANK, PMI_RANK, RANK; else 0.
+  int world = -1;  // -1: the matching size variable; else 1.
   std::chrono::milliseconds timeout{60000};  // Of joining and of each call.
 };
 
@@ -53,12 +54,12 @@ class Worker {
   void receive_bytes(int from_stage, int to_stage, std::uint32_t tag, std::span<std::byte> message);
 
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
+  requires std::is_trivially_copyable_v<T>
   void send(int from_stage, int to_stage, std::uint32_t tag, std::span<const T> message) {
     send_bytes(from_stage, to_stage, tag, std::as_bytes(message));
   }
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
+  requires std::is_trivially_copyable_v<T>
   void receive(int from_stage, int to_stage, std::uint32_t tag, std::span<T> message) {
     receive_bytes(from_stage, to_stage, tag, std::as_writable_bytes(message));
   }

@@ -105,7 +105,8 @@ TEST_CASE("malformed and hostile requests are refused, and the daemon goes on se
   const auto authorization = "Authorization: Bearer " + live.token() + "\r\n";
   const auto post = [&](const std::string& path, const std::string& body) {
     return converse(address, "POST " + path + " HTTP/1.1\r\nHost: x\r\n" + authorization +
-                                 "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+                                 "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+                                 body);
   };
   struct Attack {
     const char* what;
@@ -129,8 +130,8 @@ TEST_CASE("malformed and hostile requests are refused, and the daemon goes on se
                              "Content-Length: 100\r\n\r\n{\"cli"),
        ""},
       {"an unknown path", post("/v1/nothing", "{}"), "404"},
-      {"an unknown method", converse(address, "BREW /v1/pool HTTP/1.1\r\n" + authorization + "\r\n"),
-       "400"},
+      {"an unknown method",
+       converse(address, "BREW /v1/pool HTTP/1.1\r\n" + authorization + "\r\n"), "400"},
       {"no JSON", post("/v1/sessions", "client=me"), "400"},
       {"JSON nested too deep", post("/v1/sessions", deep), "400"},
       {"a wrong type", post("/v1/sessions", R"({"client": 7})"), "400"},
@@ -139,13 +140,13 @@ TEST_CASE("malformed and hostile requests are refused, and the daemon goes on se
       {"a number too large", post("/v1/sessions", R"({"client": "x", "ttl_ms": 1e300})"), "400"},
       {"a bad session", post("/v1/extents", R"({"session": "zz", "key": ""})"), "400"},
       {"a false node",
-       post("/v1/nodes",
-            R"({"name": "b", "control": "x", "data": "y", "cluster": "nodes: [[[["})"),
+       post("/v1/nodes", R"({"name": "b", "control": "x", "data": "y", "cluster": "nodes: [[[["})"),
        "400"},
   };
   for (const auto& attack : attacks) {
     INFO(attack.what, ": ", attack.answer);
-    if (*attack.expected) CHECK(attack.answer.starts_with("HTTP/1.1 " + std::string(attack.expected)));
+    if (*attack.expected)
+      CHECK(attack.answer.starts_with("HTTP/1.1 " + std::string(attack.expected)));
     if (*attack.expected) CHECK(attack.answer.find("\"error\"") != std::string::npos);
   }
   CHECK(bystander.allocate(65536).size_bytes() == 65536);
@@ -179,8 +180,8 @@ TEST_CASE("strangers cannot keep users out") {
 TEST_CASE("a request that waits does not go over the connection that holds the session") {
   LivePool live(kCluster, {"a"});
   ControlClient client("unix:" + live.socket("a"), "", "a");
-  const auto opened = parse(
-      client.call("POST", "/v1/sessions", serialize(Json{{"client", "test"}}), kLimit));
+  const auto opened =
+      parse(client.call("POST", "/v1/sessions", serialize(Json{{"client", "test"}}), kLimit));
   Json body{{"session", opened.at("session")}, {"key", opened.at("key")}, {"world", 2}};
   client.call("POST", "/v1/groups/g", serialize(body), kLimit);
   body["rank"] = 0;
@@ -299,10 +300,12 @@ TEST_CASE("a data message for another session's region takes no byte") {
                          });
     });
   };
-  CHECK(code_of([&] { connect({Hello::Role::client, "x", owner.id(), other.key}); }) ==
-        Errc::unauthenticated);
-  CHECK(code_of([&] { connect({Hello::Role::node, "x", 0, "not the token of the pool"}); }) ==
-        Errc::unauthenticated);
+  CHECK(code_of([&] {
+          connect({Hello::Role::client, "x", owner.id(), other.key});
+        }) == Errc::unauthenticated);
+  CHECK(code_of([&] {
+          connect({Hello::Role::node, "x", 0, "not the token of the pool"});
+        }) == Errc::unauthenticated);
   connect({Hello::Role::client, "x", other.id(), other.key});
   std::vector<std::byte> bytes(4096, std::byte{0xab});
   const auto write = [&](RemoteAddress to) {
@@ -326,7 +329,8 @@ TEST_CASE("metrics and the page are served; the page without a token, the rest w
   LivePool live(kCluster, {"a"});
   ControlClient client(live.control("a"), live.token(), "a");
   const auto metrics = client.call("GET", "/metrics", "", kLimit).body;
-  CHECK(metrics.find("causeway_device_capacity_bytes{device=\"a/gpu0\",model=\"rtx-5090\"} 4194304") !=
+  CHECK(metrics.find(
+            "causeway_device_capacity_bytes{device=\"a/gpu0\",model=\"rtx-5090\"} 4194304") !=
         std::string::npos);
   ControlClient stranger(live.control("a"), "", "a");
   CHECK(stranger.call("GET", "/", "", kLimit).body.find("<!doctype html>") == 0);

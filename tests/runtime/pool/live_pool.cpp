@@ -116,9 +116,19 @@ LivePool::~LivePool() {
 void LivePool::start(const std::string& node, const std::string& listen) {
   const auto state = folder_ + "/" + node + ".json";
   std::filesystem::remove(state);
-  std::vector<std::string> arguments{CAUSEWAYD, "--cluster", folder_ + "/cluster.yaml", "--node",
-                                     node, "--token-file", folder_ + "/token", "--socket",
-                                     socket(node), "--state-file", state, "--listen", listen};
+  std::vector<std::string> arguments{CAUSEWAYD,
+                                     "--cluster",
+                                     folder_ + "/cluster.yaml",
+                                     "--node",
+                                     node,
+                                     "--token-file",
+                                     folder_ + "/token",
+                                     "--socket",
+                                     socket(node),
+                                     "--state-file",
+                                     state,
+                                     "--listen",
+                                     listen};
   if (node != nodes_.front()) {
     arguments.push_back("--join");
     arguments.push_back(control(nodes_.front()));
@@ -136,14 +146,18 @@ void LivePool::kill(const std::string& node) {
   daemons_[node].wait(5s);
 }
 
-std::string LivePool::socket(const std::string& node) const { return folder_ + "/" + node + ".sock"; }
+std::string LivePool::socket(const std::string& node) const {
+  return folder_ + "/" + node + ".sock";
+}
 
 std::string LivePool::state_value(const std::string& node, const std::string& field) const {
   const auto document = boost::json::parse(read_text(folder_ + "/" + node + ".json"));
   return std::string(std::string_view(document.at(field).as_string()));
 }
 
-std::string LivePool::control(const std::string& node) const { return state_value(node, "control"); }
+std::string LivePool::control(const std::string& node) const {
+  return state_value(node, "control");
+}
 std::string LivePool::data(const std::string& node) const { return state_value(node, "data"); }
 
 Pool LivePool::connect(const std::string& node) const {

@@ -5,7 +5,6 @@
 #include "causeway/pool.h"
 
 #include <doctest/doctest.h>
-
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -65,8 +64,9 @@ Error error_of(Function&& function) {
   throw std::logic_error("unreachable");
 }
 
-#define CHECK_CONTAINS(text, part) \
-  CHECK_MESSAGE(std::string(text).find(part) != std::string::npos, "'", text, "' lacks '", part, "'")
+#define CHECK_CONTAINS(text, part)                                                               \
+  CHECK_MESSAGE(std::string(text).find(part) != std::string::npos, "'", text, "' lacks '", part, \
+                "'")
 
 // A client for tests to kill: holds a region on both nodes and says so.
 int hold(const std::string& socket) {
@@ -392,7 +392,8 @@ static void run_against_model(std::uint64_t seed) {
 }
 
 TEST_CASE("random runs match the model") {
-  if (const char* seed = std::getenv("CAUSEWAY_TEST_SEED")) return run_against_model(std::stoull(seed));
+  if (const char* seed = std::getenv("CAUSEWAY_TEST_SEED"))
+    return run_against_model(std::stoull(seed));
   for (std::uint64_t seed = 1; seed <= 4; ++seed) run_against_model(seed);
 }
 

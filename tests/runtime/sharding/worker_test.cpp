@@ -1,4 +1,5 @@
-// Goal:   the processes of a job find each other, exchange what was sent and nothing else, and learn
+// Goal:   the processes of a job find each other, exchange what was sent and nothing else, and
+// learn
 //         within 2 s that one of them, or a daemon, has died.
 // Method: real processes (this program, started again per rank) over two real daemons; sums are
 //         checked against plain loops.
@@ -128,13 +129,13 @@ struct Job {
   Job(const LivePool& live, const std::string& what, const std::vector<std::string>& nodes) {
     for (std::size_t rank = 0; rank < nodes.size(); ++rank) {
       outputs.push_back(live.folder() + "/rank" + std::to_string(rank) + ".out");
-      ranks.emplace_back(std::vector<std::string>{"/proc/self/exe", "--rank", what},
-                         std::map<std::string, std::string>{
-                             {"CAUSEWAY_SOCKET", live.socket(nodes[rank])},
-                             {"CAUSEWAY_RANK", std::to_string(rank)},
-                             {"CAUSEWAY_WORLD_SIZE", std::to_string(nodes.size())},
-                             {"CAUSEWAY_GROUP", "job-" + what}},
-                         outputs.back());
+      ranks.emplace_back(
+          std::vector<std::string>{"/proc/self/exe", "--rank", what},
+          std::map<std::string, std::string>{{"CAUSEWAY_SOCKET", live.socket(nodes[rank])},
+                                             {"CAUSEWAY_RANK", std::to_string(rank)},
+                                             {"CAUSEWAY_WORLD_SIZE", std::to_string(nodes.size())},
+                                             {"CAUSEWAY_GROUP", "job-" + what}},
+          outputs.back());
     }
   }
   [[nodiscard]] std::string output(std::size_t rank) const {
@@ -234,7 +235,8 @@ TEST_CASE("the same processes join the same group again and again") {
     ranks.emplace_back([&, rank] {
       auto pool = live.connect(rank == 0 ? "a" : "b");
       for (int round = 0; round < 5; ++round) {
-        auto worker = Worker::join(pool, four_stages(), {.group = "again", .rank = rank, .world = 2});
+        auto worker =
+            Worker::join(pool, four_stages(), {.group = "again", .rank = rank, .world = 2});
         worker.barrier();
         ++rounds;
       }
@@ -255,7 +257,8 @@ TEST_CASE("a job whose last rank never comes ends with who is missing") {
   LivePool live(kCluster, {"a"});
   auto pool = live.connect("a");
   try {
-    auto worker = Worker::join(pool, four_stages(), {.group = "g", .rank = 0, .world = 2, .timeout = 500ms});
+    auto worker =
+        Worker::join(pool, four_stages(), {.group = "g", .rank = 0, .world = 2, .timeout = 500ms});
     FAIL("joined");
   } catch (const Error& error) {
     CHECK(error.code() == Errc::timed_out);
