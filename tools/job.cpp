@@ -29,6 +29,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kTermPatience{5};
 constexpr std::size_t kMaxLineBytes = 65536;
+constexpr std::size_t kReadBytes = 16384;
+constexpr int kReadsPerPipe = 65536 / kReadBytes + 1;  // pipe(7): 64 KiB.
 
 // Lines of one rank, printed whole so that two ranks never mix within a line.
 class PrefixedOutput {
@@ -38,7 +40,7 @@ class PrefixedOutput {
 
   // Reads what is there; closes at the end.
   void pump() {
-    char buffer[16384];
+    char buffer[kReadBytes];
     const auto count = ::read(fd_.get(), buffer, sizeof buffer);
     if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
     if (count <= 0) return close();
@@ -51,13 +53,15 @@ class PrefixedOutput {
   }
 
   // What is still in the pipe after the rank has ended. A child that it left behind may keep the
-  // pipe open for ever, so this does not wait for the end.
+  // pipe open, or write to it, for ever: this neither waits for the end nor reads more than a pipe
+  // holds.
   void drain() {
-    while (fd_.valid()) {
+    for (int reads = 0; fd_.valid() && reads < kReadsPerPipe; ++reads) {
       pollfd entry{fd_.get(), POLLIN, 0};
-      if (::poll(&entry, 1, 0) <= 0) return close();
+      if (::poll(&entry, 1, 0) <= 0) break;
       pump();
     }
+    if (fd_.valid()) close();
   }
 
  private:
@@ -126,6 +130,7 @@ class Job {
         deadline_.reset();
       }
     }
+    kill_descendants();  // What the ranks left behind must not write on.
     for (auto& output : outputs_) output.drain();
     return result_;
   }

@@ -119,6 +119,15 @@ TEST_CASE("what the ranks started ends with them, at whatever depth") {
   CHECK(wait_no_process_with(nap, std::chrono::seconds(5)));
 }
 
+TEST_CASE("a child that writes for ever does not keep the job") {
+  const auto mark = marker();
+  const auto result = run_command(
+      job(2, mark, "[ $CAUSEWAY_RANK = 0 ] || { yes " + mark + " & }; sleep 0.3"), {},
+      std::chrono::seconds(20));
+  CHECK(result.exit_code == 0);
+  CHECK(processes_with(mark).empty());
+}
+
 TEST_CASE("a command that does not exist is an error, not a hang") {
   const auto result = run_command({JOB_RUNNER, "2", "no-such-command-anywhere"});
   CHECK(result.exit_code == 99);
