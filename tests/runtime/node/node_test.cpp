@@ -214,6 +214,14 @@ TEST_CASE("lending checks device, size and overlap, and changes nothing when it 
   const auto session = open_session(client);
   lend(client, session, "1", 0, 65536);
   CHECK(code_of([&] { lend(client, session, "1", 0, 65536); }) == Errc::already_exists);
+  lend(client, session, "3", 131072, 65536);
+  CHECK(code_of([&] { lend(client, session, "3", 65536, 131072); }) == Errc::already_exists);
+  lend(client, session, "3", 0, 131072);  // In front of what is there.
+  auto third = session.json();
+  third["region"] = "3";
+  third["offset_bytes"] = 0;
+  third["size_bytes"] = 196608;
+  client.call("DELETE", "/v1/extents", serialize(third), kLimit);
   CHECK(code_of([&] { lend(client, session, "2", 0, 0); }) == Errc::invalid_argument);
   CHECK(code_of([&] { lend(client, session, "2", ~0ull - 10, 65536); }) == Errc::invalid_argument);
   CHECK(code_of([&] { lend(client, session, "2", 0, 1ull << 60); }) == Errc::out_of_memory);
