@@ -1,38 +1,18 @@
 // Moving a region's extents: lend anew, copy, give the old back; each step can be undone until the
 // last byte has arrived.
-#include <fmt/format.h>
-
 #include "runtime/control/json.h"
 #include "runtime/pool/region_state.h"
 
 namespace causeway {
 
 namespace {
-using Json = boost::json::object;
-
-// The bytes of [offset, offset + size) go from the daemon of `from` to that of `to`, where they are
-// known as region `staging`.
-void copy_by_daemons(Region::State& region, const DeviceName& from, const DeviceName& to,
-                     RegionId staging, const std::vector<Region::State::Lent>& fresh) {
-  auto& pool = *region.pool;
-  boost::json::array pieces;
-  std::uint64_t bytes = 0;
-  for (const auto& lent : fresh) {
-    bytes += lent.extent.size_bytes;
-    pieces.push_back(Json{{"to_offset_bytes", lent.extent.offset_bytes},
-                          {"from_offset_bytes", lent.extent.offset_bytes},
-                          {"size_bytes", lent.extent.size_bytes}});
-  }
-  const auto limit = pool.options.timeout + std::chrono::milliseconds(bytes / 10'000);
-  auto body = pool.credentials();
-  body["kind"] = from.node == to.node ? "within" : "push";
-  body["peer"] = to.node;
-  body["from"] = to_hex(region.id);
-  body["to"] = to_hex(staging);
-  body["timeout_ms"] = std::min<std::int64_t>(limit.count(), 3'600'000);
-  body["pieces"] = std::move(pieces);
-  pool.call(*pool.link(from.node), "POST", "/v1/transfers", std::move(body), nullptr, limit);
+std::vector<Pool::CopyPiece> pieces_of(const std::vector<Region::State::Lent>& fresh) {
+  std::vector<Pool::CopyPiece> pieces;
+  for (const auto& lent : fresh)
+    pieces.push_back({lent.extent.offset_bytes, lent.extent.offset_bytes, lent.extent.size_bytes});
+  return pieces;
 }
+
 }  // namespace
 
 void Region::State::move_extent(const Extent& old, const DeviceName& to) {
@@ -45,7 +25,7 @@ void Region::State::move_extent(const Extent& old, const DeviceName& to) {
     if (swap_here)
       range.replace(old.offset_bytes, std::move(fresh.front().segment));
     else
-      copy_by_daemons(*this, old.device, to, staging, fresh);
+      pool->transfer(false, {old.device.node, id}, {to.node, staging}, pieces_of(fresh));
   } catch (...) {
     give_back(staging, to.node, old.offset_bytes, old.size_bytes);
     throw;

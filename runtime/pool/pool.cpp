@@ -19,7 +19,6 @@ using Json = boost::json::object;
 
 // Others allocate at the same time: what looked free may be gone by the time it is asked for.
 constexpr int kPlacementTries = 4;
-constexpr std::size_t kMaxPiecesPerTransfer = 16384;
 
 // The copies of one batch that the same node executes towards the same other node.
 struct Group {
@@ -133,38 +132,6 @@ void split_piece(const Region::State& to, const Region::State& from, const Pool:
       });
 }
 
-// Sends the pieces to the daemon that executes them. Returns the seconds it took there.
-double run_remotely(Pool::State& pool, const Region::State& to, const Region::State& from,
-                    const Group& group, const std::vector<Pool::CopyPiece>& pieces, bool pull) {
-  const bool within = group.from_node == group.to_node;
-  const auto& executor = pull ? group.to_node : group.from_node;
-  const auto link = pool.link(executor);
-  double seconds = 0;
-  for (std::size_t first = 0; first < pieces.size(); first += kMaxPiecesPerTransfer) {
-    const auto last = std::min(pieces.size(), first + kMaxPiecesPerTransfer);
-    boost::json::array list;
-    std::uint64_t bytes = 0;
-    for (auto i = first; i < last; ++i) {
-      bytes += pieces[i].size_bytes;
-      list.push_back(Json{{"to_offset_bytes", pieces[i].to_offset_bytes},
-                          {"from_offset_bytes", pieces[i].from_offset_bytes},
-                          {"size_bytes", pieces[i].size_bytes}});
-    }
-    // A slow link is no dead link: time in proportion, at 10 MB/s.
-    const auto limit = pool.options.timeout + std::chrono::milliseconds(bytes / 10'000);
-    auto body = pool.credentials();
-    body["kind"] = within ? "within" : (pull ? "pull" : "push");
-    body["peer"] = pull ? group.from_node : group.to_node;
-    body["from"] = to_hex(from.id);
-    body["to"] = to_hex(to.id);
-    body["timeout_ms"] = std::min<std::int64_t>(limit.count(), 3'600'000);
-    body["pieces"] = std::move(list);
-    const auto answer = pool.call(*link, "POST", "/v1/transfers", std::move(body), nullptr, limit);
-    seconds += get_number(answer, "seconds", "answer to POST /v1/transfers");
-  }
-  return seconds;
-}
-
 }  // namespace
 
 CopyReport Pool::copy_batch(Region& to, const Region& from, std::span<const CopyPiece> pieces,
@@ -186,7 +153,8 @@ CopyReport Pool::copy_batch(Region& to, const Region& from, std::span<const Copy
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       report.route += group.to_node + " (mapped)";
     } else {
-      report.seconds += run_remotely(*state_, target, source, group, parts, pull);
+      report.seconds +=
+          state_->transfer(pull, {group.from_node, source.id}, {group.to_node, target.id}, parts);
       report.route += group.from_node == group.to_node
                           ? group.to_node + " (local)"
                           : fmt::format("{} -> {} (ucx)", group.from_node, group.to_node);

@@ -45,6 +45,16 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   using Start = std::function<void(Channel& channel, Deadline deadline, Completion done)>;
   void run_batch(DaemonLink& link, const std::vector<Start>& operations, std::uint64_t bytes);
 
+  // Copies from one region's extents to another's by their daemons: `pull` lets the target's node
+  // execute it. Every piece lies within one extent on either side. Returns the seconds it took
+  // there.
+  struct Place {
+    std::string node;
+    RegionId region;
+  };
+  double transfer(bool pull, const Place& from, const Place& to,
+                  std::span<const Pool::CopyPiece> pieces);
+
   PoolStatus status();
   Topology topology();
 
