@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "causeway/gpu_catalogue.h"
+#include "runtime/topology/link_rates.h"
 
 namespace causeway {
 
@@ -16,19 +17,9 @@ namespace {
 
 constexpr std::size_t kNoIsland = std::numeric_limits<std::size_t>::max();
 
-// Effective PCIe x16 bandwidth of generations 1 to 6, one direction.
-constexpr double kPcieBytesPerS[] = {3e9, 6e9, 12e9, 24e9, 48e9, 96e9};
-
-// Nominal, until the link probe replaces them; docs/topology.md names the sources.
-constexpr double kLocalLatency = 0.3e-6;
-constexpr double kPeerLatency = 0.4e-6;
-constexpr double kPcieLatency = 1e-6;
-constexpr double kStagedLatency = 14e-6;
-constexpr double kSocketLatency = 0.2e-6;
-constexpr double kHostBytesPerS = 50e9;    // Two channels of memory: the least a host has.
-constexpr double kSocketBytesPerS = 16e9;  // The slowest of the current server platforms.
-
-double pcie_bytes_per_s(int generation) { return kPcieBytesPerS[std::clamp(generation, 1, 6) - 1]; }
+double pcie_bytes_per_s(int generation) {
+  return *causeway::pcie_bytes_per_s({std::clamp<std::uint32_t>(generation, 1, 6), 16});
+}
 
 Rate pcie_rate(const GpuModel& model) {
   return {pcie_bytes_per_s(model.pcie_generation), kPcieLatency, Provenance::spec};
@@ -49,24 +40,24 @@ Rate in_series(const Rate& a, const Rate& b) {
 // How the GPUs of one model on one node see each other.
 struct Sight {
   bool joined;
-  LinkKind kind;
+  EdgeKind kind;
   std::string basis;
 };
 
 Sight sight_of(const GpuModel& model, std::size_t count) {
   if (count < 2)
-    return {false, LinkKind::host_staged, "alone: no other GPU of its model on the node"};
-  if (model.has_nvswitch_form) return {true, LinkKind::nvlink, "spec: NVSwitch"};
+    return {false, EdgeKind::host_staged, "alone: no other GPU of its model on the node"};
+  if (model.has_nvswitch_form) return {true, EdgeKind::nvlink, "spec: NVSwitch"};
   switch (model.peer_policy) {
     case PeerPolicy::refused:
-      return {false, LinkKind::host_staged, "policy: GeForce refuses peer access"};
+      return {false, EdgeKind::host_staged, "policy: GeForce refuses peer access"};
     case PeerPolicy::nvlink_only:
-      return {false, LinkKind::host_staged,
+      return {false, EdgeKind::host_staged,
               "policy: peer access over an NVLink bridge only, and none is known"};
     case PeerPolicy::granted:
       break;
   }
-  return {true, LinkKind::pcie, "policy: peer access over PCIe"};
+  return {true, EdgeKind::pcie, "policy: peer access over PCIe"};
 }
 
 const GpuModel& model_of(const std::string& model, const std::string& device) {
@@ -87,7 +78,7 @@ Topology Topology::from_cluster(const ClusterSpec& cluster) {
       if (!cluster.find_node(end))
         throw Error(Errc::invalid_argument, fmt::format("link {} - {}: no node is named '{}'",
                                                         link.node_a, link.node_b, end));
-    topology.links_.push_back({LinkKind::network,
+    topology.links_.push_back({EdgeKind::network,
                                link.node_a,
                                link.node_b,
                                {link.bandwidth_bytes_per_s, link.latency_s, Provenance::spec}});
@@ -114,7 +105,7 @@ void Topology::add_islands(const NodeSpec& node) {
   std::map<std::string, std::vector<DeviceName>> by_model;
   for (const auto& spec : node.devices)
     if (spec.name.kind == DeviceKind::gpu) by_model[spec.model].push_back(spec.name);
-  std::map<LinkKind, int> domains;
+  std::map<EdgeKind, int> domains;
   for (const auto& spec : node.devices) {
     auto& self = island_of_[index_of(spec.name)];
     if (spec.name.kind != DeviceKind::gpu || self != kNoIsland) continue;
@@ -138,16 +129,16 @@ void Topology::add_node_links(std::size_t first, std::size_t end) {
       const GpuModel* gpu_a = find_gpu_model(devices_[a].model);
       const GpuModel* gpu_b = find_gpu_model(devices_[b].model);
       if (gpu_a == nullptr && gpu_b == nullptr) {
-        add_link(LinkKind::socket, a, b, {kSocketBytesPerS, kSocketLatency, Provenance::spec});
+        add_link(EdgeKind::socket, a, b, {kSocketBytesPerS, kSocketLatency, Provenance::spec});
       } else if (gpu_a == nullptr || gpu_b == nullptr) {
-        add_link(LinkKind::pcie, a, b, pcie_rate(gpu_a != nullptr ? *gpu_a : *gpu_b));
+        add_link(EdgeKind::pcie, a, b, pcie_rate(gpu_a != nullptr ? *gpu_a : *gpu_b));
       } else if (island_of_[a] != island_of_[b]) {
-        add_link(LinkKind::host_staged, a, b, staged_rate(*gpu_a, *gpu_b));
+        add_link(EdgeKind::host_staged, a, b, staged_rate(*gpu_a, *gpu_b));
       } else if (gpu_a->has_nvswitch_form && gpu_a->nvlink_bytes_per_s) {
-        add_link(LinkKind::nvlink, a, b,
+        add_link(EdgeKind::nvlink, a, b,
                  {*gpu_a->nvlink_bytes_per_s, kPeerLatency, Provenance::spec});
       } else {
-        add_link(LinkKind::pcie, a, b,
+        add_link(EdgeKind::pcie, a, b,
                  {pcie_bytes_per_s(gpu_a->pcie_generation), kPeerLatency, Provenance::spec});
       }
     }
@@ -158,12 +149,12 @@ static std::uint64_t pair_key(std::size_t a, std::size_t b) {
   return (std::uint64_t{std::min(a, b)} << 32) | std::max(a, b);
 }
 
-void Topology::add_link(LinkKind kind, std::size_t a, std::size_t b, const Rate& rate) {
+void Topology::add_link(EdgeKind kind, std::size_t a, std::size_t b, const Rate& rate) {
   link_index_.emplace(pair_key(a, b), links_.size());
   links_.push_back({kind, devices_[a].name.to_string(), devices_[b].name.to_string(), rate});
 }
 
-const TopologyLink* Topology::link_between(std::size_t a, std::size_t b) const noexcept {
+const TopologyEdge* Topology::link_between(std::size_t a, std::size_t b) const noexcept {
   const auto at = link_index_.find(pair_key(a, b));
   return at == link_index_.end() ? nullptr : &links_[at->second];
 }
@@ -227,7 +218,7 @@ std::map<std::string_view, NetworkPath> search_paths(const Edges& edges, std::st
 Topology::NetworkPaths Topology::network_paths(const std::string& from_node) const {
   Edges edges;
   for (const auto& link : links_) {
-    if (link.kind != LinkKind::network) continue;
+    if (link.kind != EdgeKind::network) continue;
     edges[link.a].push_back({link.b, &link.rate});
     edges[link.b].push_back({link.a, &link.rate});
   }
@@ -266,18 +257,18 @@ std::optional<AccessCost> Topology::cost(std::size_t from, std::size_t to,
   }
   if (const auto* link = link_between(from, to)) {
     switch (link->kind) {
-      case LinkKind::nvlink:
+      case EdgeKind::nvlink:
         return AccessCost{Tier::island_peer, link->rate, "NVLink"};
-      case LinkKind::pcie:
+      case EdgeKind::pcie:
         if (user_gpu != nullptr && owner_gpu != nullptr)
           return AccessCost{Tier::island_peer, link->rate, "PCIe peer"};
         return AccessCost{Tier::host, link->rate,
                           user_gpu != nullptr ? "PCIe to host" : "PCIe from host"};
-      case LinkKind::host_staged:
+      case EdgeKind::host_staged:
         return AccessCost{Tier::host, link->rate, "PCIe, staged in host memory, PCIe"};
-      case LinkKind::socket:
+      case EdgeKind::socket:
         return AccessCost{Tier::host, link->rate, "between NUMA nodes"};
-      case LinkKind::network:
+      case EdgeKind::network:
         break;
     }
   }
@@ -313,33 +304,17 @@ std::vector<RankedDevice> Topology::rank(const DeviceName& from) const {
   return ranked;
 }
 
-std::string_view to_string(Provenance value) noexcept {
+std::string_view to_string(EdgeKind value) noexcept {
   switch (value) {
-    case Provenance::spec:
-      return "spec";
-    case Provenance::sysfs:
-      return "sysfs";
-    case Provenance::nvml:
-      return "nvml";
-    case Provenance::import:
-      return "import";
-    case Provenance::measured:
-      return "measured";
-  }
-  return "unknown";
-}
-
-std::string_view to_string(LinkKind value) noexcept {
-  switch (value) {
-    case LinkKind::nvlink:
+    case EdgeKind::nvlink:
       return "nvlink";
-    case LinkKind::pcie:
+    case EdgeKind::pcie:
       return "pcie";
-    case LinkKind::host_staged:
+    case EdgeKind::host_staged:
       return "host_staged";
-    case LinkKind::socket:
+    case EdgeKind::socket:
       return "socket";
-    case LinkKind::network:
+    case EdgeKind::network:
       return "network";
   }
   return "unknown";

@@ -73,7 +73,7 @@ std::string node_tree(const Topology& topology, const std::string& node) {
 // Links of the same kind and rate inside one node are one line: an NVLink domain has 28.
 std::string link_table(const Topology& topology) {
   struct Group {
-    const TopologyLink* link;
+    const TopologyEdge* link;
     std::size_t count;
   };
   std::vector<Group> groups;
@@ -81,7 +81,7 @@ std::string link_table(const Topology& topology) {
   for (const auto& link : topology.links()) {
     const auto same = std::ranges::find_if(groups, [&](const Group& group) {
       const auto& other = *group.link;
-      return link.kind != LinkKind::network && other.kind == link.kind &&
+      return link.kind != EdgeKind::network && other.kind == link.kind &&
              node_of(other.a) == node_of(link.a) && node_of(other.b) == node_of(link.b) &&
              other.rate.bandwidth_bytes_per_s == link.rate.bandwidth_bytes_per_s &&
              other.rate.latency_s == link.rate.latency_s &&

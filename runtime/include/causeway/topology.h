@@ -22,15 +22,13 @@
 #include "causeway/cluster.h"
 #include "causeway/device_name.h"
 #include "causeway/error.h"
+#include "causeway/topology_graph.h"
 
 namespace causeway {
 
-// Where a figure comes from; printed beside it.
-enum class Provenance : std::uint8_t { spec, sysfs, nvml, import, measured };
-
 // `socket` joins the host memories of two NUMA nodes; `host_staged` two GPUs of one node that
 // cannot see each other.
-enum class LinkKind : std::uint8_t { nvlink, pcie, host_staged, socket, network };
+enum class EdgeKind : std::uint8_t { nvlink, pcie, host_staged, socket, network };
 
 struct Rate {
   double bandwidth_bytes_per_s;
@@ -50,8 +48,8 @@ struct TopologyDevice {
 };
 
 // Between two devices of one node, or (kind network) between two nodes' hosts.
-struct TopologyLink {
-  LinkKind kind;
+struct TopologyEdge {
+  EdgeKind kind;
   std::string a;  // "desktop/gpu0"; for network links the node: "desktop".
   std::string b;
   Rate rate;
@@ -89,7 +87,7 @@ class Topology {
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] const std::vector<TopologyDevice>& devices() const noexcept { return devices_; }
-  [[nodiscard]] const std::vector<TopologyLink>& links() const noexcept { return links_; }
+  [[nodiscard]] const std::vector<TopologyEdge>& links() const noexcept { return links_; }
   [[nodiscard]] const std::vector<Island>& islands() const noexcept { return islands_; }
   [[nodiscard]] const std::vector<std::string>& nodes() const noexcept { return node_names_; }
 
@@ -114,16 +112,16 @@ class Topology {
   void add_node(const NodeSpec& node);
   void add_islands(const NodeSpec& node);
   void add_node_links(std::size_t first, std::size_t end);
-  void add_link(LinkKind kind, std::size_t a, std::size_t b, const Rate& rate);
+  void add_link(EdgeKind kind, std::size_t a, std::size_t b, const Rate& rate);
   [[nodiscard]] std::size_t index_of(const DeviceName& name) const;
-  [[nodiscard]] const TopologyLink* link_between(std::size_t a, std::size_t b) const noexcept;
+  [[nodiscard]] const TopologyEdge* link_between(std::size_t a, std::size_t b) const noexcept;
   [[nodiscard]] NetworkPaths network_paths(const std::string& from_node) const;
   [[nodiscard]] std::optional<AccessCost> cost(std::size_t from, std::size_t to,
                                                const NetworkPaths& paths) const;
 
   std::string name_;
   std::vector<TopologyDevice> devices_;
-  std::vector<TopologyLink> links_;
+  std::vector<TopologyEdge> links_;
   std::vector<Island> islands_;
   std::vector<std::size_t> island_of_;  // By device; npos for host memory.
   std::unordered_map<DeviceName, std::size_t> device_index_;
@@ -131,8 +129,7 @@ class Topology {
   std::vector<std::string> node_names_;
 };
 
-[[nodiscard]] std::string_view to_string(Provenance value) noexcept;
-[[nodiscard]] std::string_view to_string(LinkKind value) noexcept;
+[[nodiscard]] std::string_view to_string(EdgeKind value) noexcept;
 [[nodiscard]] std::string_view to_string(Tier value) noexcept;
 
 }  // namespace causeway

@@ -23,7 +23,7 @@ using causeway::DeviceKind;
 using causeway::DeviceName;
 using causeway::Errc;
 using causeway::Error;
-using causeway::LinkKind;
+using causeway::EdgeKind;
 using causeway::Provenance;
 using causeway::Tier;
 using causeway::Topology;
@@ -144,7 +144,7 @@ TEST_CASE("two NUMA nodes are joined by the socket link") {
   CHECK(access->tier == Tier::host);
   CHECK(access->path == "between NUMA nodes");
   CHECK(topology.access(device("a/host1"), device("a/gpu0"))->path == "PCIe from host");
-  CHECK(std::ranges::count(topology.links(), LinkKind::socket, &causeway::TopologyLink::kind) == 1);
+  CHECK(std::ranges::count(topology.links(), EdgeKind::socket, &causeway::TopologyEdge::kind) == 1);
 }
 
 TEST_CASE("an unknown device is not_found, an unknown model or a repeated device is refused") {
