@@ -1,4 +1,4 @@
-// The topology as JSON; docs/topology.md has the schema.
+// What follows from a topology as JSON; docs/topology.md has the schema.
 #include <boost/json.hpp>
 
 #include "causeway/topology.h"
@@ -6,6 +6,16 @@
 namespace causeway {
 
 namespace json = boost::json;
+
+namespace {
+
+json::array names_of(const std::vector<DeviceName>& devices) {
+  json::array names;
+  for (const auto& device : devices) names.push_back(json::string(device.to_string()));
+  return names;
+}
+
+}  // namespace
 
 std::string Topology::to_json() const {
   json::array devices;
@@ -16,27 +26,25 @@ std::string Topology::to_json() const {
                        {"model", device.model},
                        {"capacity_bytes", device.capacity_bytes},
                        {"available_bytes", device.available_bytes}});
-  json::array links;
-  for (const auto& link : links_)
-    links.push_back({{"kind", to_string(link.kind)},
-                     {"a", link.a},
-                     {"b", link.b},
-                     {"bandwidth_bytes_per_s", link.rate.bandwidth_bytes_per_s},
-                     {"latency_s", link.rate.latency_s},
-                     {"provenance", to_string(link.rate.provenance)}});
   json::array islands;
-  for (const auto& island : islands_) {
-    json::array members;
-    for (const auto& device : island.devices) members.push_back(json::string(device.to_string()));
-    islands.push_back({{"name", island.name}, {"devices", members}, {"basis", island.basis}});
-  }
+  for (const auto& island : this->islands())
+    islands.push_back({{"name", island.name},
+                       {"devices", names_of(island.devices)},
+                       {"rests_on", to_string(island.rests_on)},
+                       {"basis", island.basis}});
+  json::array domains;
+  for (const auto& domain : nvlink_domains())
+    domains.push_back({{"name", domain.name},
+                       {"devices", names_of(domain.devices)},
+                       {"switched", domain.is_switched},
+                       {"all_to_all", domain.is_all_to_all}});
   json::array nodes;
-  for (const auto& node : node_names_) nodes.push_back(json::string(node));
-  return json::serialize(json::object{{"name", name_},
+  for (const auto& node : this->nodes()) nodes.push_back(json::string(node));
+  return json::serialize(json::object{{"name", name()},
                                       {"nodes", std::move(nodes)},
                                       {"devices", std::move(devices)},
-                                      {"links", std::move(links)},
-                                      {"islands", std::move(islands)}});
+                                      {"islands", std::move(islands)},
+                                      {"nvlink_domains", std::move(domains)}});
 }
 
 }  // namespace causeway

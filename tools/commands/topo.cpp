@@ -73,19 +73,18 @@ std::string node_tree(const Topology& topology, const std::string& node) {
 // Links of the same kind and rate inside one node are one line: an NVLink domain has 28.
 std::string link_table(const Topology& topology) {
   struct Group {
-    const TopologyEdge* link;
+    const TopologyLink* link;
     std::size_t count;
   };
   std::vector<Group> groups;
   const auto node_of = [](const std::string& end) { return end.substr(0, end.find('/')); };
-  for (const auto& link : topology.links()) {
+  for (const auto& link : topology.graph().links) {
     const auto same = std::ranges::find_if(groups, [&](const Group& group) {
       const auto& other = *group.link;
-      return link.kind != EdgeKind::network && other.kind == link.kind &&
+      return link.kind != LinkKind::network && other.kind == link.kind &&
              node_of(other.a) == node_of(link.a) && node_of(other.b) == node_of(link.b) &&
-             other.rate.bandwidth_bytes_per_s == link.rate.bandwidth_bytes_per_s &&
-             other.rate.latency_s == link.rate.latency_s &&
-             other.rate.provenance == link.rate.provenance;
+             other.effective_bytes_per_s == link.effective_bytes_per_s &&
+             other.latency_s == link.latency_s && other.provenance == link.provenance;
     });
     if (same == groups.end())
       groups.push_back({&link, 1});
@@ -96,11 +95,12 @@ std::string link_table(const Topology& topology) {
   for (const auto& [link, count] : groups) {
     const auto between = count == 1 ? fmt::format("{} - {}", link->a, link->b)
                                     : fmt::format("{} pairs on {}", count, node_of(link->a));
-    table.add({{std::string(to_string(link->kind))},
-               {between},
-               {format_rate(link->rate.bandwidth_bytes_per_s)},
-               {format_seconds(link->rate.latency_s)},
-               {std::string(to_string(link->rate.provenance)), Colour::dim}});
+    table.add(
+        {{std::string(to_string(link->kind))},
+         {between},
+         {link->effective_bytes_per_s ? format_rate(link->effective_bytes_per_s->value) : "-"},
+         {link->latency_s ? format_seconds(link->latency_s->value) : "-"},
+         {std::string(to_string(link->provenance)), Colour::dim}});
   }
   return table.empty() ? "" : "\n" + table.to_string();
 }

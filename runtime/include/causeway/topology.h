@@ -1,18 +1,20 @@
-// What is joined to what: nodes, devices, links, the islands that follow, and what access costs.
+// What follows from a topology graph: the islands, the way between two devices, and what it costs.
 //
-// Shape:   devices are vertices, links are edges between devices of one node or between nodes. An
-//          island is a maximal set of GPUs whose kernels can load and store each other's memory.
+// Shape:   built once from a graph (topology_graph.h) and then fixed, but for what is lent. An
+// island
+//          is a maximal set of GPUs whose kernels can load and store each other's memory.
 // Units:   bytes per second, seconds. Unknown is nullopt, never 0.
 // Errors:  not_found for a device that is not in the topology.
-// Cost:    islands O(devices + links); rank O(devices log devices).
+// Cost:    building O(components + links + pairs of GPUs of a node); a copy is cheap; route()
+// O(links
+//          of the nodes it crosses), and O(network log network) between nodes.
 // Threads: a plain value.
 // Source:  peer access policy and PCIe and NVLink rates: GPU catalogue (gpu_catalogue.h).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,51 +28,72 @@
 
 namespace causeway {
 
-// `socket` joins the host memories of two NUMA nodes; `host_staged` two GPUs of one node that
-// cannot see each other.
-enum class EdgeKind : std::uint8_t { nvlink, pcie, host_staged, socket, network };
-
 struct Rate {
   double bandwidth_bytes_per_s;
   double latency_s;
-  Provenance provenance;
+  Provenance provenance;  // Of the bandwidth.
 };
 
 // How far an extent is from the device that uses it. `host` is whatever is reached through this
 // node's host memory, a GPU behind it included.
 enum class Tier : std::uint8_t { local, island_peer, host, remote };
 
+// Memory with an owner: a GPU, or the host memory of one NUMA node.
 struct TopologyDevice {
   DeviceName name;
-  std::string model;  // Catalogue name, or "host".
+  std::string model;  // Catalogue name, or "host"; empty if unknown.
   std::uint64_t capacity_bytes = 0;
   std::uint64_t available_bytes = 0;  // Capacity less what is lent, when read from a pool.
 };
 
-// Between two devices of one node, or (kind network) between two nodes' hosts.
-struct TopologyEdge {
-  EdgeKind kind;
-  std::string a;  // "desktop/gpu0"; for network links the node: "desktop".
-  std::string b;
-  Rate rate;
+// What the claim "these see each other" (or do not) rests on, weakest first.
+enum class PeerBasis : std::uint8_t {
+  unknown,   // Nothing is known of it.
+  policy,    // What the driver does with such cards.
+  granted,   // What the driver answered.
+  cuda,      // What CUDA answered.
+  verified,  // A copy whose data was checked.
 };
 
 struct Island {
-  std::string name;  // "desktop/gpu0" for one device, "hgx/nvlink0" for a domain.
+  std::string name;  // "desktop/gpu0" for one device, "hgx/nvlink0", "server/pcie0".
   std::vector<DeviceName> devices;
-  std::string basis;  // What it rests on: "policy: GeForce refuses peer access", "spec: NVSwitch".
+  PeerBasis rests_on = PeerBasis::unknown;  // Of several pairs the weakest.
+  std::string basis;  // In words: "policy: GeForce refuses peer access", "granted: NVSwitch".
+};
+
+// GPUs that NVLink or xGMI joins, directly or over others. It may hold several islands: kernels
+// reach over one NVLink or a switch, but not through another GPU.
+struct NvlinkDomain {
+  std::string name;  // "dgx/domain0"
+  std::vector<DeviceName> devices;
+  bool is_switched = false;
+  bool is_all_to_all = false;
+};
+
+// One link of a route, in the direction of the bytes.
+struct Hop {
+  std::size_t link;  // In graph().links.
+  std::string from;  // Component, or a node where the graph knows no NIC of it.
+  std::string to;
+  std::optional<Figure> bandwidth_bytes_per_s;
+  std::string transport;  // Who moves the bytes here: "load/store", "copy engine", "staged", "UCX".
+};
+
+struct Route {
+  Tier tier = Tier::local;
+  std::vector<Hop> hops;   // Empty for a device and itself.
+  bool is_staged = false;  // Between GPUs of one node that do not see each other: by host memory.
+  std::optional<std::size_t> bottleneck;             // Index of the narrowest hop.
+  std::optional<Figure> bandwidth_bytes_per_s = {};  // Of one large transfer that is alone.
+  std::optional<Figure> latency_s = {};
+  std::string path;  // "NVLink", "PCIe to host", "PCIe, network, PCIe".
 };
 
 struct AccessCost {
   Tier tier;
   Rate rate;
-  std::string path;  // "local VRAM", "NVLink", "PCIe to host", "PCIe, network, PCIe".
-};
-
-// Over declared links, from one node to another.
-struct NetworkPath {
-  Rate rate;
-  std::uint32_t hops;
+  std::string path;
 };
 
 struct RankedDevice {
@@ -80,21 +103,37 @@ struct RankedDevice {
 
 class Topology {
  public:
-  Topology() = default;
+  Topology();
+  // Errors: invalid_argument for a component given twice or a link to nowhere.
+  explicit Topology(TopologyGraph graph);
   // Figures follow from the catalogue, policy and the file's links: docs/topology.md has the rules.
   // Errors: invalid_argument for a model that is not in the catalogue or a device given twice.
   [[nodiscard]] static Topology from_cluster(const ClusterSpec& cluster);
 
-  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+  [[nodiscard]] const TopologyGraph& graph() const noexcept;
+  [[nodiscard]] const std::string& name() const noexcept { return graph().name; }
   [[nodiscard]] const std::vector<TopologyDevice>& devices() const noexcept { return devices_; }
-  [[nodiscard]] const std::vector<TopologyEdge>& links() const noexcept { return links_; }
-  [[nodiscard]] const std::vector<Island>& islands() const noexcept { return islands_; }
-  [[nodiscard]] const std::vector<std::string>& nodes() const noexcept { return node_names_; }
+  [[nodiscard]] const std::vector<Island>& islands() const noexcept;
+  [[nodiscard]] const std::vector<NvlinkDomain>& nvlink_domains() const noexcept;
+  [[nodiscard]] const std::vector<std::string>& nodes() const noexcept;
 
   [[nodiscard]] const TopologyDevice* find(const DeviceName& name) const noexcept;
+  [[nodiscard]] const Island* island_of(const DeviceName& gpu) const noexcept;
   void set_available(const DeviceName& name, std::uint64_t bytes);
 
-  // What it costs `from` to use memory of `to`. nullopt if no known path joins them.
+  // The way that bytes take between `from` and memory of `to`. nullopt if no known path joins them.
+  [[nodiscard]] std::optional<Route> route(const DeviceName& from, const DeviceName& to) const;
+
+  // Other GPUs of the route's nodes whose own way to the same memory crosses its bottleneck.
+  [[nodiscard]] std::vector<DeviceName> sharers(const DeviceName& from, const DeviceName& to,
+                                                const Route& route) const;
+
+  // How far two GPUs or a GPU and a NIC of one node are, by the PCI tree, else as a matrix said it.
+  // `a` and `b` are names of components.
+  [[nodiscard]] std::optional<PathClass> path_class(std::string_view a, std::string_view b) const;
+
+  // What it costs `from` to use memory of `to`. nullopt if no known path of known bandwidth joins
+  // them.
   [[nodiscard]] std::optional<AccessCost> access(const DeviceName& from,
                                                  const DeviceName& to) const;
 
@@ -107,29 +146,20 @@ class Topology {
   [[nodiscard]] std::string to_json() const;
 
  private:
-  using NetworkPaths = std::map<std::string, NetworkPath, std::less<>>;
-
-  void add_node(const NodeSpec& node);
-  void add_islands(const NodeSpec& node);
-  void add_node_links(std::size_t first, std::size_t end);
-  void add_link(EdgeKind kind, std::size_t a, std::size_t b, const Rate& rate);
+  struct Derived;
   [[nodiscard]] std::size_t index_of(const DeviceName& name) const;
-  [[nodiscard]] const TopologyEdge* link_between(std::size_t a, std::size_t b) const noexcept;
-  [[nodiscard]] NetworkPaths network_paths(const std::string& from_node) const;
-  [[nodiscard]] std::optional<AccessCost> cost(std::size_t from, std::size_t to,
-                                               const NetworkPaths& paths) const;
 
-  std::string name_;
+  std::shared_ptr<const Derived> derived_;
   std::vector<TopologyDevice> devices_;
-  std::vector<TopologyEdge> links_;
-  std::vector<Island> islands_;
-  std::vector<std::size_t> island_of_;  // By device; npos for host memory.
   std::unordered_map<DeviceName, std::size_t> device_index_;
-  std::unordered_map<std::uint64_t, std::size_t> link_index_;  // By two device indices.
-  std::vector<std::string> node_names_;
 };
 
-[[nodiscard]] std::string_view to_string(EdgeKind value) noexcept;
+// A cluster file's nodes as components and links, all of provenance `spec`. A GPU stands as near to
+// each NUMA node of its node, since a cluster file does not say.
+// Errors: as Topology::from_cluster().
+[[nodiscard]] TopologyGraph graph_of_cluster(const ClusterSpec& cluster);
+
 [[nodiscard]] std::string_view to_string(Tier value) noexcept;
+[[nodiscard]] std::string_view to_string(PeerBasis value) noexcept;
 
 }  // namespace causeway
