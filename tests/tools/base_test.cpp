@@ -14,6 +14,7 @@
 #include "causeway/error.h"
 #include "tests/tools/run_command.h"
 #include "tools/base/files.h"
+#include "tools/base/graphviz.h"
 #include "tools/base/process.h"
 #include "tools/base/terminal.h"
 #include "tools/bench/copy_bench.h"
@@ -193,4 +194,31 @@ TEST_CASE("the median is the middle one") {
   CHECK(median({}) == 0);
   CHECK(median({3, 1, 2}) == 2);
   CHECK(median({4, 1, 2, 3}) == 2.5);
+}
+
+TEST_CASE("a drawing is made by dot, or its absence and its failures are said") {
+  const std::string path = std::getenv("PATH");
+  ::setenv("PATH", "/nowhere", 1);
+  CHECK(code_of([] { (void)dot_to_svg("digraph {}"); }) == Errc::not_found);
+  // Stand-ins: one that says what it was given, one that fails, one that never ends.
+  const TemporaryFolder folder;
+  const auto stand_in = [&](const std::string& script) {
+    write_file(folder.path() + "/dot", "#!/bin/sh\nPATH=" + path + "\n" + script + "\n");
+    fs::permissions(folder.path() + "/dot", fs::perms::owner_all);
+  };
+  ::setenv("PATH", folder.path().c_str(), 1);
+  stand_in("echo \"$@\"; cat");
+  const std::string large(1 << 20, 'x');  // More than a pipe holds.
+  CHECK(dot_to_svg(large) == "-Tsvg\n" + large);
+  stand_in("echo 'syntax error in line 7' >&2; exit 1");
+  std::string said;
+  try {
+    (void)dot_to_svg("digraph {");
+  } catch (const Error& error) {
+    said = error.what();
+  }
+  CHECK(said.find("syntax error in line 7") != std::string::npos);
+  stand_in("exec sleep 600");
+  CHECK(code_of([] { (void)dot_to_svg("", std::chrono::seconds(0)); }) == Errc::timed_out);
+  ::setenv("PATH", path.c_str(), 1);
 }
