@@ -8,7 +8,7 @@ namespace causeway::doctor {
 
 namespace {
 
-// Far over any PCI tree; a file may hold a circle.
+// Far over the depth of any PCI tree; a file may hold a circle or a chain of any length.
 constexpr std::size_t kMaxDepth = 64;
 
 bool names_series(std::string_view title, std::string_view series) {
@@ -90,8 +90,10 @@ PciPath Examination::climb(const Component& device) const {
       if (up == nullptr) next = edge.to;
       if (up == nullptr) up = &link;
     }
-    if (up == nullptr || std::ranges::find(path.links, up) != path.links.end()) return path;
+    if (up == nullptr) return path;
     path.links.push_back(up);
+    if (std::ranges::find(path.links, index_.name(next), &TopologyLink::a) != path.links.end())
+      return path;
     at = next;
     const auto* component = index_.component(at);
     if (component != nullptr && component->kind == ComponentKind::cpu) {

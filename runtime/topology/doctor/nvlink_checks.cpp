@@ -163,7 +163,7 @@ void report_unequal(const Examination& machine, const NodeParts& node,
   }
 }
 
-// A GPU without any where its kind on this node has them, and no bridge is a matter of choice.
+// A GPU without any where its kind on this node has them, and not by bridges, which are a choice.
 void report_cut_off(const Examination& machine, const std::vector<Counted>& counted,
                     Report& report) {
   std::map<Kin, std::size_t> largest;  // Size of the largest domain of each kind.
@@ -179,7 +179,7 @@ void report_cut_off(const Examination& machine, const std::vector<Counted>& coun
   }
   for (const auto& [gpu, links, is_reported] : counted) {
     const auto kin = kin_of(*gpu);
-    if (links.active > 0 || !peer.contains(kin) || takes_bridges(*gpu)) continue;
+    if (links.active > 0 || !peer.contains(kin)) continue;
     // Bridges join two or three cards; more are a board.
     if (!is_switched[kin] && largest[kin] < kWholeMesh) continue;
     report.add({Severity::failure,

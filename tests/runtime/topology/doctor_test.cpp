@@ -376,6 +376,10 @@ TEST_CASE("a cluster file, which states no facts of a machine, raises no alarm a
   const auto diagnosis = diagnose(topology);
   INFO(summary(diagnosis));
   CHECK(diagnosis.findings.empty());
+  // A declared link says that there is one, not how many.
+  auto graph = topology.graph();
+  each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.sm = 90; });
+  CHECK(diagnose_graph(graph).findings.empty());
   for (const auto* id : {"W01", "W02", "W03", "W04", "W05", "W07", "W08", "W10", "W12", "W15"})
     CHECK(check_of(diagnosis, id).state == CheckState::not_checked);
 }
@@ -439,6 +443,7 @@ TEST_CASE("a slow copy over a narrow link, or from another CPU's memory, is not 
   CHECK(findings_of(narrow, "W03").size() == 1);
   CHECK(findings_of(narrow, "W04").empty());
   const auto far = diagnose_with(machines::hgx(), [](auto& graph) {
+    std::erase_if(graph.pairs, [](const auto& pair) { return pair.from == "hgx/host0"; });
     machines::measure_host(graph, "hgx/host1", "hgx/gpu0", 11e9);
   });
   CHECK(findings_of(far, "W04").empty());
@@ -504,6 +509,31 @@ TEST_CASE("ACS matters only where peers are below one switch") {
                                   "W06");
   REQUIRE(folded.size() == 1);
   CHECK(names(folded[0], "hgx/up0"));
+}
+
+TEST_CASE("a circle of bridges is walked once") {
+  const auto diagnosis = diagnose_with(machines::desktop(), [](auto& graph) {
+    component(graph, "desktop/gpu0").model = "l40s";
+    uplink(graph, "desktop/port0").b = "desktop/chipset";
+    uplink(graph, "desktop/chipset").b = "desktop/port0";
+    each(graph, ComponentKind::bridge, [](auto& port) { port.acs_redirect = true; });
+    graph.pairs.clear();
+  });
+  INFO(summary(diagnosis));
+  CHECK(findings_of(diagnosis, "W06").empty());
+}
+
+TEST_CASE("the worst comes first") {
+  const auto diagnosis = diagnose_with(machines::hgx(), [](auto& graph) {
+    graph.nodes[0].fabric = FabricState::failed;
+    uplink(graph, "hgx/gpu0").pcie.width = 8;
+    graph.nodes[0].view = MachineView::container;
+  });
+  REQUIRE(diagnosis.findings.size() == 3);
+  CHECK(diagnosis.findings[0].id == "W10");
+  CHECK(diagnosis.findings[1].id == "W03");
+  CHECK(diagnosis.findings[2].id == "W15");
+  CHECK(diagnosis.exit_code() == 2);
 }
 
 TEST_CASE("an IOMMU and a small BAR1 are a remark where no peer could use them") {
