@@ -24,6 +24,8 @@ struct NodeRecord {
   std::string control_address;
   std::string data_address;
   std::string cluster_yaml;  // This node and its links, as a cluster file.
+  std::string topology =
+      {};  // The machine as it found itself, as JSON; empty: only the cluster file.
   bool alive = true;
 };
 

@@ -19,8 +19,10 @@
 #include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 #include "allocator/unique_fd.h"
+#include "causeway/topology_export.h"
 #include "runtime/control/json.h"
 #include "runtime/directory/embedded.h"
+#include "runtime/topology/pool_graph.h"
 #include "transport/ucx/ucx_transport.h"
 
 namespace causeway {
@@ -56,7 +58,10 @@ void raise_descriptor_limit() noexcept {
 }  // namespace
 
 Daemon::Daemon(asio::io_context& context, const NodeOptions& options)
-    : context_(context), options_(options), lender_(own_node(options), options.token) {
+    : context_(context),
+      options_(options),
+      lender_(own_node(options), options.token),
+      topology_version_(from_hex(random_hex(8), "a random number")) {
   if (options_.directory.empty())
     directory_ = std::make_unique<EmbeddedDirectory>(context_);
   else
@@ -87,7 +92,12 @@ asio::awaitable<void> Daemon::start(std::function<void()> ready) {
 }
 
 NodeRecord Daemon::own_record() const {
-  return {options_.node, control_address_, transport_->address(), options_.cluster.to_yaml(), true};
+  NodeRecord record{options_.node, control_address_, transport_->address(),
+                    options_.cluster.to_yaml()};
+  if (options_.machine)
+    record.topology = graph_to_json(
+        published_graph(*options_.machine, parse_host_port(transport_->address()).host));
+  return record;
 }
 
 asio::awaitable<void> Daemon::join_pool() {
@@ -99,7 +109,8 @@ asio::awaitable<void> Daemon::join_pool() {
   const auto body = boost::json::serialize(Json{{"name", record.name},
                                                 {"control", record.control_address},
                                                 {"data", record.data_address},
-                                                {"cluster", record.cluster_yaml}});
+                                                {"cluster", record.cluster_yaml},
+                                                {"topology", record.topology}});
   const auto deadline = std::chrono::steady_clock::now() + options_.join_timeout;
   asio::steady_timer pause(context_);
   for (;;) {
@@ -182,6 +193,7 @@ void Daemon::connection_closed(ConnectionId connection) noexcept {
     spdlog::warn("node left name={}", node->second);
     if (directory_) asio::co_spawn(context_, directory_->node_lost(node->second), asio::detached);
     joined_.erase(node);
+    ++topology_version_;
   } catch (const std::exception& error) {
     spdlog::error("closing a connection failed reason=\"{}\"", error.what());
   }
@@ -217,7 +229,7 @@ asio::awaitable<std::vector<NodeRecord>> Daemon::all_nodes() {
   for (const auto& value : get_array(answer, "nodes", kWhere)) {
     const auto& node = as_object(value, kWhere);
     result.push_back({get_string(node, "name", kWhere), get_string(node, "control", kWhere),
-                      get_string(node, "data", kWhere), "", get_bool(node, "alive", kWhere)});
+                      get_string(node, "data", kWhere), "", "", get_bool(node, "alive", kWhere)});
   }
   co_return result;
 }

@@ -74,6 +74,7 @@ class Daemon : public ControlHandler {
   [[nodiscard]] Json node_json() const;
   boost::asio::awaitable<Json> pool_json(bool with_regions);
   boost::asio::awaitable<Json> ask_node(NodeRecord node);
+  Answer topology();
   ControlResponse metrics() const;
   ControlResponse page() const;
 
@@ -91,6 +92,8 @@ class Daemon : public ControlHandler {
   std::set<std::shared_ptr<Channel>> accepted_;
   std::map<std::string, std::shared_ptr<Channel>> channels_;  // To other nodes, by name.
   std::map<ConnectionId, std::string> joined_;                // Nodes by the connection they hold.
+  // Of the directory's node: changes when a node comes or goes, and is another after a new start.
+  std::uint64_t topology_version_;
   std::uint64_t requests_ = 0;
   bool stopping_ = false;
 };

@@ -8,6 +8,7 @@
 #include "runtime/directory/embedded.h"
 #include "runtime/node/daemon.h"
 #include "runtime/node/transfer.h"
+#include "runtime/topology/pool_graph.h"
 
 namespace causeway {
 
@@ -20,6 +21,7 @@ using Json = boost::json::object;
 constexpr auto kMaxTtl = std::chrono::hours(24);
 constexpr auto kMaxTransferTime = std::chrono::hours(1);
 constexpr std::size_t kMaxNameBytes = 200;
+constexpr std::size_t kMaxTopologyBytes = 1 << 20;
 
 ControlResponse answer(Json body) {
   ControlResponse response;
@@ -204,7 +206,13 @@ Daemon::Answer Daemon::put_node(ControlRequest request) {
   auto& records = directory();
   const auto body = parse_object(request.body, kWhere);
   NodeRecord node{get_string(body, "name", kWhere), get_string(body, "control", kWhere),
-                  get_string(body, "data", kWhere), get_string(body, "cluster", kWhere), true};
+                  get_string(body, "data", kWhere), get_string(body, "cluster", kWhere)};
+  if (body.if_contains("topology")) node.topology = get_string(body, "topology", kWhere);
+  if (node.topology.size() > kMaxTopologyBytes)
+    throw Error(Errc::out_of_bounds,
+                fmt::format("{}: topology: {} bytes; at most {} are taken of a node", kWhere,
+                            node.topology.size(), kMaxTopologyBytes));
+  if (!node.topology.empty()) static_cast<void>(parse_published_graph(node.topology, node.name));
   const auto cluster = ClusterSpec::from_yaml(node.cluster_yaml, "the cluster of " + node.name);
   if (!cluster.find_node(node.name))
     throw Error(Errc::parse, fmt::format("{}: cluster: has no node '{}'", kWhere, node.name));
@@ -216,6 +224,7 @@ Daemon::Answer Daemon::put_node(ControlRequest request) {
                                                   joined_[request.connection]));
   co_await records.put_node(std::move(node));
   joined_[request.connection] = name;
+  ++topology_version_;
   spdlog::info("node joined name={}", name);
   co_return answer({{"directory", options_.node}});
 }
@@ -322,6 +331,7 @@ const Daemon::Route* Daemon::find_route(const ControlRequest& request) {
        [](Daemon& d, Call) -> Answer { co_return answer(co_await d.pool_json(true)); }},
       {"GET", "/v1/pool/memory",
        [](Daemon& d, Call) -> Answer { co_return answer(co_await d.pool_json(false)); }},
+      {"GET", "/v1/topology", [](Daemon& d, Call) { return d.topology(); }},
       {"GET", "/metrics", [](Daemon& d, Call) -> Answer { co_return d.metrics(); }},
       {"GET", "/", [](Daemon& d, Call) -> Answer { co_return d.page(); }},
       {"POST", "/v1/shutdown",

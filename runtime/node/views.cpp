@@ -7,9 +7,11 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
+#include "causeway/topology_export.h"
 #include "runtime/control/json.h"
 #include "runtime/node/daemon.h"
 #include "runtime/node/page.h"
+#include "runtime/topology/pool_graph.h"
 
 namespace causeway {
 
@@ -30,6 +32,17 @@ void merge_node(ClusterSpec& pool, const NodeRecord& record) {
     });
     if (ours && !known) pool.links.push_back(link);
   }
+}
+
+// What these nodes lend, and the links between them.
+ClusterSpec cluster_of(const std::string& name, const std::vector<NodeRecord>& records) {
+  ClusterSpec cluster;
+  cluster.name = name;
+  for (const auto& record : records) merge_node(cluster, record);
+  std::erase_if(cluster.links, [&](const LinkSpec& link) {
+    return !cluster.find_node(link.node_a) || !cluster.find_node(link.node_b);
+  });
+  return cluster;
 }
 
 }  // namespace
@@ -103,22 +116,18 @@ asio::awaitable<Daemon::Json> Daemon::pool_json(bool with_regions) {
   while (gathered->missing > 0)
     co_await gathered->done.async_wait(asio::experimental::as_tuple(asio::use_awaitable));
 
-  ClusterSpec cluster;
-  cluster.name = options_.cluster.name;
+  std::vector<NodeRecord> living;
   boost::json::array nodes, regions, routes, clients;
   for (std::size_t i = 0; i < records.size(); ++i) {
     auto& node = gathered->nodes[i];
     const auto* alive = node.if_contains("alive");
-    if (alive && *alive == true) merge_node(cluster, records[i]);
+    if (alive && *alive == true) living.push_back(records[i]);
     for (auto& route : node["routes"].as_array()) routes.push_back(std::move(route));
     if (records[i].name == options_.node) clients = std::move(node["clients"].as_array());
     node.erase("routes");
     node.erase("clients");
     nodes.push_back(std::move(node));
   }
-  std::erase_if(cluster.links, [&](const LinkSpec& link) {
-    return !cluster.find_node(link.node_a) || !cluster.find_node(link.node_b);
-  });
   std::size_t listed = 0, omitted = 0;
   std::vector<RegionRecord> known;  // Not a conditional co_await: g++ 12 destroys its result twice.
   if (with_regions) known = co_await directory_->regions();
@@ -139,10 +148,32 @@ asio::awaitable<Daemon::Json> Daemon::pool_json(bool with_regions) {
                            {"size_bytes", record.region.size_bytes},
                            {"extents", std::move(extents)}});
   }
-  co_return Json{{"directory", options_.node},    {"nodes", std::move(nodes)},
-                 {"regions", std::move(regions)}, {"regions_omitted", omitted},
-                 {"routes", std::move(routes)},   {"clients", std::move(clients)},
-                 {"cluster", cluster.to_yaml()}};
+  co_return Json{{"directory", options_.node},
+                 {"nodes", std::move(nodes)},
+                 {"regions", std::move(regions)},
+                 {"regions_omitted", omitted},
+                 {"routes", std::move(routes)},
+                 {"clients", std::move(clients)},
+                 {"cluster", cluster_of(options_.cluster.name, living).to_yaml()},
+                 {"topology_version", to_hex(topology_version_)}};
+}
+
+// Nodes that left are not in it; those that do not answer are, until their connection ends.
+Daemon::Answer Daemon::topology() {
+  ControlResponse response;
+  if (!directory_) {
+    response.body = co_await call_peer(directory_peer_, "GET", "/v1/topology", "", kAskTimeout * 2);
+    co_return response;
+  }
+  auto records = co_await directory_->nodes();
+  std::erase_if(records, [](const NodeRecord& record) { return !record.alive; });
+  std::vector<TopologyGraph> machines;
+  for (const auto& record : records)
+    if (!record.topology.empty())
+      machines.push_back(parse_published_graph(record.topology, record.name));
+  response.body =
+      graph_to_json(pool_graph(cluster_of(options_.cluster.name, records), std::move(machines)));
+  co_return response;
 }
 
 ControlResponse Daemon::metrics() const {

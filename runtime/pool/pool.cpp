@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "causeway/topology_export.h"
 #include "runtime/control/json.h"
 #include "runtime/pool/place_region.h"
 #include "runtime/pool/region_state.h"
@@ -33,8 +34,26 @@ using Groups = std::map<Group, std::vector<Pool::CopyPiece>>;
 }  // namespace
 
 PoolStatus Pool::State::status() { return parse_pool_status(pool_document("/v1/pool")); }
-// Without the regions of others, which may be many.
-Topology Pool::State::topology() { return parse_pool_topology(pool_document("/v1/pool/memory")); }
+
+// What is free is asked for without the regions of others, which may be many; the graph, which is
+// large, only when a node came or went.
+Topology Pool::State::topology() {
+  const auto document = pool_document("/v1/pool/memory");
+  const auto version = get_string(document, "topology_version", "the pool's status");
+  auto known = [&]() -> std::optional<Topology> {
+    const std::lock_guard lock(topology_mutex_);
+    return version == topology_version_ ? std::optional(topology_) : std::nullopt;
+  }();
+  if (!known) {
+    known = Topology(
+        graph_from_json(boost::json::serialize(pool_document("/v1/topology")), "the pool"));
+    const std::lock_guard lock(topology_mutex_);
+    topology_ = *known;
+    topology_version_ = version;
+  }
+  set_available(*known, parse_pool_status(document));
+  return std::move(*known);
+}
 
 Pool::Pool(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 Pool::Pool(Pool&&) noexcept = default;

@@ -89,6 +89,10 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   int next_handler_ = 1;
   bool closed_ = false;
   std::unique_ptr<Transport> transport_;  // On the io thread.
+
+  std::mutex topology_mutex_;  // Guards the two below.
+  Topology topology_;
+  std::string topology_version_;  // As the directory names it.
 };
 
 class DaemonLink {

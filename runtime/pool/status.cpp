@@ -57,13 +57,14 @@ PoolStatus parse_pool_status(const Json& document) {
   return result;
 }
 
-Topology parse_pool_topology(const Json& document) {
-  auto topology = Topology::from_cluster(
-      ClusterSpec::from_yaml(get_string(document, "cluster", kWhere), "the pool's cluster"));
-  for (const auto& node : parse_pool_status(document).nodes)
+void set_available(Topology& topology, const PoolStatus& status) {
+  std::vector<DeviceName> names;
+  for (const auto& device : topology.devices()) names.push_back(device.name);
+  for (const auto& name : names) topology.set_available(name, 0);
+  for (const auto& node : status.nodes)
     for (const auto& device : node.devices)
-      topology.set_available(device.name, device.capacity_bytes - device.used_bytes);
-  return topology;
+      if (topology.find(device.name) != nullptr)
+        topology.set_available(device.name, device.capacity_bytes - device.used_bytes);
 }
 
 std::string PoolStatus::to_json() const {

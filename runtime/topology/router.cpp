@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
+#include <queue>
 #include <tuple>
 
 #include "causeway/gpu_catalogue.h"
@@ -208,7 +208,33 @@ std::optional<Way> Router::over_nvlink(Vertex a, Vertex b) const {
     way.steps.push_back({a, b, edges.front().link, way.bandwidth});
     return way;
   }
-  return std::nullopt;
+  return over_hive(a, b);
+}
+
+// Over the GPUs between two of one xGMI hive, fewest hops.
+std::optional<Way> Router::over_hive(Vertex a, Vertex b) const {
+  std::map<Vertex, Vertex> came_from{{a, a}};
+  std::queue<Vertex> open({a});
+  while (!open.empty() && !came_from.contains(b)) {
+    const auto vertex = open.front();
+    open.pop();
+    for (const auto& edge : index_->edges(vertex)) {
+      const auto& link = index_->link(edge);
+      if (link.kind != LinkKind::xgmi || link.state == LinkState::down) continue;
+      if (came_from.emplace(edge.to, vertex).second) open.push(edge.to);
+    }
+  }
+  if (!came_from.contains(b)) return std::nullopt;
+  Way way{Tier::island_peer, false, {}, {}, {}, "xGMI over others"};
+  for (auto at = b; at != a; at = came_from.at(at)) {
+    const auto edges = nvlinks_->direct(came_from.at(at), at);
+    const auto rate = sum_of(*index_, edges);
+    narrow(way.bandwidth, rate);
+    way.steps.push_back({came_from.at(at), at, edges.front().link, rate});
+  }
+  std::ranges::reverse(way.steps);
+  way.latency = Figure{kPeerLatency * static_cast<double>(way.steps.size()), Provenance::spec};
+  return way;
 }
 
 std::optional<Way> Router::between_gpus(Vertex a, Vertex b) const {
@@ -222,7 +248,7 @@ std::optional<Way> Router::between_gpus(Vertex a, Vertex b) const {
              std::move(leg->steps),
              leg->bandwidth,
              Figure{kPeerLatency, Provenance::spec},
-             sight.kind == LinkKind::xgmi ? "xGMI over others" : "PCIe peer"};
+             "PCIe peer"};
 }
 
 // Down to the host and up again share its memory and root complex: half of the slower card's PCIe.

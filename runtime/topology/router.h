@@ -75,6 +75,7 @@ class Router {
   [[nodiscard]] Way stay(Vertex device) const;
   [[nodiscard]] std::optional<Way> between_gpus(Vertex a, Vertex b) const;
   [[nodiscard]] std::optional<Way> over_nvlink(Vertex a, Vertex b) const;
+  [[nodiscard]] std::optional<Way> over_hive(Vertex a, Vertex b) const;
   [[nodiscard]] std::optional<Way> staged(Vertex a, Vertex b) const;
   [[nodiscard]] std::optional<Way> in_node(Vertex from, Vertex to) const;
   [[nodiscard]] std::optional<Way> over_network(const Origin& origin, Vertex to) const;

@@ -17,6 +17,7 @@
 #include <sstream>
 
 #include "causeway/cluster.h"
+#include "runtime/topology/utf8.h"
 
 namespace causeway {
 
@@ -126,21 +127,6 @@ class TreeBuilder : public YAML::EventHandler {
   YamlNode root_;
   int documents_ = 0;
 };
-
-// The length of the UTF-8 sequence that starts at text[at]; 0 if there is none.
-std::size_t utf8_length(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(at);
-  if (first < 0x80) return 1;
-  const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || at + length > text.size()) return 0;
-  for (std::size_t i = 1; i < length; ++i)
-    if ((byte(at + i) & 0xC0) != 0x80) return 0;
-  if ((first == 0xE0 && byte(at + 1) < 0xA0) || (first == 0xED && byte(at + 1) > 0x9F) ||
-      (first == 0xF0 && byte(at + 1) < 0x90) || (first == 0xF4 && byte(at + 1) > 0x8F))
-    return 0;
-  return length;
-}
 
 // yaml-cpp takes 0x04 for the end of the file and replaces bytes that are no UTF-8: what it would
 // misread is refused here.

@@ -11,15 +11,20 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "causeway/cluster.h"
+#include "causeway/topology_graph.h"
 
 namespace causeway {
 
 struct NodeOptions {
   ClusterSpec cluster;  // Must contain `node`; its links are published.
   std::string node;     // Which of the nodes this daemon is.
+  // The machine that this node is, to be published with it: discover() of topology_discovery.h.
+  // Without it the pool knows of the node what the cluster file says.
+  std::optional<TopologyGraph> machine;
   std::string control_listen =
       "127.0.0.1:0";  // HOST:PORT; port 0 chooses one. Never all by default.
   std::string data_listen = "127.0.0.1:0";
