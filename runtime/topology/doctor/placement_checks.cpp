@@ -23,10 +23,12 @@ std::vector<const Component*> rdma_nics(const NodeParts& node) {
   return nics;
 }
 
-// Findings of distance matter where bytes could go straight from NIC to GPU, and are a remark where
-// that is not known.
-Severity severity_of_distance(const Examination& machine, const Component& gpu) {
-  return machine.gpu_direct_capable(gpu) == true ? Severity::warning : Severity::info;
+// Where most GPUs of the node have a NIC near, one that has none is in the wrong slot; else the
+// machine is built so. It matters where bytes could go straight from NIC to GPU.
+Severity severity_of_distance(const Examination& machine, const Component& gpu, std::size_t near,
+                              std::size_t gpus) {
+  const bool is_odd = near * 2 > gpus;
+  return is_odd && machine.gpu_direct_capable(gpu) == true ? Severity::warning : Severity::info;
 }
 
 // The way between a GPU and the nearest of the NICs.
@@ -53,6 +55,8 @@ void check_nic_numa(const Examination& machine, const NodeParts& node, Report& r
   // A NIC of unknown place may be the near one.
   const bool are_all_known =
       std::ranges::all_of(nics, [](const auto* nic) { return nic->numa.has_value(); });
+  const std::size_t served = std::ranges::count_if(
+      node.gpus, [&near](const auto* gpu) { return gpu->numa && near.contains(*gpu->numa); });
   for (const auto* gpu : node.gpus) {
     if (nics.empty()) continue;
     if (!gpu->numa || !are_all_known) {
@@ -62,7 +66,7 @@ void check_nic_numa(const Examination& machine, const NodeParts& node, Report& r
     report.examine();
     if (near.contains(*gpu->numa)) continue;
     report.add(
-        {severity_of_distance(machine, *gpu),
+        {severity_of_distance(machine, *gpu, served, node.gpus.size()),
          "what this GPU sends over the network crosses the link between NUMA nodes, which it "
          "shares with all others there",
          "put a NIC into a slot of this NUMA node, or give jobs that use the network most "
@@ -207,25 +211,40 @@ bool has_c2c(const Examination& machine, const Component& gpu) {
       edges, [&](const Edge& edge) { return machine.index().link(edge).kind == LinkKind::c2c; });
 }
 
-void check_distance(const Examination& machine, const Component& gpu,
-                    const std::vector<const Component*>& nics, Report& report) {
-  const auto best = nearest_nic(machine, gpu, nics);
-  if (!best) {
-    report.unknown("the way between the GPU and RDMA NICs is not known", gpu.name);
-    return;
+// A GPU and CPU of one package are as near as a switch would make them.
+bool is_near(const Examination& machine, const Component& gpu, const Nearest& nearest) {
+  return nearest.path <= (has_c2c(machine, gpu) ? PathClass::node : PathClass::phb);
+}
+
+struct Far {
+  const Component* gpu;
+  Nearest nearest;
+};
+
+void check_distances(const Examination& machine, const NodeParts& node,
+                     const std::vector<const Component*>& nics, Report& report) {
+  std::size_t near = 0;
+  std::vector<Far> far;
+  for (const auto* gpu : node.gpus) {
+    const auto nearest = nearest_nic(machine, *gpu, nics);
+    if (nearest && is_near(machine, *gpu, *nearest)) ++near;
+    const bool can_matter = machine.gpu_direct_capable(*gpu) != false;
+    if (!nearest && can_matter)
+      report.unknown("the way between the GPU and RDMA NICs is not known", gpu->name);
+    else
+      report.examine();
+    if (nearest && can_matter && !is_near(machine, *gpu, *nearest)) far.push_back({gpu, *nearest});
   }
-  report.examine();
-  // A GPU and CPU of one package are as near as a switch would make them.
-  const auto farthest = has_c2c(machine, gpu) ? PathClass::node : PathClass::phb;
-  if (best->path <= farthest) return;
-  report.add({severity_of_distance(machine, gpu),
-              "NCCL and UCX do not send straight from this GPU to a NIC over such a way: the bytes "
-              "take a turn through host memory",
-              "put a NIC below the GPU's PCIe switch or at least below its CPU; where the way is "
-              "known to be good, NCCL_NET_GDR_LEVEL=SYS uses it all the same: measure before"},
-             {gpu.name, best->nic->name},
-             {fmt::format("the nearest RDMA NIC is {} away ({})", to_string(best->path),
-                          to_string(machine.source(gpu, Provenance::sysfs)))});
+  for (const auto& [gpu, nearest] : far)
+    report.add(
+        {severity_of_distance(machine, *gpu, near, node.gpus.size()),
+         "NCCL and UCX do not send straight from this GPU to a NIC over such a way: the bytes "
+         "take a turn through host memory",
+         "put a NIC below the GPU's PCIe switch or at least below its CPU; where the way is "
+         "known to be good, NCCL_NET_GDR_LEVEL=SYS uses it all the same: measure before"},
+        {gpu->name, nearest.nic->name},
+        {fmt::format("the nearest RDMA NIC is {} away ({})", to_string(nearest.path),
+                     to_string(machine.source(*gpu, Provenance::sysfs)))});
 }
 
 }  // namespace
@@ -238,13 +257,8 @@ void check_gpu_direct(const Examination& machine, Report& report) {
       if (nic->gpu_direct) report.examine();
       check_gpu_direct_flag(machine, *nic, report);
     }
-    for (const auto* gpu : node.gpus) {
-      check_gpu_direct_flag(machine, *gpu, report);
-      if (machine.gpu_direct_capable(*gpu) == false)
-        report.examine();  // The way does not matter then.
-      else
-        check_distance(machine, *gpu, nics, report);
-    }
+    for (const auto* gpu : node.gpus) check_gpu_direct_flag(machine, *gpu, report);
+    check_distances(machine, node, nics, report);
   }
 }
 

@@ -43,14 +43,12 @@ void report_notes(const TopologyGraph& graph, Report& report) {
   for (const auto& note : graph.notes) {
     if (note.kind == TopologyNote::Kind::remark) continue;
     const bool is_conflict = note.kind == TopologyNote::Kind::conflict;
-    report.add(
-        {Severity::warning,
-         is_conflict ? "two sources say different things; the first was taken"
-                     : "the source says what cannot be, and was read with a correction: what "
-                       "follows from it may be wrong",
-         kReadAgain},
-        {fmt::format("{} ({}): {}", note.source.empty() ? "a source" : note.source,
-                     to_string(Provenance::import), note.text)});
+    report.add({is_conflict ? Severity::warning : Severity::info,
+                is_conflict ? "two sources say different things; the first was taken"
+                            : "the source says what cannot be, and was read with a correction",
+                kReadAgain},
+               {fmt::format("{} ({}): {}", note.source.empty() ? "a source" : note.source,
+                            to_string(Provenance::import), note.text)});
   }
 }
 

@@ -213,8 +213,12 @@ const std::vector<Case>& cases() {
       {"W10", "a fabric that is not ready", machines::hgx,
        on_node<&TopologyNode::fabric>(FabricState::in_progress), Severity::failure, "hgx",
        "in_progress (nvml)", on_node<&TopologyNode::fabric>(std::optional<FabricState>())},
-      {"W11", "no NIC on this NUMA node", machines::hgx,
-       [](auto& graph) { each(graph, ComponentKind::nic, [](auto& nic) { nic.numa = 0; }); },
+      {"W11", "most GPUs are where the NICs are, one is not", machines::hgx,
+       [](auto& graph) {
+         for (const auto kind : {ComponentKind::nic, ComponentKind::gpu})
+           each(graph, kind, [](auto& part) { part.numa = 0; });
+         component(graph, "hgx/gpu5").numa = 1;
+       },
        Severity::warning, "hgx/gpu5", "on NUMA node 1, RDMA NICs are on 0 only (sysfs)",
        [](auto& graph) {
          each(graph, ComponentKind::nic, [](auto& nic) { nic.numa.reset(); });
@@ -232,12 +236,12 @@ const std::vector<Case>& cases() {
          for (const auto* name : {"hgx/gpu0", "hgx/gpu1"}) component(graph, name).cpus = "7";
        },
        Severity::warning, "hgx/gpu1", "2 GPUs are near to cores 7 alone (sysfs)", nullptr},
-      {"W13", "the NIC is behind the other CPU", machines::hgx,
+      {"W13", "one GPU and its NIC are below the wrong CPU", machines::hgx,
        [](auto& graph) {
-         std::erase_if(graph.links, [](const auto& link) { return link.a == "hgx/right6"; });
-         for (int i = 4; i < 8; ++i) component(graph, fmt::format("hgx/nic{}", i)).is_rdma = false;
+         for (const int i : {4, 5, 7}) uplink(graph, fmt::format("hgx/root{}", i)).b = "hgx/cpu0";
+         component(graph, "hgx/nic6").is_rdma = false;
        },
-       Severity::warning, "hgx/gpu6 - hgx/nic0", "SYS away (sysfs)",
+       Severity::warning, "hgx/gpu6 - hgx/nic0", "the nearest RDMA NIC is SYS away (sysfs)",
        [](auto& graph) {
          each(graph, ComponentKind::nic, [](auto& nic) { nic.gpu_direct.reset(); });
          forget_links(graph, LinkKind::pcie);
@@ -266,6 +270,11 @@ const std::vector<Case>& cases() {
          graph.notes.push_back({TopologyNote::Kind::conflict, "a.xml:7", "gpu0 has two places"});
        },
        Severity::warning, nullptr, "a.xml:7 (import): gpu0 has two places", nullptr},
+      {"W16", "a file that was repaired", machines::hgx,
+       [](auto& graph) {
+         graph.notes.push_back({TopologyNote::Kind::repaired, "a.xml:9", "left out a self-link"});
+       },
+       Severity::info, nullptr, "a.xml:9 (import): left out a self-link", nullptr},
       {"W16", "a matrix of two halves that differ", machines::hgx,
        [](auto& graph) {
          pair_of(graph, "hgx/gpu2", "hgx/gpu5").path = PathClass::pix;
@@ -605,6 +614,19 @@ TEST_CASE("a spare port and a slow port of the board are remarks") {
   for (const auto& finding : findings_of(diagnosis, "W14"))
     CHECK(finding.severity == Severity::info);
   CHECK(findings_of(diagnosis, "W14").size() == 2);
+}
+
+TEST_CASE("a machine that is built with few NICs is no alarm") {
+  const auto diagnosis = diagnose_with(machines::hgx(), [](auto& graph) {
+    for (int i = 4; i < 8; ++i) component(graph, fmt::format("hgx/nic{}", i)).is_rdma = false;
+  });
+  INFO(summary(diagnosis));
+  CHECK(diagnosis.exit_code() == 0);
+  for (const auto* id : {"W11", "W13"}) {
+    const auto found = findings_of(diagnosis, id);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].subjects.size() == 4);
+  }
 }
 
 TEST_CASE("two nodes that differ are both named, without a majority") {
