@@ -1,0 +1,88 @@
+// The topology as the checks look at it: the devices of each node, the PCI path of a device, who
+// says what. Borrows the topology and the options.
+//
+// Cost:    building O(graph).
+// Errors:  as diagnose().
+// Threads: read-only once built.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "causeway/gpu_catalogue.h"
+#include "causeway/topology_doctor.h"
+#include "runtime/topology/doctor/core_list.h"
+#include "runtime/topology/graph_index.h"
+
+namespace causeway::doctor {
+
+struct NodeParts {
+  const TopologyNode* node;
+  std::vector<const Component*> gpus;
+  std::vector<const Component*> nics;
+  std::vector<const Component*> cpus;
+  bool has_nvswitch = false;
+};
+
+// The PCIe links from a device towards its CPU, the device's own first.
+struct PciPath {
+  std::vector<const TopologyLink*> links;
+  bool reaches_cpu = false;
+  bool is_ambiguous = false;  // Something on it hangs below several others.
+};
+
+class Examination {
+ public:
+  Examination(const Topology& topology, const DoctorOptions& options);
+
+  [[nodiscard]] const Topology& topology() const noexcept { return *topology_; }
+  [[nodiscard]] const TopologyGraph& graph() const noexcept { return index_.graph(); }
+  [[nodiscard]] const GraphIndex& index() const noexcept { return index_; }
+  [[nodiscard]] const std::vector<NodeParts>& nodes() const noexcept { return nodes_; }
+  [[nodiscard]] const Component* find(std::string_view name) const noexcept;
+  [[nodiscard]] const PciPath& path(const Component& device) const;
+
+  // The cores that the asking process may use, and its node; nullptr and nullopt if not known.
+  [[nodiscard]] const std::optional<CoreList>& process_cores() const noexcept {
+    return process_cores_;
+  }
+  [[nodiscard]] const TopologyNode* process_node() const noexcept { return process_node_; }
+
+  // Number of the NVLink domain that a GPU is in.
+  [[nodiscard]] std::optional<std::size_t> domain(const Component& gpu) const;
+  // Both in one node and one domain.
+  [[nodiscard]] bool share_nvlink(const Component& a, const Component& b) const;
+  // What the driver granted to any pair of this GPU with another GPU; nullopt if nothing is known.
+  [[nodiscard]] std::optional<bool> any_peer_granted(const Component& gpu) const;
+  // True if peers and NICs could reach its memory over PCIe; nullopt if nothing is known of that.
+  [[nodiscard]] std::optional<bool> peers_over_pcie(const Component& gpu) const;
+  [[nodiscard]] std::optional<bool> gpu_direct_capable(const Component& gpu) const;
+
+  // Who says so: where the component's links come from a file or a specification, these; else
+  // `natural`, from where a running machine has such a fact.
+  [[nodiscard]] Provenance source(const Component& component, Provenance natural) const;
+  [[nodiscard]] Provenance source(const NodeParts& node, Provenance natural) const;
+
+ private:
+  [[nodiscard]] PciPath climb(const Component& device) const;
+
+  const Topology* topology_;
+  GraphIndex index_;
+  std::vector<NodeParts> nodes_;
+  std::map<const Component*, PciPath> paths_;
+  std::map<std::string, std::size_t, std::less<>> domains_;
+  std::map<std::string, bool, std::less<>> granted_;
+  std::optional<CoreList> process_cores_;
+  const TopologyNode* process_node_ = nullptr;
+};
+
+// By the catalogue, else by the name of the product: GeForce cards that the catalogue lacks.
+[[nodiscard]] std::optional<PeerPolicy> peer_policy(const Component& gpu);
+
+// What both directions of a pair's status come to: the first that is not OK.
+[[nodiscard]] std::optional<PeerStatus> grant(const Pair& pair) noexcept;
+
+}  // namespace causeway::doctor

@@ -1,0 +1,255 @@
+// W09 and W10: NVLinks and xGMI links, and the service that joins NVSwitches to a fabric.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "runtime/topology/doctor/checks.h"
+#include "runtime/topology/link_rates.h"
+
+namespace causeway::doctor {
+
+namespace {
+
+// Fewer GPUs than this of a mesh without a switch may be a part of a larger one, where unequal
+// counts are as they should be.
+constexpr std::size_t kWholeMesh = 4;
+
+constexpr const char* kRepairNvlinks =
+    "nvidia-smi nvlink -s and -e show the links and their errors, dmesg the Xid (74: NVLink); "
+    "reset "
+    "the GPU (nvidia-smi -r) with the fabric manager running, then reseat the bridge or module; "
+    "AMD: "
+    "rocm-smi --showtoponuma and --showxgmierr";
+
+struct LinkCount {
+  std::uint32_t active = 0;
+  bool is_counted = true;  // A declared link says that there is one, not how many.
+  bool to_switch = false;
+  Provenance provenance = Provenance::nvml;  // Who says so, of the first link.
+};
+
+bool is_gpu_link(LinkKind kind) { return kind == LinkKind::nvlink || kind == LinkKind::xgmi; }
+
+LinkCount count_links(const Examination& machine, const Component& gpu) {
+  LinkCount count;
+  count.provenance = machine.source(gpu, Provenance::nvml);
+  bool is_first = true;
+  const auto self = *machine.index().find(gpu.name);
+  for (const auto& edge : machine.index().edges(self)) {
+    const auto& link = machine.index().link(edge);
+    if (!is_gpu_link(link.kind) || edge.to == self) continue;
+    if (is_first) count.provenance = link.provenance;
+    is_first = false;
+    if (link.provenance == Provenance::spec) count.is_counted = false;
+    const auto* other = machine.index().component(edge.to);
+    if (other != nullptr && other->kind == ComponentKind::nvswitch) count.to_switch = true;
+    if (link.state != LinkState::down) count.active += link.count;
+  }
+  return count;
+}
+
+bool is_partial(const TopologyNode& node) {
+  return node.view == MachineView::vm || node.view == MachineView::container;
+}
+
+// How many links the GPU should have: what the device says, else what its form always has.
+std::optional<std::uint32_t> expected_links(const Component& gpu) {
+  if (gpu.nvlinks_max) return gpu.nvlinks_max;
+  const auto* model = find_gpu_model(gpu.model);
+  const auto rate = gpu.sm ? nvlink_rate(*gpu.sm) : std::nullopt;
+  if (model == nullptr || !model->has_nvswitch_form || !rate) return std::nullopt;
+  return rate->links;
+}
+
+// Cards take bridges, and may have fewer of them than they have places, or none.
+bool takes_bridges(const Component& gpu) {
+  const auto* model = find_gpu_model(gpu.model);
+  if (model != nullptr) return !model->has_nvswitch_form;
+  return peer_policy(gpu) == PeerPolicy::nvlink_only;
+}
+
+std::string cost_of_links(const Component& gpu, std::uint32_t has, std::uint32_t should) {
+  const auto rate = gpu.sm ? nvlink_rate(*gpu.sm) : std::nullopt;
+  if (!rate) return fmt::format("NVLink carries {:.0f}% of what it should", 100.0 * has / should);
+  return fmt::format("NVLink carries {} where {} is possible (spec)",
+                     rate_text(has * rate->effective_bytes_per_s),
+                     rate_text(should * rate->effective_bytes_per_s));
+}
+
+void report_bad_links(const Examination& machine, Report& report) {
+  for (const auto& link : machine.graph().links) {
+    if (!is_gpu_link(link.kind)) continue;
+    if (link.state != LinkState::down && link.state != LinkState::degraded) continue;
+    report.examine();
+    report.add({Severity::warning,
+                link.state == LinkState::down ? "nothing passes here: traffic takes fewer links or "
+                                                "a slower way"
+                                              : "the link runs slower than it should",
+                kRepairNvlinks},
+               {link.a, link.b},
+               {fmt::format("{} link is {} ({})", to_string(link.kind), to_string(link.state),
+                            to_string(link.provenance))});
+  }
+}
+
+// True if it reported the GPU.
+bool report_missing(const NodeParts& node, const Component& gpu, const LinkCount& links,
+                    Report& report) {
+  const auto down = gpu.nvlinks_down.value_or(0);
+  auto expected = links.is_counted ? expected_links(gpu) : std::nullopt;
+  // Links to what a container or VM does not see are not missing.
+  if (!links.to_switch && is_partial(*node.node)) expected.reset();
+  const auto should = std::max(expected.value_or(0), links.active + down);
+  if (links.active == 0 || links.active >= should) return false;
+  const bool is_card = takes_bridges(gpu);
+  report.add(
+      {is_card ? Severity::info : Severity::warning, cost_of_links(gpu, links.active, should),
+       is_card ? "nothing to repair unless a bridge should be there: check that all bridges "
+                 "are seated"
+               : kRepairNvlinks},
+      {gpu.name},
+      {fmt::format("{} of {} NVLinks active{} ({})", links.active, should,
+                   down > 0 ? fmt::format(", {} inactive", down) : std::string(),
+                   to_string(links.provenance))});
+  return true;
+}
+
+using Kin = std::tuple<std::string, std::string, std::optional<std::uint32_t>>;
+
+Kin kin_of(const Component& gpu) { return {gpu.model, gpu.title, gpu.sm}; }
+
+struct Counted {
+  const Component* gpu;
+  LinkCount links;
+  bool is_reported = false;
+};
+
+// The count that most of them have; of two the higher.
+std::uint32_t usual_count(const std::vector<Counted*>& gpus) {
+  std::map<std::uint32_t, std::size_t> votes;
+  for (const auto* entry : gpus) ++votes[entry->links.active];
+  std::uint32_t usual = 0;
+  std::size_t most = 0;
+  for (const auto& [count, number] : votes) {
+    if (number < most) continue;
+    usual = count;
+    most = number;
+  }
+  return usual;
+}
+
+// GPUs of one kind in one domain have equally many links.
+void report_unequal(const Examination& machine, const NodeParts& node,
+                    std::vector<Counted>& counted, Report& report) {
+  std::map<std::pair<std::size_t, Kin>, std::vector<Counted*>> domains;
+  for (auto& entry : counted)
+    if (const auto domain = machine.domain(*entry.gpu))
+      domains[{*domain, kin_of(*entry.gpu)}].push_back(&entry);
+  for (auto& [key, gpus] : domains) {
+    const bool is_switched = machine.topology().nvlink_domains()[key.first].is_switched;
+    if (!is_switched && (gpus.size() < kWholeMesh || is_partial(*node.node))) continue;
+    const auto usual = usual_count(gpus);
+    for (auto* entry : gpus) {
+      if (entry->is_reported || entry->links.active >= usual || !entry->links.is_counted) continue;
+      entry->is_reported = true;
+      report.add({Severity::warning, cost_of_links(*entry->gpu, entry->links.active, usual),
+                  kRepairNvlinks},
+                 {entry->gpu->name},
+                 {fmt::format("{} NVLinks active, its peers have {} ({})", entry->links.active,
+                              usual, to_string(entry->links.provenance))});
+    }
+  }
+}
+
+// A GPU without any where its kind on this node has them, and not by bridges, which are a choice.
+void report_cut_off(const Examination& machine, const std::vector<Counted>& counted,
+                    Report& report) {
+  std::map<Kin, std::size_t> largest;  // Size of the largest domain of each kind.
+  std::map<std::pair<std::size_t, Kin>, std::size_t> sizes;
+  std::map<Kin, const Component*> peer;
+  std::map<Kin, bool> is_switched;
+  for (const auto& [gpu, links, is_reported] : counted) {
+    const auto kin = kin_of(*gpu);
+    if (const auto domain = machine.domain(*gpu))
+      largest[kin] = std::max(largest[kin], ++sizes[{*domain, kin}]);
+    if (links.active > 0) peer.emplace(kin, gpu);
+    is_switched[kin] = is_switched[kin] || links.to_switch;
+  }
+  for (const auto& [gpu, links, is_reported] : counted) {
+    const auto kin = kin_of(*gpu);
+    if (links.active > 0 || !peer.contains(kin)) continue;
+    // Bridges join two or three cards; more are a board.
+    if (!is_switched[kin] && largest[kin] < kWholeMesh) continue;
+    report.add({Severity::failure,
+                "the GPU is cut off from its NVLink peers: jobs over all GPUs fail or fall back to "
+                "PCIe",
+                kRepairNvlinks},
+               {gpu->name},
+               {fmt::format("no NVLink is active, {} has some ({})", peer[kin]->name,
+                            to_string(links.provenance))});
+  }
+}
+
+}  // namespace
+
+void check_nvlinks(const Examination& machine, Report& report) {
+  report_bad_links(machine, report);
+  for (const auto& node : machine.nodes()) {
+    std::vector<Counted> counted;
+    for (const auto* gpu : node.gpus) {
+      const auto links = count_links(machine, *gpu);
+      if (!node.node->nvlinks_known && links.active == 0) {
+        report.unknown("no source spoke of NVLinks", gpu->name);
+        continue;
+      }
+      report.examine();
+      counted.push_back({gpu, links});
+      counted.back().is_reported = report_missing(node, *gpu, links, report);
+    }
+    report_unequal(machine, node, counted, report);
+    report_cut_off(machine, counted, report);
+  }
+}
+
+namespace {
+
+bool uses_nvswitch(const Examination& machine, const NodeParts& node) {
+  return node.has_nvswitch || std::ranges::any_of(node.gpus, [&](const auto* gpu) {
+           return count_links(machine, *gpu).to_switch;
+         });
+}
+
+}  // namespace
+
+void check_fabric(const Examination& machine, Report& report) {
+  for (const auto& node : machine.nodes()) {
+    const bool is_switched = uses_nvswitch(machine, node);
+    const auto& fabric = node.node->fabric;
+    if (!fabric || *fabric == FabricState::not_supported) {
+      if (is_switched)
+        report.unknown(
+            "NVSwitches are there, and the driver does not say what the fabric manager "
+            "did",
+            node.node->name);
+      // Without switches the driver has nothing to say, and that is in order.
+      if (!is_switched && fabric) report.examine();
+      continue;
+    }
+    report.examine();
+    if (*fabric == FabricState::completed) continue;
+    const bool is_needed = is_switched || !node.node->fabric_cluster.empty();
+    report.add({is_needed ? Severity::failure : Severity::warning,
+                "until the fabric manager is done the GPUs have no NVLink, and CUDA programs fail "
+                "to start (error 802, system not yet initialized)",
+                "systemctl enable --now nvidia-fabricmanager, of exactly the driver's version; "
+                "journalctl -u nvidia-fabricmanager has its reason; racks: nvidia-imex and the "
+                "NVLink subnet manager; in VMs it runs on the host"},
+               {node.node->name},
+               {fmt::format("fabric state: {} ({})", to_string(*fabric),
+                            to_string(machine.source(node, Provenance::nvml)))});
+  }
+}
+
+}  // namespace causeway::doctor
