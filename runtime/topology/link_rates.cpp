@@ -58,10 +58,16 @@ void fill_link(TopologyLink& link, const Component* a, const Component* b) {
       fill(link.latency_s, kPeerLatency, Provenance::spec);
       break;
     }
-    case LinkKind::pcie:
-      fill(link.line_bytes_per_s, pcie_line_bytes_per_s(link.pcie), from);
-      fill(link.effective_bytes_per_s, pcie_bytes_per_s(link.pcie), from);
+    case LinkKind::pcie: {
+      // An idle card runs at Gen1 and speeds up when it has to: so the generation that both ends
+      // can do counts, but only the lanes that are in use.
+      const PcieMode mode{
+          link.pcie_max.generation ? link.pcie_max.generation : link.pcie.generation,
+          link.pcie.width};
+      fill(link.line_bytes_per_s, pcie_line_bytes_per_s(mode), from);
+      fill(link.effective_bytes_per_s, pcie_bytes_per_s(mode), from);
       break;
+    }
     case LinkKind::socket: {
       const auto known = a != nullptr ? socket_bytes_per_s(*a) : std::nullopt;
       fill(link.effective_bytes_per_s, known ? *known : kSocketBytesPerS, Provenance::spec);

@@ -48,7 +48,8 @@ constexpr double kHostBytesPerS = 50e9;    // Two channels of memory: the least 
 constexpr double kSocketBytesPerS = 16e9;  // Where the processor is not known.
 
 // Gives every link the figures that follow from its kind, count, mode and ends, where it has none.
-// They carry the provenance of the link itself. O(links + components).
+// They carry the provenance of the link itself. A PCIe link gets those of its lanes in use at the
+// generation that both ends can do. O(links + components).
 void fill_rates(TopologyGraph& graph);
 
 }  // namespace causeway
