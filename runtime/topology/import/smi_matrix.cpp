@@ -1,0 +1,347 @@
+#include "runtime/topology/import/smi_matrix.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <unordered_set>
+#include <utility>
+
+#include "runtime/topology/import/text.h"
+
+namespace causeway {
+
+namespace {
+
+constexpr std::size_t kMaxMatrices = 64;
+constexpr std::size_t kMaxMatrixNotes = 64;
+
+using Kind = TopologyNote::Kind;
+
+bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+bool is_status(std::string_view token) noexcept {
+  return parse_name<PeerStatus>(token).has_value();
+}
+
+bool is_cell(std::string_view token) noexcept {
+  return token == "X" || token == "-" || parse_path_class(token) || is_status(token);
+}
+
+// A network device by its own name, as older drivers print it: "mlx5_0", "hsn1", "mlx5_bond_0".
+bool is_nic_name(std::string_view token) noexcept {
+  if (token.size() > 32 || std::islower(static_cast<unsigned char>(token.front())) == 0)
+    return false;
+  return is_digit(token.back()) && std::ranges::all_of(token, [](char c) {
+           return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+         });
+}
+
+bool is_numbered_device(std::string_view token) noexcept {
+  return numbered(token, "GPU") || numbered(token, "NIC");
+}
+
+bool is_device(std::string_view token) noexcept {
+  return is_numbered_device(token) || (!is_cell(token) && is_nic_name(token));
+}
+
+bool is_heading_word(std::string_view token) noexcept {
+  return token == "CPU" || token == "Affinity" || token == "NUMA" || token == "GPU" ||
+         token == "ID" || token == "CPUAffinity";
+}
+
+// "NIC28NIC29" to its two names; anything else to itself.
+std::vector<std::string_view> split_fused(std::string_view token) {
+  std::vector<std::string_view> parts;
+  for (auto rest = token; !rest.empty();) {
+    std::size_t length = 0;
+    for (const std::string_view prefix : {"GPU", "NIC", "mlx5_"}) {
+      if (!rest.starts_with(prefix)) continue;
+      auto end = prefix.size();
+      while (end < rest.size() && is_digit(rest[end])) ++end;
+      if (end > prefix.size()) length = end;
+    }
+    if (length == 0 && rest.starts_with("CPU")) length = 3;
+    if (length == 0) return {token};
+    parts.push_back(rest.substr(0, length));
+    rest.remove_prefix(length);
+    if (parts.size() > kMaxMachineDevices) return parts;
+  }
+  return parts;
+}
+
+struct Heading {
+  std::vector<std::string_view> devices;
+  std::vector<std::pair<int, std::size_t>> after;  // Which of SmiRow::after, and where it starts.
+  bool fused = false;
+};
+
+// The header that `line` is, or part of one where the terminal wrapped it.
+std::optional<Heading> parse_heading(std::string_view line) {
+  Heading heading;
+  std::string_view previous;
+  for (const auto token : split_tokens(line)) {
+    const auto parts = split_fused(token);
+    heading.fused = heading.fused || parts.size() > 1;
+    for (const auto part : parts) {
+      const auto at = static_cast<std::size_t>(part.data() - line.data());
+      if (is_device(part) && heading.after.empty()) {
+        heading.devices.push_back(part);
+      } else if (!is_heading_word(part)) {
+        return std::nullopt;
+      } else if (part == "CPU" || part == "CPUAffinity") {
+        heading.after.emplace_back(0, at);
+      } else if (part == "NUMA") {
+        if (previous == "GPU") heading.after.back() = {2, heading.after.back().second};
+        if (previous != "GPU") heading.after.emplace_back(1, at);
+      } else if (part == "GPU") {
+        heading.after.emplace_back(2, at);
+      }
+      previous = part;
+    }
+    if (heading.devices.size() > kMaxMachineDevices) return heading;
+  }
+  if (heading.devices.empty() && heading.after.empty()) return std::nullopt;
+  return heading;
+}
+
+// What stands behind a command of nvidia-smi in the same line, as in pasted terminals.
+std::string_view after_command(std::string_view line) {
+  const auto command = line.find("nvidia-smi");
+  if (command == std::string_view::npos) return line;
+  const auto at = line.find("GPU0", command);
+  return at == std::string_view::npos ? line : line.substr(at);
+}
+
+class MatrixReader {
+ public:
+  explicit MatrixReader(const std::string& origin) : origin_(origin) {}
+
+  void read_line(std::string_view line, std::size_t number) {
+    note_command(line);
+    line = after_command(line);
+    if (auto heading = parse_heading(line)) {
+      read_heading(*heading, line, number);
+    } else if (!done_.empty()) {
+      read_row(line, number);
+    }
+  }
+
+  std::vector<SmiMatrix> take() {
+    for (auto& matrix : done_) finish(matrix);
+    std::erase_if(done_, [](const SmiMatrix& matrix) { return matrix.rows.empty(); });
+    return std::move(done_);
+  }
+
+ private:
+  void note_command(std::string_view line) {
+    if (line.find("topo") == std::string_view::npos) return;
+    const auto at = line.find("-p2p");
+    if (at == std::string_view::npos) {
+      if (line.find("nvidia-smi") != std::string_view::npos) command_.clear();
+      return;
+    }
+    command_.clear();
+    for (const char c : trim(line.substr(at + 4)).substr(0, 8)) {
+      if (std::string_view("rwnap").find(c) == std::string_view::npos) break;
+      command_ += c;
+    }
+  }
+
+  void add_note(SmiMatrix& matrix, Kind kind, std::size_t line, const std::string& text) {
+    if (matrix.notes.size() < kMaxMatrixNotes)
+      matrix.notes.push_back({kind, fmt::format("{}:{}", origin_, line), text});
+  }
+
+  void read_heading(const Heading& heading, std::string_view line, std::size_t number) {
+    const bool has_gpu = std::ranges::any_of(
+        heading.devices, [](auto name) { return numbered(name, "GPU").has_value(); });
+    const bool continues =
+        wrapped_ && number == last_heading_ + 1 && done_.back().rows.empty() &&
+        std::ranges::none_of(heading.devices, [&](auto name) {
+          return std::ranges::find(done_.back().columns, name) != done_.back().columns.end();
+        });
+    if (!continues) {
+      if (!has_gpu) return;
+      if (!done_.empty() && done_.back().rows.empty()) done_.pop_back();  // Was no header.
+      if (done_.size() >= kMaxMatrices)
+        throw text_error(
+            origin_, number,
+            fmt::format("table: more than {}; keep one machine's in a file", kMaxMatrices));
+      done_.emplace_back().line = number;
+      done_.back().command = std::exchange(command_, {});
+      after_.clear();
+    } else {
+      add_note(done_.back(), Kind::repaired, number, "joined the header that goes on in this line");
+    }
+    auto& matrix = done_.back();
+    for (const auto name : heading.devices) matrix.columns.emplace_back(name);
+    if (matrix.columns.size() > kMaxMachineDevices)
+      throw text_error(
+          origin_, number,
+          fmt::format("header: more than {} devices, the most of one machine", kMaxMachineDevices));
+    if (heading.fused)
+      add_note(matrix, Kind::repaired, number,
+               "took column names apart that stand without a blank");
+    for (const auto& after : heading.after) after_.push_back(after);
+    aligned_ = !continues && line.find('\t') == std::string_view::npos;
+    wrapped_ = heading.after.empty();
+    last_heading_ = number;
+  }
+
+  void read_row(std::string_view line, std::size_t number) {
+    auto& matrix = done_.back();
+    const auto tokens = split_tokens(line);
+    if (tokens.empty()) return;
+    const bool named =
+        is_device(tokens[0]) && tokens.size() > 1 && (is_cell(tokens[1]) || tokens[1] == "N/A");
+    const bool goes_on = !matrix.rows.empty() && matrix.rows.back().line + 1 == number &&
+                         matrix.rows.back().cells.size() < matrix.columns.size() &&
+                         std::ranges::all_of(tokens, is_cell);
+    if (!named && !goes_on) return;
+    if (named) {
+      if (matrix.rows.size() >= 2 * kMaxMachineDevices)
+        throw text_error(origin_, number,
+                         fmt::format("table: more than {} rows", 2 * kMaxMachineDevices));
+      matrix.rows.emplace_back().device = tokens[0];
+    } else {
+      add_note(
+          matrix, Kind::repaired, number,
+          fmt::format("joined the row of {} that goes on in this line", matrix.rows.back().device));
+    }
+    auto& row = matrix.rows.back();
+    row.line = number;
+    auto at = static_cast<std::size_t>(named ? 1 : 0);
+    for (; at < tokens.size() && row.cells.size() < kMaxMachineDevices; ++at) {
+      const bool unknown = tokens[at] == "N/A" && row.cells.size() < matrix.columns.size();
+      if (!is_cell(tokens[at]) && !unknown) break;
+      row.cells.emplace_back(tokens[at]);
+    }
+    const auto& last = tokens[at - 1];
+    const auto end = static_cast<std::size_t>(last.data() + last.size() - line.data());
+    read_after(row, line, end);
+  }
+
+  // The columns after the cells. With tabs an empty CPU affinity is an empty field, and there may
+  // be two tabs between the others; with blanks a value belongs to the heading it stands under.
+  void read_after(SmiRow& row, std::string_view line, std::size_t end) {
+    auto rest = line.substr(end);
+    const auto values = split_tokens(rest, 8);
+    if (values.empty()) return;
+    const auto tab = rest.find('\t');
+    std::size_t next = 0;
+    if (tab != std::string_view::npos) {
+      const auto first = rest.substr(tab + 1, rest.find('\t', tab + 1) - (tab + 1));
+      if (trim(first).empty()) next = 1;
+    } else if (aligned_ && values.size() < after_.size()) {
+      for (const auto value : values) {
+        const auto at = static_cast<std::size_t>(value.data() - line.data());
+        const auto nearest = std::ranges::min_element(after_, {}, [at](const auto& column) {
+          return column.second > at ? column.second - at : at - column.second;
+        });
+        row.after[static_cast<std::size_t>(nearest->first)] = value;
+      }
+      return;
+    }
+    for (std::size_t i = 0; i < values.size() && next < row.after.size(); ++i, ++next)
+      row.after[next] = values[i];
+  }
+
+  // The X of a row says which column is its own, whatever the header says.
+  void align_columns(SmiMatrix& matrix) {
+    std::vector<std::string> columns = matrix.columns;
+    std::vector<bool> owned(kMaxMachineDevices);
+    bool moved = false;
+    for (auto& row : matrix.rows) {
+      const auto self = std::ranges::find(row.cells, "X");
+      if (self == row.cells.end()) continue;
+      const auto at = static_cast<std::size_t>(self - row.cells.begin());
+      if (columns.size() <= at) columns.resize(at + 1);
+      if (owned[at]) {
+        add_note(matrix, Kind::conflict, row.line,
+                 fmt::format("left out the row of {}: its X stands in the column of {}", row.device,
+                             columns[at]));
+        row.cells.clear();
+        continue;
+      }
+      owned[at] = true;
+      moved = moved || columns[at] != row.device;
+      columns[at] = row.device;
+    }
+    if (!moved) return;
+    std::unordered_set<std::string> rows;
+    for (const auto& row : matrix.rows) rows.insert(row.device);
+    for (std::size_t at = 0; at < columns.size(); ++at)
+      if (!owned[at] && rows.contains(columns[at])) columns[at].clear();
+    add_note(matrix, Kind::repaired, matrix.line,
+             "the header does not fit the rows; took each column for the row that has its X there");
+    matrix.columns = std::move(columns);
+  }
+
+  void finish(SmiMatrix& matrix) {
+    std::unordered_set<std::string> seen;
+    for (auto& row : matrix.rows) {
+      if (seen.insert(row.device).second) continue;
+      add_note(matrix, Kind::conflict, row.line,
+               fmt::format("left out a second row of {}", row.device));
+      row.cells.clear();
+    }
+    std::erase_if(matrix.rows, [](const SmiRow& row) { return row.cells.empty(); });
+    align_columns(matrix);
+    std::erase_if(matrix.rows, [](const SmiRow& row) { return row.cells.empty(); });
+    bool paths = false;
+    for (auto& row : matrix.rows) {
+      if (row.cells.size() < matrix.columns.size())
+        add_note(matrix, Kind::repaired, row.line,
+                 fmt::format("the row of {} has {} of {} cells", row.device, row.cells.size(),
+                             matrix.columns.size()));
+      row.cells.resize(std::min(row.cells.size(), matrix.columns.size()));
+      for (const auto& cell : row.cells) {
+        matrix.is_p2p = matrix.is_p2p || is_status(cell);
+        paths = paths || parse_path_class(cell);
+      }
+    }
+    if (!paths && !matrix.command.empty()) matrix.is_p2p = true;
+    if (paths && matrix.is_p2p)
+      throw text_error(origin_, matrix.line,
+                       "table: holds both paths (PIX, SYS, ...) and peer states (OK, GNS, ...); "
+                       "put every output of nvidia-smi after its own header");
+  }
+
+  const std::string& origin_;
+  std::vector<SmiMatrix> done_;
+  std::string command_;
+  std::vector<std::pair<int, std::size_t>> after_;
+  bool aligned_ = false;
+  bool wrapped_ = false;
+  std::size_t last_heading_ = 0;
+};
+
+}  // namespace
+
+std::vector<SmiMatrix> read_smi_matrices(std::string_view text, const std::string& origin) {
+  MatrixReader reader(origin);
+  for (LineReader lines(text); lines.next();) reader.read_line(lines.line(), lines.number());
+  return reader.take();
+}
+
+bool is_smi_header(std::string_view line) {
+  const auto heading = parse_heading(after_command(line));
+  return heading && std::ranges::any_of(heading->devices, [](auto name) {
+           return numbered(name, "GPU").has_value();
+         });
+}
+
+std::optional<PathClass> parse_path_class(std::string_view cell) noexcept {
+  if (parse_nvlink_count(cell)) return PathClass::nvlink;
+  if (cell == "SOC") return PathClass::sys;  // As drivers before 2017 call it.
+  if (cell == "NVL") return std::nullopt;    // Our own word, not nvidia-smi's.
+  return parse_name<PathClass>(cell);
+}
+
+std::optional<std::uint32_t> parse_nvlink_count(std::string_view cell) noexcept {
+  const auto count = numbered(cell, "NV");
+  return count && *count > 0 ? count : std::nullopt;
+}
+
+}  // namespace causeway

@@ -1,0 +1,141 @@
+// Mooncake's JSON of measured NIC pairs: per pair of hosts a list of endpoints with MB/s and us.
+#include <fmt/format.h>
+
+#include <map>
+#include <unordered_map>
+
+#include "runtime/topology/import/json_text.h"
+#include "runtime/topology/import/readers.h"
+#include "runtime/topology/import/text.h"
+
+namespace causeway {
+
+namespace {
+
+namespace json = boost::json;
+
+using Kind = TopologyNote::Kind;
+
+constexpr std::size_t kMaxNotes = 64;
+
+// Host memory is not a NUMA node that a device of the fabric may name past this.
+constexpr double kMaxNuma = 1 << 16;
+
+class TransferReader {
+ public:
+  explicit TransferReader(const std::string& origin) : origin_(origin) { graph_.name = origin; }
+
+  void read(const json::value& document) {
+    const auto* hosts = document.if_array();
+    if (hosts == nullptr) throw error("document", "not the list of host pairs");
+    for (std::size_t i = 0; i < hosts->size(); ++i) {
+      const auto field = fmt::format("[{}]", i);
+      const auto* object = (*hosts)[i].if_object();
+      if (object == nullptr) throw error(field, "not an object");
+      const auto source = host(*object, "src_host", field);
+      const auto target = host(*object, "dst_host", field);
+      const auto* endpoints = object->if_contains("endpoints");
+      if (endpoints == nullptr || !endpoints->is_array())
+        throw error(field + ".endpoints", "missing; it is the list of measured NIC pairs");
+      for (std::size_t j = 0; j < endpoints->get_array().size(); ++j)
+        read_endpoint(endpoints->get_array()[j], source, target,
+                      fmt::format("{}.endpoints[{}]", field, j));
+    }
+    if (graph_.pairs.empty()) throw error("document", "no measured pair in it");
+  }
+
+  TopologyGraph take() {
+    graph_.notes.insert(graph_.notes.begin(),
+                        {Kind::remark, origin_ + ":1", "measured by Mooncake's transfer engine"});
+    return std::move(graph_);
+  }
+
+ private:
+  [[nodiscard]] Error error(const std::string& field, const std::string& what) const {
+    return text_error(origin_, 1, field + ": " + what);
+  }
+
+  void note(Kind kind, const std::string& text) {
+    if (graph_.notes.size() < kMaxNotes) graph_.notes.push_back({kind, origin_ + ":1", text});
+  }
+
+  std::string host(const json::object& object, std::string_view key, const std::string& field) {
+    const auto given = json_string(object.if_contains(key));
+    const auto name = safe_node_name(given);
+    if (name.empty())
+      throw error(fmt::format("{}.{}", field, key), "missing, or nothing that names a host");
+    const auto [at, fresh] = nodes_.try_emplace(name, given);
+    if (fresh) {
+      graph_.nodes.emplace_back().name = name;
+      if (name != given)
+        note(Kind::repaired, fmt::format("calls the host '{}' {}", given.substr(0, 64), name));
+    } else if (at->second != given) {
+      throw error(fmt::format("{}.{}", field, key),
+                  fmt::format("'{}' and '{}' would be one node, {}", given.substr(0, 64),
+                              at->second.substr(0, 64), name));
+    }
+    return name;
+  }
+
+  Component& nic(const json::object& object, const std::string& side, const std::string& node,
+                 const std::string& field) {
+    const auto title = json_string(object.if_contains(side + "_dev"));
+    if (title.empty() || title.size() > 64)
+      throw error(fmt::format("{}.{}_dev", field, side), "missing; it names the NIC");
+    const auto [at, fresh] =
+        nics_.try_emplace(node + '\n' + std::string(title), graph_.components.size());
+    if (fresh) {
+      auto& made = graph_.components.emplace_back();
+      made.name = fmt::format("{}/nic{}", node, nic_count_[node]++);
+      made.kind = ComponentKind::nic;
+      made.node = node;
+      made.title = title;
+    }
+    auto& made = graph_.components[at->second];
+    if (const auto numa = json_number(object.if_contains(side + "_numa"));
+        numa && *numa < kMaxNuma) {
+      const auto value = static_cast<std::uint32_t>(*numa);
+      if (made.numa && *made.numa != value)
+        note(Kind::conflict, fmt::format("{}: NUMA node {} here, {} before; kept {}", made.name,
+                                         value, *made.numa, *made.numa));
+      if (!made.numa) made.numa = value;
+    }
+    return made;
+  }
+
+  void read_endpoint(const json::value& value, const std::string& source, const std::string& target,
+                     const std::string& field) {
+    const auto* object = value.if_object();
+    if (object == nullptr) throw error(field, "not an object");
+    const auto from = nic(*object, "src", source, field).name;
+    const auto to = nic(*object, "dst", target, field).name;
+    const auto [at, fresh] = pairs_.try_emplace(from + '\n' + to, graph_.pairs.size());
+    if (fresh) {
+      graph_.pairs.emplace_back().from = from;
+      graph_.pairs.back().to = to;
+    }
+    auto& pair = graph_.pairs[at->second];
+    const auto rate = json_number(object->if_contains("bandwidth"));
+    if (rate) MachineBuilder::keep_better(pair.bandwidth_bytes_per_s, *rate * 1e6);
+    const auto latency = json_number(object->if_contains("latency"));
+    if (latency && *latency > 0 && (!pair.latency_s || pair.latency_s->value > *latency / 1e6))
+      pair.latency_s = Figure{*latency / 1e6, Provenance::measured};
+  }
+
+  const std::string& origin_;
+  TopologyGraph graph_;
+  std::map<std::string, std::string> nodes_;  // By name: what the file calls it.
+  std::unordered_map<std::string, std::size_t> nics_;
+  std::unordered_map<std::string, std::uint32_t> nic_count_;
+  std::unordered_map<std::string, std::size_t> pairs_;
+};
+
+}  // namespace
+
+TopologyGraph read_transfer_table(std::string_view text, const std::string& origin) {
+  TransferReader reader(origin);
+  reader.read(parse_json_text(text, origin));
+  return reader.take();
+}
+
+}  // namespace causeway

@@ -1,0 +1,36 @@
+// What holds for every graph that a reader or merge() gives.
+#pragma once
+
+#include <string>
+#include <unordered_set>
+
+#include "causeway/topology_import.h"
+#include "fuzz_target.h"
+
+namespace causeway_fuzz {
+
+inline void check_graph(const causeway::TopologyGraph& graph) {
+  std::unordered_set<std::string> names;
+  for (const auto& component : graph.components) {
+    if (component.name.empty()) fail("a component without a name", graph.name);
+    if (!names.insert(component.name).second) fail("two components of one name", component.name);
+    if (!component.node.empty() && graph.find_node(component.node) == nullptr)
+      fail("a component of no node", component.name);
+  }
+  const auto known = [&](const std::string& name) {
+    return names.contains(name) || graph.find_node(name) != nullptr;
+  };
+  for (const auto& link : graph.links) {
+    if (!known(link.a) || !known(link.b)) fail("a link to nothing", link.a + " - " + link.b);
+    if (link.count == 0) fail("a link of no links", link.a + " - " + link.b);
+  }
+  std::unordered_set<std::string> pairs;
+  for (const auto& pair : graph.pairs) {
+    if (!known(pair.from) || !known(pair.to)) fail("a pair of nothing", pair.from + pair.to);
+    if (!pairs.insert(pair.from + '\n' + pair.to).second) fail("a pair twice", pair.from + pair.to);
+    for (const auto& figure : {pair.bandwidth_bytes_per_s, pair.staged_bytes_per_s, pair.latency_s})
+      if (figure && !(figure->value > 0)) fail("a figure that is no measurement", pair.from);
+  }
+}
+
+}  // namespace causeway_fuzz
