@@ -54,7 +54,22 @@ class SpawnedProcess {
     ::waitpid(pid_, nullptr, 0);
   }
 
-  void signal(int number) const { ::kill(pid_, number); }
+  void signal(int number) const {
+    if (pid_ >= 0) ::kill(pid_, number);
+  }
+
+  [[nodiscard]] pid_t pid() const { return pid_; }
+
+  // Whether it has not ended by itself; afterwards it is never signalled again.
+  [[nodiscard]] bool is_running() {
+    if (pid_ >= 0 && ::waitpid(pid_, &status_, WNOHANG) == pid_) pid_ = -1;
+    return pid_ >= 0;
+  }
+  // Waits for its end. The exit status, or the number of the signal that ended it below zero.
+  int wait() {
+    if (pid_ >= 0) ::waitpid(std::exchange(pid_, -1), &status_, 0);
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : -WTERMSIG(status_);
+  }
 
   std::string read_line() {
     std::string line;
@@ -73,6 +88,7 @@ class SpawnedProcess {
   SpawnedProcess(pid_t pid, int out) : pid_(pid), out_(out) {}
   pid_t pid_;
   int out_;
+  int status_ = 0;
 };
 
 }  // namespace causeway::test

@@ -4,7 +4,7 @@
 //                         (64 MiB), echoes tag 1 on tag 2, and runs until its standard output or
 //                         its life ends.
 // ucx_peer hammer ADDRESS connects as "hammer", prints "ready", and then writes, reads and sends
-//                         without end.
+//                         until the channel ends; then it prints "ended CODE" and exits with 0.
 #include <unistd.h>
 
 #include <chrono>
@@ -49,6 +49,11 @@ void echo(Channel& channel, const std::shared_ptr<std::vector<std::byte>>& buffe
   });
 }
 
+void say(const std::string& line) {
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
 [[noreturn]] void sleep_until_killed() {
   for (;;) pause();
 }
@@ -65,12 +70,11 @@ void echo(Channel& channel, const std::shared_ptr<std::vector<std::byte>>& buffe
                              channels.push_back(std::move(channel));
                            }});
   });
-  std::printf("%s\n", transport->address().c_str());
-  std::fflush(stdout);
+  say(transport->address());
   sleep_until_killed();
 }
 
-[[noreturn]] void hammer(const std::string& address) {
+void hammer(const std::string& address) {
   IoThread thread("hammer");
   std::unique_ptr<Transport> transport;
   std::shared_ptr<Channel> channel;
@@ -92,14 +96,20 @@ void echo(Channel& channel, const std::shared_ptr<std::vector<std::byte>>& buffe
   write = [&] { channel->write({7, 1, 0}, out, later(), again(write)); };
   read = [&] { channel->read(in, {7, 1, 0}, later(), again(read)); };
   send = [&] { channel->send(1, message, later(), again(send)); };
+  std::promise<Errc> ended;
   thread.run_on([&] {
+    channel->on_close([&](const Error& reason) { ended.set_value(reason.code()); });
     write();
     read();
     send();
   });
-  std::printf("ready\n");
-  std::fflush(stdout);
-  sleep_until_killed();
+  say("ready");
+  const auto code = ended.get_future().get();
+  thread.run_on([&] {
+    channel.reset();
+    transport.reset();
+  });
+  say("ended " + std::string(to_string(code)));
 }
 
 }  // namespace
@@ -107,7 +117,10 @@ void echo(Channel& channel, const std::shared_ptr<std::vector<std::byte>>& buffe
 int main(int argc, char** argv) {
   try {
     if (argc == 2 && std::string(argv[1]) == "serve") serve();
-    if (argc == 3 && std::string(argv[1]) == "hammer") hammer(argv[2]);
+    if (argc == 3 && std::string(argv[1]) == "hammer") {
+      hammer(argv[2]);
+      return 0;
+    }
     std::fprintf(stderr, "usage: ucx_peer serve | ucx_peer hammer ADDRESS\n");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ucx_peer: %s\n", error.what());

@@ -14,22 +14,14 @@ std::uint64_t new_key() {
   return (std::uint64_t{source()} << 32) | source();
 }
 
-// Statuses of a connection that never came to be.
-std::string connect_hint(ucs_status_t status) {
-  if (status == UCS_ERR_NOT_CONNECTED || status == UCS_ERR_UNREACHABLE ||
-      status == UCS_ERR_CONNECTION_RESET || status == UCS_ERR_REJECTED)
-    return std::string(ucs_status_string(status)) + "; is a transport listening there?";
-  return ucs_status_string(status);
-}
-
 }  // namespace
 
-Link::Link(std::shared_ptr<Worker> worker, Setup setup, bool connecting)
+Link::Link(std::shared_ptr<Worker> worker, const SocketAddress& peer, Setup setup, bool connecting)
     : worker_(std::move(worker)),
       service_(setup.service),
       own_(std::move(setup.own)),
-      peer_{Hello::Role::node, setup.peer, 0, {}},
-      peer_address_(std::move(setup.peer)),
+      peer_{Hello::Role::node, peer.to_string(), 0, {}},
+      peer_address_(peer.to_string()),
       opened_(std::move(setup.opened)),
       connecting_(connecting),
       own_key_(new_key()),
@@ -37,54 +29,123 @@ Link::Link(std::shared_ptr<Worker> worker, Setup setup, bool connecting)
 
 Link::~Link() = default;
 
-void Link::create_endpoint(ucp_ep_params_t params) {
-  params.field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
-  params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
-  params.err_handler.cb = &Link::on_endpoint_error;
-  params.err_handler.arg = this;  // The worker keeps the link until the endpoint is gone.
-  const auto status = ucp_ep_create(worker_->handle(), &params, &endpoint_);
-  if (status != UCS_OK)
-    throw ucx_error(Errc::peer_lost, "cannot connect to " + peer_address_, status);
-  worker_->adopt(shared_from_this());
-  worker_->bind(endpoint_, *this);
-}
-
 void Link::connect(std::shared_ptr<Worker> worker, const SocketAddress& to, Setup setup) {
   const auto deadline = setup.deadline;
-  const std::shared_ptr<Link> link(new Link(std::move(worker), std::move(setup), true));
-  ucp_ep_params_t params{};
-  params.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR;
-  params.flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER;
-  params.sockaddr.addr = to.get();
-  params.sockaddr.addrlen = to.size_bytes;
-  link->create_endpoint(params);
+  const std::shared_ptr<Link> link(new Link(std::move(worker), to, std::move(setup), true));
+  link->worker_->adopt(link);
   link->own_alarm_ = link->worker_->set_alarm(deadline, {link.get(), kOwnAlarm});
-  link->submit_text(Cargo::control, {.op = Op::hello, .id = link->own_key_}, encode(link->own_));
+  link->lifeline_ =
+      Lifeline::connect(link->worker_->context(), to, [link](const std::optional<Error>& error) {
+        if (error) return link->lose(*error);
+        link->greet();
+      });
 }
 
-void Link::accept(std::shared_ptr<Worker> worker, ucp_conn_request_h request, Setup setup) {
+void Link::greet() {
+  const auto self = shared_from_this();
+  lifeline_->send(frame(Greeting{own_key_, own_, worker_->guard().hosts()}),
+                  [self](const std::optional<Error>& error) {
+                    if (error) self->lose(*error);
+                  });
+  lifeline_->receive([self](const std::optional<Error>& error, const Lifeline::Frame& frame) {
+    if (error) return self->lose(*error);
+    try {
+      self->take_reply(frame);
+    } catch (const Error& failure) {
+      self->lose(failure);
+    }
+  });
+}
+
+void Link::take_reply(const Lifeline::Frame& frame) {
+  if (frame.kind == FrameKind::refusal) {
+    const auto failure = decode_failure(frame.body);
+    if (!failure) throw Error(Errc::protocol, describe() + " sent a malformed refusal");
+    throw Error(failure->code(), peer_address_ + " refused: " + failure->what());
+  }
+  if (frame.kind != FrameKind::welcome)
+    throw Error(Errc::protocol, describe() + " answered a greeting with a greeting");
+  take_welcome(frame);
+}
+
+void Link::take_welcome(const Lifeline::Frame& frame) {
+  auto welcome = decode_welcome(frame.body);
+  if (!welcome) throw Error(Errc::protocol, describe() + " sent a malformed welcome");
+  if (!welcome->name.empty()) peer_.name = std::move(welcome->name);
+  peer_key_ = welcome->key;
+  let_in(std::move(welcome->hosts));
+  watch_lifeline();
+  auto to = lifeline_->peer();
+  to.set_port(welcome->port);
+  endpoint_ = worker_->connect(to, *this);
+  submit(new_flight(Cargo::control, 0, {.op = Op::hello}), nullptr, 0);
+}
+
+void Link::accept(std::shared_ptr<Worker> worker, std::shared_ptr<Lifeline> line, Greeting greeting,
+                  Setup setup) {
   const auto deadline = setup.deadline;
-  const std::shared_ptr<Link> link(new Link(std::move(worker), std::move(setup), false));
-  ucp_ep_params_t params{};
-  params.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST;
-  params.conn_request = request;
-  link->create_endpoint(params);
+  const std::shared_ptr<Link> link(
+      new Link(std::move(worker), line->peer(), std::move(setup), false));
+  link->lifeline_ = std::move(line);
+  link->peer_ = std::move(greeting.hello);
+  link->peer_key_ = greeting.key;
+  link->let_in(std::move(greeting.hosts));
+  link->worker_->adopt(link);
+  link->worker_->expect(link->own_key_, *link);
   link->own_alarm_ = link->worker_->set_alarm(deadline, {link.get(), kOwnAlarm});
-  link->worker_->wake();
+  const auto& guard = link->worker_->guard();
+  link->lifeline_->send(
+      frame(Welcome{link->own_key_, link->worker_->port(), link->own_.name, guard.hosts()}),
+      [link](const std::optional<Error>& error) {
+        if (error) link->lose(*error);
+      });
+  link->watch_lifeline();
+}
+
+void Link::let_in(std::vector<HostBytes> hosts) {
+  hosts.push_back(lifeline_->peer().host());
+  pass_ = worker_->guard().let_in(hosts);
+}
+
+void Link::watch_lifeline() {
+  lifeline_->watch([self = shared_from_this()] {
+    if (self->phase_ == Phase::greeting)
+      return self->lose(Error(Errc::peer_lost, self->describe() + " hung up"));
+    if (self->phase_ == Phase::leaving) self->is_peer_gone_ = true;
+    // What it sent before may say why it left.
+    if (self->phase_ == Phase::open)
+      self->own_alarm_ = self->worker_->set_alarm(std::chrono::steady_clock::now() + kLastWords,
+                                                  {self.get(), kOwnAlarm});
+    self->worker_->mark(*self);
+  });
+}
+
+void Link::arrive(ucp_ep_h endpoint) {
+  endpoint_ = endpoint;
+  become_open();
+  submit(new_flight(Cargo::control, 0, {.op = Op::welcome}), nullptr, 0);
+}
+
+void Link::become_open() {
+  worker_->shield_data_sockets();  // Before anything is sent that a reset could hit.
+  phase_ = Phase::open;
+  pass_.reset();
+  worker_->clear_alarm(own_alarm_);
+  worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
+    opened(std::nullopt, link);
+  });
 }
 
 std::string Link::describe() const {
   return peer_.name == peer_address_ ? peer_address_ : peer_.name + " (" + peer_address_ + ")";
 }
 
-void Link::on_endpoint_error(void* self, ucp_ep_h, ucs_status_t status) {
-  auto* link = static_cast<Link*>(self);
-  link->is_peer_gone_ = true;
-  if (link->phase_ == Phase::greeting && link->connecting_)
-    link->lose(Error(Errc::peer_lost,
-                     "cannot connect to " + link->peer_address_ + ": " + connect_hint(status)));
+void Link::on_endpoint_error(ucs_status_t status) {
+  is_peer_gone_ = true;
+  if (phase_ == Phase::greeting && connecting_)
+    lose(ucx_error(Errc::peer_lost, "UCX cannot connect to " + peer_address_, status));
   else
-    link->lose(ucx_error(Errc::peer_lost, link->describe() + " was lost", status));
+    lose(ucx_error(Errc::peer_lost, describe() + " was lost", status));
 }
 
 void Link::lose(const Error& reason) {
@@ -123,12 +184,13 @@ void Link::end(const Error& reason) {
   const bool was_open = phase_ == Phase::open;
   phase_ = Phase::leaving;
   worker_->clear_alarm(own_alarm_);
+  worker_->expect_no_more(own_key_);
   end_requests(reason);
   if (opened_)
     worker_->later([opened = std::exchange(opened_, {}), reason] { opened(reason, nullptr); });
   if (on_close_)
     worker_->later([handler = std::exchange(on_close_, {}), reason] { handler(reason); });
-  if (!tell_peer_ || is_peer_gone_ || (!was_open && connecting_)) return force_close();
+  if (!tell_peer_ || is_peer_gone_ || !was_open) return force_close();
   // A forced close may overtake the farewell, so the peer gets a moment to leave first.
   own_alarm_ = worker_->set_alarm(std::chrono::steady_clock::now() + kLinger, {this, kOwnAlarm});
   submit_text(Cargo::control, {.op = Op::bye}, encode(reason));
@@ -140,13 +202,15 @@ void Link::on_alarm(std::uint64_t id) {
   if (is_endpoint_gone_) return abandon();
   if (phase_ == Phase::greeting)
     lose(Error(Errc::timed_out, connecting_ ? "no answer from " + peer_address_ + " in time"
-                                            : peer_address_ + " did not introduce itself"));
+                                            : describe() + " did not connect in time"));
+  if (phase_ == Phase::open)
+    lose(Error(Errc::peer_lost, describe() + " was lost: its process is gone"));
   is_peer_gone_ = true;
   worker_->mark(*this);
 }
 
 void Link::force_close() {
-  if (endpoint_ == nullptr) return;
+  if (phase_ == Phase::closed) return;
   if (phase_ != Phase::leaving) {
     if (!failure_) failure_ = Error(Errc::cancelled, "the transport was destroyed");
     tell_peer_ = false;
@@ -154,8 +218,14 @@ void Link::force_close() {
     return end(*failure_);
   }
   worker_->clear_alarm(own_alarm_);
-  worker_->unbind(endpoint_);
   phase_ = Phase::closed;
+  pass_.reset();
+  lifeline_->close();
+  if (endpoint_ == nullptr) {
+    is_endpoint_gone_ = true;
+    return worker_->mark(*this);
+  }
+  worker_->unbind(endpoint_);
   auto keep = std::make_unique<std::shared_ptr<Link>>(shared_from_this());
   ucp_request_param_t param{};
   param.op_attr_mask =
@@ -187,6 +257,7 @@ void Link::on_force_closed(void* request, ucs_status_t, void* self) {
 
 void Link::abandon() {
   phase_ = Phase::closed;
+  lifeline_->close();
   worker_->clear_alarm(own_alarm_);
   while (!requests_.empty()) finish(requests_.begin());
   worker_->forget(*this);

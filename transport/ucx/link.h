@@ -1,8 +1,11 @@
 // One connection of the UCX transport: the state behind a Channel.
 //
-// Shape:   greeting -> open -> leaving -> closed. Users' operations live in `ops_`; a write or read
-//          is cut into chunks, each one active message and one answer. Whatever UCX holds a pointer
-//          to is a Flight, and an operation completes only when none of its flights is in the air.
+// Shape:   greeting -> open -> leaving -> closed. The greeting goes over the lifeline: the peer
+// says
+//          who it is, and only then UCX connects. Users' operations live in `requests_`; a write or
+//          read is cut into chunks, each one active message and one answer. Whatever UCX holds a
+//          pointer to is a Flight, and an operation completes only when none of its flights is in
+//          the air.
 // Bounds:  kWindow* for what this side starts, kMaxServing for what the peer may have open here,
 //          kMaxUnexpected* for messages that nobody asked for yet.
 // Errors:  what a peer sends wrongly ends this link with Errc::protocol and no other.
@@ -14,7 +17,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "transport/ucx/protocol.h"
+#include "transport/ucx/lifeline.h"
 #include "transport/ucx/worker.h"
 
 namespace causeway::ucx {
@@ -28,6 +31,8 @@ constexpr std::uint64_t kMaxUnexpectedBytes = 16 << 20;
 constexpr std::size_t kMaxUnexpectedCount = 4096;
 constexpr auto kGrace = std::chrono::milliseconds(500);   // For a peer to let go of a buffer.
 constexpr auto kLinger = std::chrono::milliseconds(200);  // For a farewell to arrive.
+constexpr auto kLastWords =
+    std::chrono::milliseconds(100);  // For what a gone peer had sent before.
 
 // What arrived with a header: bytes in place, or a rendezvous that may be taken.
 struct Payload {
@@ -45,14 +50,15 @@ class Link : public std::enable_shared_from_this<Link> {
   struct Setup {
     DataService* service;
     Hello own;          // What this side says: of an accepting side, only the name.
-    std::string peer;   // The peer's address, until it gives its name.
     Deadline deadline;  // For the greeting.
     Opened opened;      // Called once, by the worker's later().
   };
 
-  // Each creates the endpoint and starts the greeting. Errors: io, peer_lost.
+  // Calls the door at `to`. Errors: io.
   static void connect(std::shared_ptr<Worker> worker, const SocketAddress& to, Setup setup);
-  static void accept(std::shared_ptr<Worker> worker, ucp_conn_request_h request, Setup setup);
+  // Welcomes a peer that was admitted. Errors: io.
+  static void accept(std::shared_ptr<Worker> worker, std::shared_ptr<Lifeline> line,
+                     Greeting greeting, Setup setup);
   ~Link();
 
   [[nodiscard]] const Hello& peer() const noexcept { return peer_; }
@@ -68,6 +74,8 @@ class Link : public std::enable_shared_from_this<Link> {
   void on_close(std::function<void(const Error&)> handler);
 
   // For the worker.
+  void arrive(ucp_ep_h endpoint);  // The peer's, which named this link's key.
+  void on_endpoint_error(ucs_status_t status);
   ucs_status_t on_message(const Header& header, const Payload& payload);
   void break_off(const Error& reason);  // Ends the link soon; the peer is told.
   void advance();
@@ -137,8 +145,13 @@ class Link : public std::enable_shared_from_this<Link> {
     std::list<Unexpected> messages;
   };
 
-  Link(std::shared_ptr<Worker> worker, Setup setup, bool connecting);
-  void create_endpoint(ucp_ep_params_t params);
+  Link(std::shared_ptr<Worker> worker, const SocketAddress& peer, Setup setup, bool connecting);
+  void greet();
+  void take_reply(const Lifeline::Frame& frame);
+  void take_welcome(const Lifeline::Frame& frame);
+  void let_in(std::vector<HostBytes> hosts);
+  void watch_lifeline();
+  void become_open();
   void lose(const Error& reason);              // Ends the link soon; there is nobody to tell.
   void end(const Error& reason);               // Outside of UCX callbacks.
   [[nodiscard]] std::string describe() const;  // The peer, for messages.
@@ -164,8 +177,6 @@ class Link : public std::enable_shared_from_this<Link> {
                                std::uint64_t size_bytes) const;
 
   // What the peer asks for: link_serve.cpp.
-  ucs_status_t take_hello(const Header& header, const Payload& payload);
-  ucs_status_t take_welcome(const Header& header, const Payload& payload);
   ucs_status_t serve_write(const Header& header, const Payload& payload);
   void serve_read(const Header& header);
   ucs_status_t take_answer(const Header& header, const Payload& payload);
@@ -190,13 +201,14 @@ class Link : public std::enable_shared_from_this<Link> {
   static void on_sent(void* request, ucs_status_t status, void* flight);
   static void on_received(void* request, ucs_status_t status, std::size_t bytes, void* flight);
   static void on_force_closed(void* request, ucs_status_t status, void* self);
-  static void on_endpoint_error(void* self, ucp_ep_h endpoint, ucs_status_t status);
 
   std::shared_ptr<Worker> worker_;
   DataService* service_;
   Hello own_;
   Hello peer_;
   std::string peer_address_;
+  std::shared_ptr<Lifeline> lifeline_;
+  SocketGuard::Pass pass_;  // While UCX connects.
   Opened opened_;
   bool connecting_;
   Phase phase_ = Phase::greeting;
@@ -223,7 +235,7 @@ class Link : public std::enable_shared_from_this<Link> {
   std::size_t unexpected_count_ = 0;
   std::size_t serving_ = 0;
   std::size_t flights_ = 0;
-  Alarms::iterator own_alarm_;  // Of the greeting, then of the farewell.
+  Alarms::iterator own_alarm_;  // Of the greeting, of last words, of the farewell.
 };
 
 }  // namespace causeway::ucx

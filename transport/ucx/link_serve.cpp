@@ -11,10 +11,7 @@ namespace {
 constexpr ucs_status_t kDone = UCS_OK;           // UCX drops what was not taken.
 constexpr ucs_status_t kTaken = UCS_INPROGRESS;  // We hold the rendezvous.
 
-bool is_text(Op op) {
-  return op == Op::hello || op == Op::welcome || op == Op::refused || op == Op::failed ||
-         op == Op::bye;
-}
+bool is_text(Op op) { return op == Op::failed || op == Op::bye; }
 
 bool has_data(Op op) { return op == Op::write || op == Op::read_data || op == Op::message; }
 
@@ -31,8 +28,7 @@ ucs_status_t Link::on_message(const Header& header, const Payload& payload) {
     worker_->mark(*this);
   }
   if (failure_ || phase_ == Phase::leaving || phase_ == Phase::closed) return kDone;
-  if (header.op != Op::hello && header.key != own_key_)
-    return violate("a message with a wrong connection key");
+  if (header.key != own_key_) return violate("a message with a wrong connection key");
   if (is_text(header.op) && (payload.rendezvous || payload.size_bytes > kMaxTextBytes))
     return violate("a text of " + std::to_string(payload.size_bytes) + " bytes");
   if (has_data(header.op) && header.part_size_bytes != payload.size_bytes)
@@ -42,10 +38,12 @@ ucs_status_t Link::on_message(const Header& header, const Payload& payload) {
     return violate("a payload of " + std::to_string(payload.size_bytes) +
                    " bytes where none belongs");
   if (phase_ == Phase::greeting) {
-    if (header.op == Op::hello && !connecting_) return take_hello(header, payload);
-    if (header.op == Op::welcome && connecting_) return take_welcome(header, payload);
-    const bool is_end = connecting_ && (header.op == Op::refused || header.op == Op::bye);
-    if (!is_end) return violate("a request before the greeting was over");
+    if (header.op != Op::welcome && header.op != Op::bye)
+      return violate("a request before the greeting was over");
+    if (header.op == Op::welcome) {
+      become_open();
+      return kDone;
+    }
   }
   return dispatch(header, payload);
 }
@@ -55,13 +53,6 @@ ucs_status_t Link::dispatch(const Header& header, const Payload& payload) {
     case Op::hello:
     case Op::welcome:
       return violate("a second greeting");
-    case Op::refused:
-      if (phase_ != Phase::greeting) return violate("a refusal after the greeting");
-      if (const auto failure = decode_failure(payload.bytes()))
-        lose(Error(failure->code(), peer_address_ + " refused: " + failure->what()));
-      else
-        return violate("a malformed refusal");
-      return kDone;
     case Op::bye: {
       const auto failure = decode_failure(payload.bytes());
       if (!failure) return violate("a malformed farewell");
@@ -86,49 +77,6 @@ ucs_status_t Link::dispatch(const Header& header, const Payload& payload) {
       return kDone;
   }
   return violate("an unknown operation");
-}
-
-ucs_status_t Link::take_hello(const Header& header, const Payload& payload) {
-  auto hello = decode_hello(payload.bytes());
-  if (!hello) return violate("a malformed greeting");
-  peer_ = std::move(*hello);
-  peer_key_ = header.id;
-  std::optional<Error> refusal;
-  try {
-    if (service_ != nullptr) service_->admit(peer_);
-  } catch (const Error& error) {
-    refusal = error;
-  } catch (const std::exception& error) {
-    refusal = Error(Errc::internal, error.what());
-  }
-  if (refusal) {
-    submit_text(Cargo::control, {.op = Op::refused}, encode(*refusal));
-    break_off(*refusal);
-    return kDone;
-  }
-  phase_ = Phase::open;
-  worker_->clear_alarm(own_alarm_);
-  std::vector<std::byte> name(own_.name.size());
-  std::memcpy(name.data(), own_.name.data(), own_.name.size());
-  submit_text(Cargo::control, {.op = Op::welcome, .id = own_key_}, std::move(name));
-  worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
-    opened(std::nullopt, link);
-  });
-  return kDone;
-}
-
-ucs_status_t Link::take_welcome(const Header& header, const Payload& payload) {
-  const auto text = payload.bytes();
-  if (text.size() > 255) return violate("a name of " + std::to_string(text.size()) + " bytes");
-  if (!text.empty())
-    peer_.name = printable({reinterpret_cast<const char*>(text.data()), text.size()});
-  peer_key_ = header.id;
-  phase_ = Phase::open;
-  worker_->clear_alarm(own_alarm_);
-  worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
-    opened(std::nullopt, link);
-  });
-  return kDone;
 }
 
 PinnedMemory Link::pin(const Header& header, Access access) {

@@ -42,6 +42,28 @@ bool SocketAddress::is_any() const noexcept {
   return IN6_IS_ADDR_UNSPECIFIED(&v6(get()).sin6_addr);
 }
 
+std::uint16_t SocketAddress::port() const noexcept {
+  return ntohs(is_ipv6() ? v6(get()).sin6_port : v4(get()).sin_port);
+}
+
+void SocketAddress::set_port(std::uint16_t port) noexcept {
+  if (is_ipv6())
+    reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port = htons(port);
+  else
+    reinterpret_cast<sockaddr_in*>(&storage)->sin_port = htons(port);
+}
+
+HostBytes SocketAddress::host() const noexcept {
+  HostBytes bytes{};
+  if (is_ipv6()) {
+    std::memcpy(bytes.data(), &v6(get()).sin6_addr, bytes.size());
+  } else {
+    bytes[10] = bytes[11] = std::byte{0xff};
+    std::memcpy(&bytes[12], &v4(get()).sin_addr, 4);
+  }
+  return bytes;
+}
+
 std::string SocketAddress::to_string() const {
   char host[INET6_ADDRSTRLEN] = "";
   if (is_ipv6()) {

@@ -8,9 +8,14 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace causeway::ucx {
+
+using HostBytes = std::array<std::byte, 16>;  // An IPv6 address, or an IPv4 one as ::ffff:a.b.c.d.
 
 struct SocketAddress {
   sockaddr_storage storage{};
@@ -20,7 +25,10 @@ struct SocketAddress {
     return reinterpret_cast<const sockaddr*>(&storage);
   }
   [[nodiscard]] bool is_ipv6() const noexcept { return storage.ss_family == AF_INET6; }
-  [[nodiscard]] bool is_any() const noexcept;   // 0.0.0.0 or [::]
+  [[nodiscard]] bool is_any() const noexcept;  // 0.0.0.0 or [::]
+  [[nodiscard]] std::uint16_t port() const noexcept;
+  void set_port(std::uint16_t port) noexcept;
+  [[nodiscard]] HostBytes host() const noexcept;
   [[nodiscard]] std::string to_string() const;  // "127.0.0.1:40211", "[::1]:40211"
 };
 

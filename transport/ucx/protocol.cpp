@@ -7,8 +7,8 @@ namespace causeway::ucx {
 
 namespace {
 
-// The last digit is the protocol's version: peers of different versions refuse each other.
-constexpr std::uint64_t kMagic = 0x43575931;  // "CWY1"
+constexpr std::uint64_t kFrameMagic = 0x43575946;                      // "CWYF"
+constexpr std::uint64_t kMagic = 0x43575900 + '0' + kProtocolVersion;  // "CWY2"
 
 void put(std::byte* at, std::uint64_t value, std::size_t bytes) noexcept {
   for (std::size_t i = 0; i < bytes; ++i) at[i] = static_cast<std::byte>(value >> (8 * i));
@@ -47,6 +47,35 @@ std::optional<std::string> take_short(std::span<const std::byte>& bytes) {
   return text;
 }
 
+void append_hosts(std::vector<std::byte>& to, const std::vector<HostBytes>& hosts) {
+  const auto count = std::min(hosts.size(), kMaxHosts);
+  to.push_back(static_cast<std::byte>(count));
+  for (std::size_t i = 0; i < count; ++i) to.insert(to.end(), hosts[i].begin(), hosts[i].end());
+}
+
+std::optional<std::vector<HostBytes>> take_hosts(std::span<const std::byte>& bytes) {
+  if (bytes.empty()) return std::nullopt;
+  const auto count = std::to_integer<std::size_t>(bytes[0]);
+  bytes = bytes.subspan(1);
+  if (count > kMaxHosts || bytes.size() < count * sizeof(HostBytes)) return std::nullopt;
+  std::vector<HostBytes> hosts(count);
+  for (auto& host : hosts) {
+    std::ranges::copy(bytes.first(host.size()), host.begin());
+    bytes = bytes.subspan(host.size());
+  }
+  return hosts;
+}
+
+std::vector<std::byte> make_frame(FrameKind kind, std::span<const std::byte> body) {
+  std::vector<std::byte> bytes(kFrameHeadBytes);
+  put(&bytes[0], kFrameMagic, 4);
+  put(&bytes[4], kProtocolVersion, 1);
+  put(&bytes[5], static_cast<std::uint64_t>(kind), 1);
+  put(&bytes[6], body.size(), 2);
+  bytes.insert(bytes.end(), body.begin(), body.end());
+  return bytes;
+}
+
 }  // namespace
 
 HeaderBytes encode(const Header& header) noexcept {
@@ -80,27 +109,67 @@ std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept {
                 .part_size_bytes = get(&bytes[64], 8)};
 }
 
-std::vector<std::byte> encode(const Hello& hello) {
-  std::vector<std::byte> bytes(9);
-  put(&bytes[0], static_cast<std::uint64_t>(hello.role), 1);
-  put(&bytes[1], hello.session, 8);
-  append_short(bytes, hello.name);
-  append_short(bytes, hello.credential);
-  return bytes;
+std::optional<FrameHead> decode_frame_head(std::span<const std::byte> bytes) noexcept {
+  if (bytes.size() != kFrameHeadBytes || get(&bytes[0], 4) != kFrameMagic) return std::nullopt;
+  const auto kind = get(&bytes[5], 1);
+  const auto size = get(&bytes[6], 2);
+  if (kind < static_cast<std::uint64_t>(FrameKind::greeting) ||
+      kind > static_cast<std::uint64_t>(FrameKind::refusal) || size > kMaxBodyBytes)
+    return std::nullopt;
+  return FrameHead{std::to_integer<std::uint8_t>(bytes[4]), static_cast<FrameKind>(kind), size};
 }
 
-std::optional<Hello> decode_hello(std::span<const std::byte> bytes) {
-  if (bytes.size() < 9) return std::nullopt;
-  const auto role = get(&bytes[0], 1);
+std::vector<std::byte> frame(const Greeting& greeting) {
+  std::vector<std::byte> body(17);
+  put(&body[0], greeting.key, 8);
+  put(&body[8], static_cast<std::uint64_t>(greeting.hello.role), 1);
+  put(&body[9], greeting.hello.session, 8);
+  append_short(body, greeting.hello.name);
+  append_short(body, greeting.hello.credential);
+  append_hosts(body, greeting.hosts);
+  return make_frame(FrameKind::greeting, body);
+}
+
+std::optional<Greeting> decode_greeting(std::span<const std::byte> body) {
+  if (body.size() < 17) return std::nullopt;
+  const auto role = get(&body[8], 1);
   if (role > static_cast<std::uint64_t>(Hello::Role::worker)) return std::nullopt;
-  Hello hello{static_cast<Hello::Role>(role), {}, get(&bytes[1], 8), {}};
-  bytes = bytes.subspan(9);
-  const auto name = take_short(bytes);
-  const auto credential = name ? take_short(bytes) : std::nullopt;
-  if (!credential || !bytes.empty()) return std::nullopt;
-  hello.name = printable(*name);
-  hello.credential = *credential;
-  return hello;
+  Greeting greeting{
+      get(&body[0], 8), {static_cast<Hello::Role>(role), {}, get(&body[9], 8), {}}, {}};
+  body = body.subspan(17);
+  const auto name = take_short(body);
+  const auto credential = name ? take_short(body) : std::nullopt;
+  auto hosts = credential ? take_hosts(body) : std::nullopt;
+  if (!hosts || !body.empty()) return std::nullopt;
+  greeting.hello.name = printable(*name);
+  greeting.hello.credential = *credential;
+  greeting.hosts = std::move(*hosts);
+  return greeting;
+}
+
+std::vector<std::byte> frame(const Welcome& welcome) {
+  std::vector<std::byte> body(10);
+  put(&body[0], welcome.key, 8);
+  put(&body[8], welcome.port, 2);
+  append_short(body, welcome.name);
+  append_hosts(body, welcome.hosts);
+  return make_frame(FrameKind::welcome, body);
+}
+
+std::optional<Welcome> decode_welcome(std::span<const std::byte> body) {
+  if (body.size() < 10) return std::nullopt;
+  Welcome welcome{get(&body[0], 8), static_cast<std::uint16_t>(get(&body[8], 2)), {}, {}};
+  body = body.subspan(10);
+  const auto name = take_short(body);
+  auto hosts = name ? take_hosts(body) : std::nullopt;
+  if (!hosts || !body.empty()) return std::nullopt;
+  welcome.name = printable(*name);
+  welcome.hosts = std::move(*hosts);
+  return welcome;
+}
+
+std::vector<std::byte> frame(const Error& refusal) {
+  return make_frame(FrameKind::refusal, encode(refusal));
 }
 
 std::vector<std::byte> encode(const Error& failure) {

@@ -1,7 +1,10 @@
-// What two transports say to each other: one active message is a Header and a payload.
+// What two transports say to each other: first one frame each over TCP, a Greeting and a Welcome or
+// a failure; then active messages, each a Header and a payload.
 //
-// Shape:   a Header is kHeaderBytes little-endian bytes. hello, welcome, refused, failed and bye
-//          carry a small text payload; write, read_data and message carry the user's bytes.
+// Shape:   a frame is kFrameHeadBytes and a body of at most kMaxBodyBytes; a Header is
+// kHeaderBytes;
+//          numbers are little-endian. failed and bye carry a small text payload; write, read_data
+//          and message carry the user's bytes; the others carry none.
 // Errors:  decode functions return nullopt for anything that no correct peer sends.
 // Threads: plain values.
 #pragma once
@@ -15,13 +18,51 @@
 #include <vector>
 
 #include "transport/channel.h"
+#include "transport/ucx/net.h"
 
 namespace causeway::ucx {
 
+constexpr std::uint8_t kProtocolVersion = 2;  // Of everything here: peers of others are refused.
+constexpr std::size_t kFrameHeadBytes = 8;
+constexpr std::size_t kMaxBodyBytes = 2048;
+constexpr std::size_t kMaxHosts = 8;
+
+enum class FrameKind : std::uint8_t { greeting = 1, welcome, refusal };
+
+struct FrameHead {
+  std::uint8_t version;
+  FrameKind kind;
+  std::size_t body_bytes;
+};
+
+// The connecting side: who it is, and from where its data connections come.
+struct Greeting {
+  std::uint64_t key = 0;  // The accepting side puts it in every Header.
+  Hello hello;
+  std::vector<HostBytes> hosts;
+};
+
+// The accepting side, which has admitted the other one.
+struct Welcome {
+  std::uint64_t key = 0;   // The other way.
+  std::uint16_t port = 0;  // Where UCX listens, at the host that was called.
+  std::string name;
+  std::vector<HostBytes> hosts;
+};
+
+// Whole frames. A Greeting's texts and a Welcome's name take at most 255 bytes, hosts kMaxHosts.
+[[nodiscard]] std::vector<std::byte> frame(const Greeting& greeting);
+[[nodiscard]] std::vector<std::byte> frame(const Welcome& welcome);
+[[nodiscard]] std::vector<std::byte> frame(const Error& refusal);
+
+// Another version's head is decoded as far as this: its body is of unknown shape.
+[[nodiscard]] std::optional<FrameHead> decode_frame_head(std::span<const std::byte> bytes) noexcept;
+[[nodiscard]] std::optional<Greeting> decode_greeting(std::span<const std::byte> body);
+[[nodiscard]] std::optional<Welcome> decode_welcome(std::span<const std::byte> body);
+
 enum class Op : std::uint8_t {
-  hello = 1,   // id: the key that the peer must put in what it sends. Payload: Hello.
-  welcome,     // id: likewise. Payload: the accepting side's name.
-  refused,     // Payload: a failure.
+  hello = 1,   // The connecting side's first message: now the endpoint belongs to this key.
+  welcome,     // The answer: both ways are open.
   write,       // id, session, region, offset, size, part, part_size. Payload: the part.
   write_done,  // id.
   read,        // id, session, region, offset, size, part, part_size.
@@ -34,7 +75,7 @@ enum class Op : std::uint8_t {
 
 struct Header {
   Op op = Op::hello;
-  std::uint64_t key = 0;  // Proves that the sender owns this connection; 0 in hello.
+  std::uint64_t key = 0;  // Proves that the sender owns this connection.
   std::uint64_t id = 0;
   std::uint64_t session = 0;
   std::uint64_t region = 0;
@@ -53,9 +94,7 @@ using HeaderBytes = std::array<std::byte, kHeaderBytes>;
 [[nodiscard]] HeaderBytes encode(const Header& header) noexcept;
 [[nodiscard]] std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept;
 
-[[nodiscard]] std::vector<std::byte> encode(const Hello& hello);
-[[nodiscard]] std::optional<Hello> decode_hello(std::span<const std::byte> bytes);
-
+// A failure is its code and a text: the body of a refusal, the payload of failed and bye.
 [[nodiscard]] std::vector<std::byte> encode(const Error& failure);
 [[nodiscard]] std::optional<Error> decode_failure(std::span<const std::byte> bytes);
 

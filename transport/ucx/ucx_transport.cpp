@@ -6,20 +6,20 @@
 #include <boost/asio/post.hpp>
 #include <map>
 
+#include "transport/ucx/door.h"
 #include "transport/ucx/link.h"
-#include "transport/ucx/net.h"
-#include "transport/ucx/worker.h"
 
 namespace causeway {
 
 namespace {
 
+using ucx::Greeting;
+using ucx::Lifeline;
 using ucx::Link;
-using ucx::SocketAddress;
 using ucx::Worker;
 
 constexpr std::size_t kMaxLinks = 4096;
-constexpr auto kGreeting = std::chrono::seconds(5);  // For an accepted peer to say who it is.
+constexpr auto kGreeting = std::chrono::seconds(5);  // For an admitted peer to connect UCX.
 constexpr std::size_t kMaxNameBytes = 255;
 
 class UcxChannel final : public Channel {
@@ -89,7 +89,7 @@ class UcxTransport final : public Transport {
         (*own)(std::nullopt, std::make_shared<UcxChannel>(std::move(link)));
       };
       Link::connect(worker_for(ucx::interface_towards(to), to.is_ipv6()), to,
-                    {options_.service, std::move(hello), to.to_string(), deadline, opened});
+                    {options_.service, std::move(hello), deadline, opened});
     } catch (const Error& error) {
       boost::asio::post(context_, [own, error] { (*own)(error, nullptr); });
     }
@@ -97,6 +97,7 @@ class UcxTransport final : public Transport {
 
  private:
   void stop() {
+    if (door_) door_->close();
     for (const auto& [key, worker] : workers_)
       if (worker)
         worker->stop(Error(Errc::cancelled, "the transport '" + options_.name + "' was destroyed"));
@@ -105,32 +106,33 @@ class UcxTransport final : public Transport {
   void listen() {
     const auto wanted = ucx::parse_address(options_.listen);
     const auto worker = worker_for(ucx::interface_of(wanted), wanted.is_ipv6());
-    const auto bound = worker->listen(
-        wanted, [this, raw = worker.get()](ucp_conn_request_h request) { accept(*raw, request); });
-    address_ = bound.to_string();
+    door_ = ucx::Door::open(
+        context_, wanted,
+        [this, raw = worker.get()](std::shared_ptr<Lifeline> line, Greeting greeting) {
+          accept(*raw, line, std::move(greeting));
+        });
+    worker->listen(wanted);
+    address_ = door_->address().to_string();
   }
 
-  void accept(Worker& worker, ucp_conn_request_h request) {
-    if (worker.link_count() >= kMaxLinks) return worker.reject(request);
-    ucp_conn_request_attr_t attributes{};
-    attributes.field_mask = UCP_CONN_REQUEST_ATTR_FIELD_CLIENT_ADDR;
-    std::string peer = "a peer of unknown address";
-    if (ucp_conn_request_query(request, &attributes) == UCS_OK) {
-      SocketAddress client;
-      client.storage = attributes.client_address;
-      peer = client.to_string();
-    }
+  void accept(Worker& worker, const std::shared_ptr<Lifeline>& line, Greeting greeting) {
     const auto opened = [this](const std::optional<Error>& error, std::shared_ptr<Link> link) {
-      if (error) return;  // It was told why.
+      if (error) return;
       auto channel = std::make_shared<UcxChannel>(std::move(link));
       if (options_.on_accept) options_.on_accept(std::move(channel));
     };
     try {
-      Link::accept(worker.shared_from_this(), request,
-                   {options_.service, Hello{Hello::Role::node, options_.name, 0, {}}, peer,
+      if (worker.link_count() >= kMaxLinks)
+        throw Error(Errc::exhausted, options_.name + " has " + std::to_string(kMaxLinks) +
+                                         " channels, as many as it takes");
+      if (options_.service != nullptr) options_.service->admit(greeting.hello);
+      Link::accept(worker.shared_from_this(), line, std::move(greeting),
+                   {options_.service, Hello{Hello::Role::node, options_.name, 0, {}},
                     std::chrono::steady_clock::now() + kGreeting, opened});
-    } catch (const Error&) {
-      // The peer was gone before its connection was made; it sees that by itself.
+    } catch (const Error& error) {
+      ucx::turn_away(line, error);
+    } catch (const std::exception& error) {
+      ucx::turn_away(line, Error(Errc::internal, error.what()));
     }
   }
 
@@ -143,6 +145,7 @@ class UcxTransport final : public Transport {
   boost::asio::io_context& context_;
   UcxOptions options_;
   std::string address_;
+  std::shared_ptr<ucx::Door> door_;
   std::map<std::pair<std::string, bool>, std::shared_ptr<Worker>> workers_;
 };
 

@@ -15,7 +15,6 @@
 
 #include "transport/ucx/link.h"
 #include "transport/ucx/log.h"
-#include "transport/ucx/protocol.h"
 
 namespace causeway::ucx {
 
@@ -30,6 +29,8 @@ constexpr auto kSpin = std::chrono::microseconds(50);
 constexpr auto kTick = std::chrono::milliseconds(100);  // In case the event fd stays silent.
 constexpr auto kFarewell = std::chrono::milliseconds(100);
 constexpr auto kTeardown = std::chrono::milliseconds(1000);
+constexpr auto kIntroduction = std::chrono::seconds(5);  // For an arrival to name its key.
+constexpr std::size_t kMaxArrivals = 256;
 
 struct Default {
   const char* variable;  // Of the user's environment: its word is final.
@@ -46,10 +47,8 @@ std::vector<Default> defaults(const std::string& interface, bool ipv6) {
       {"UCX_TCP_AF_PRIO", "AF_PRIO", ipv6 ? "inet6" : "inet"},
       // A put names any address of this process, and its acknowledgement may abort it.
       {"UCX_TCP_PUT_ENABLE", "PUT_ENABLE", "n"},
-      // A machine that vanished without a word is noticed by the kernel's probes.
-      {"UCX_TCP_KEEPIDLE", "KEEPIDLE", "1s"},
-      {"UCX_TCP_KEEPINTVL", "KEEPINTVL", "1s"},
-      {"UCX_TCP_KEEPCNT", "KEEPCNT", "3"},
+      // The lifeline notices a machine that vanished; an error of the data socket could abort us.
+      {"UCX_TCP_KEEPIDLE", "KEEPIDLE", "inf"},
   };
   if (!interface.empty()) list.push_back({"UCX_NET_DEVICES", "NET_DEVICES", interface});
   return list;
@@ -101,7 +100,16 @@ void Worker::open(const std::string& interface, bool ipv6) {
   worker_params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE | UCP_WORKER_PARAM_FIELD_EVENTS;
   worker_params.thread_mode = UCS_THREAD_MODE_SERIALIZED;  // Made on one thread, run on another.
   worker_params.events = UCP_WAKEUP_RX | UCP_WAKEUP_TX;
+  guard_ = std::make_unique<SocketGuard>();
   check(ucp_worker_create(ucp_, &worker_params, &worker_), "create a worker");
+  ucp_worker_attr_t attributes{};
+  attributes.field_mask = UCP_WORKER_ATTR_FIELD_ADDRESS;
+  check(ucp_worker_query(worker_, &attributes), "tell its address");
+  const std::vector<std::byte> address(
+      reinterpret_cast<const std::byte*>(attributes.address),
+      reinterpret_cast<const std::byte*>(attributes.address) + attributes.address_length);
+  ucp_worker_release_address(worker_, attributes.address);
+  guard_->close_ports(address);
 
   ucp_am_handler_param_t handler{};
   handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
@@ -112,9 +120,8 @@ void Worker::open(const std::string& interface, bool ipv6) {
   handler.arg = this;
   check(ucp_worker_set_am_recv_handler(worker_, &handler), "take active messages");
 
-  int event_fd = -1;
-  check(ucp_worker_get_efd(worker_, &event_fd), "give an event descriptor");
-  const int own_fd = dup(event_fd);  // Asio closes what it is given.
+  check(ucp_worker_get_efd(worker_, &event_fd_), "give an event descriptor");
+  const int own_fd = dup(event_fd_);  // Asio closes what it is given.
   if (own_fd < 0) throw system_error("cannot duplicate UCX's event descriptor", errno);
   waiter_->event.assign(own_fd);
   wake();
@@ -123,47 +130,120 @@ void Worker::open(const std::string& interface, bool ipv6) {
 
 Worker::~Worker() { release(); }  // Links hold their worker, so none is left.
 
-SocketAddress Worker::listen(const SocketAddress& address, ConnectionHandler handler) {
-  connection_handler_ = std::move(handler);
+void Worker::listen(SocketAddress address) {
+  address.set_port(0);
   ucp_listener_params_t params{};
   params.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER;
   params.sockaddr.addr = address.get();
   params.sockaddr.addrlen = address.size_bytes;
-  params.conn_handler.cb = &Worker::on_connection;
+  params.conn_handler.cb = [](ucp_conn_request_h request, void* self) {
+    auto* worker = static_cast<Worker*>(self);
+    worker->later([worker, request] { worker->take_connection(request); });
+  };
   params.conn_handler.arg = this;
   const auto status = ucp_listener_create(worker_, &params, &listener_);
   if (status != UCS_OK)
-    throw ucx_error(Errc::io, "cannot listen at " + address.to_string(), status);
+    throw ucx_error(Errc::io, "UCX cannot listen at " + address.to_string(), status);
 
   ucp_listener_attr_t attributes{};
   attributes.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR;
   if (const auto queried = ucp_listener_query(listener_, &attributes); queried != UCS_OK)
-    throw ucx_error(Errc::io, "cannot learn the port of " + address.to_string(), queried);
-  SocketAddress bound = address;
-  bound.storage = attributes.sockaddr;
-  return bound;
+    throw ucx_error(Errc::io, "cannot learn the port of UCX at " + address.to_string(), queried);
+  address.storage = attributes.sockaddr;
+  port_ = address.port();
+  guard_->close_port(port_);
 }
 
-void Worker::on_connection(ucp_conn_request_h request, void* self) {
+void Worker::take_connection(ucp_conn_request_h request) {
+  if (listener_ == nullptr) return;
+  if (expected_.empty() || arrivals_.size() >= kMaxArrivals) {
+    ucp_listener_reject(listener_, request);
+    return;
+  }
+  ucp_ep_params_t params{};
+  params.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST;
+  params.conn_request = request;
+  try {
+    arrivals_.emplace(create_endpoint(params, "a peer"), steady_clock::now() + kIntroduction);
+  } catch (const Error&) {
+    // It was gone before its connection was made.
+  }
+}
+
+ucp_ep_h Worker::create_endpoint(ucp_ep_params_t params, const std::string& peer) {
+  params.field_mask |= UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
+  params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
+  params.err_handler.cb = &Worker::on_endpoint_error;
+  params.err_handler.arg = this;
+  ucp_ep_h endpoint = nullptr;
+  const auto status = ucp_ep_create(worker_, &params, &endpoint);
+  if (status != UCS_OK) throw ucx_error(Errc::peer_lost, "UCX cannot connect to " + peer, status);
+  wake();
+  return endpoint;
+}
+
+ucp_ep_h Worker::connect(const SocketAddress& to, Link& link) {
+  ucp_ep_params_t params{};
+  params.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR;
+  params.flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER;
+  params.sockaddr.addr = to.get();
+  params.sockaddr.addrlen = to.size_bytes;
+  const auto endpoint = create_endpoint(params, to.to_string());
+  endpoints_[endpoint] = &link;
+  return endpoint;
+}
+
+void Worker::expect(std::uint64_t key, Link& link) { expected_[key] = &link; }
+void Worker::expect_no_more(std::uint64_t key) { expected_.erase(key); }
+
+void Worker::on_endpoint_error(void* self, ucp_ep_h endpoint, ucs_status_t status) {
   auto* worker = static_cast<Worker*>(self);
-  worker->later([worker, request] {
-    if (worker->connection_handler_)
-      worker->connection_handler_(request);
-    else
-      worker->reject(request);
+  if (const auto found = worker->endpoints_.find(endpoint); found != worker->endpoints_.end())
+    return found->second->on_endpoint_error(status);
+  const auto arrival = worker->arrivals_.find(endpoint);
+  if (arrival != worker->arrivals_.end()) arrival->second = Deadline::min();
+}
+
+// A first message that names a key makes the endpoint that of the link. Others are not for us.
+void Worker::take_arrival(ucp_ep_h endpoint, std::span<const std::byte> bytes,
+                          std::size_t size_bytes) {
+  const auto header = decode_header(bytes);
+  const auto link = header ? expected_.find(header->key) : expected_.end();
+  if (link == expected_.end() || header->op != Op::hello || size_bytes != 0) {
+    arrivals_[endpoint] = Deadline::min();
+    return;
+  }
+  const auto keep = link->second->shared_from_this();
+  expected_.erase(link);
+  arrivals_.erase(endpoint);
+  endpoints_[endpoint] = keep.get();
+  try {
+    keep->arrive(endpoint);
+  } catch (const Error& error) {
+    keep->break_off(error);
+  }
+}
+
+void Worker::discard_arrivals() {
+  const auto now = steady_clock::now();
+  std::erase_if(arrivals_, [now](const auto& arrival) {
+    if (arrival.second > now) return false;
+    ucp_request_param_t param{};
+    param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+    param.flags = UCP_EP_CLOSE_FLAG_FORCE;
+    const auto request = ucp_ep_close_nbx(arrival.first, &param);
+    if (UCS_PTR_IS_PTR(request)) ucp_request_free(request);
+    return true;
   });
 }
 
-void Worker::reject(ucp_conn_request_h request) noexcept {
-  if (listener_ != nullptr) ucp_listener_reject(listener_, request);
-}
+void Worker::shield_data_sockets() { guard_->shield_data(event_fd_); }
 
 void Worker::adopt(std::shared_ptr<Link> link) {
   auto* key = link.get();
   links_.emplace(key, std::move(link));
 }
 
-void Worker::bind(ucp_ep_h endpoint, Link& link) { endpoints_[endpoint] = &link; }
 void Worker::unbind(ucp_ep_h endpoint) { endpoints_.erase(endpoint); }
 
 void Worker::forget(Link& link) { links_.erase(&link); }
@@ -271,6 +351,7 @@ void Worker::run_alarms() {
     const auto link = alarm.link->shared_from_this();
     link->on_alarm(alarm.id);  // Removes the entry, or sets it to a later time.
   }
+  discard_arrivals();
 }
 
 ucs_status_t Worker::on_message(void* self, const void* header, std::size_t header_bytes,
@@ -278,11 +359,16 @@ ucs_status_t Worker::on_message(void* self, const void* header, std::size_t head
   auto* worker = static_cast<Worker*>(self);
   // What cannot be told to be of a link is dropped: there is nobody to answer.
   if ((param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP) == 0) return UCS_OK;
+  const std::span head(static_cast<const std::byte*>(header), header_bytes);
+  if (worker->arrivals_.contains(param->reply_ep)) {
+    worker->take_arrival(param->reply_ep, head, size);
+    return UCS_OK;
+  }
   const auto found = worker->endpoints_.find(param->reply_ep);
   if (found == worker->endpoints_.end()) return UCS_OK;
   const auto link = found->second->shared_from_this();
   try {
-    const auto decoded = decode_header({static_cast<const std::byte*>(header), header_bytes});
+    const auto decoded = decode_header(head);
     if (!decoded) {
       link->break_off(Error(Errc::protocol, "a message with a malformed header of " +
                                                 std::to_string(header_bytes) + " bytes"));
@@ -308,7 +394,9 @@ void Worker::stop(const Error& reason) {
   if (stopped_) return;
   stopped_ = true;
   const bool was_pumping = std::exchange(pumping_, true);  // No user code until this is over.
+  guard_->forget_ports();
   if (listener_ != nullptr) ucp_listener_destroy(std::exchange(listener_, nullptr));
+  for (auto& [endpoint, deadline] : arrivals_) deadline = Deadline::min();
   auto links = links_;  // advance() forgets links while we look at them.
   for (const auto& [key, link] : links) link->close(reason);
   drain_links(steady_clock::now() + kFarewell);
@@ -328,6 +416,7 @@ void Worker::release() noexcept {
   waiter_.reset();
   if (worker_ != nullptr) ucp_worker_destroy(std::exchange(worker_, nullptr));
   if (ucp_ != nullptr) ucp_cleanup(std::exchange(ucp_, nullptr));
+  guard_.reset();
 }
 
 }  // namespace causeway::ucx

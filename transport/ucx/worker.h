@@ -4,6 +4,8 @@
 //          worker is armed and its event fd awaited: an idle one costs ten timer ticks a second.
 //          Progress gives way to other handlers after kSlice. UCX calls back into links, which only
 //          note what happened; completions and other user code run between two progress calls.
+//          UCX's own ports are guarded; an endpoint that a peer made is an arrival until it names
+//          the key of a link that expects it.
 // Errors:  the constructor throws io or unsupported; afterwards trouble ends single links.
 // Threads: the io_context's.
 #pragma once
@@ -20,7 +22,9 @@
 #include <vector>
 
 #include "transport/channel.h"
+#include "transport/ucx/guard.h"
 #include "transport/ucx/net.h"
+#include "transport/ucx/protocol.h"
 
 namespace causeway::ucx {
 
@@ -33,7 +37,6 @@ class Worker : public std::enable_shared_from_this<Worker> {
     std::uint64_t id;
   };
   using Alarms = std::multimap<Deadline, Alarm>;
-  using ConnectionHandler = std::function<void(ucp_conn_request_h)>;
 
   // `interface` restricts where UCX listens for data; empty: all interfaces.
   static std::shared_ptr<Worker> create(boost::asio::io_context& context, std::string interface,
@@ -42,10 +45,9 @@ class Worker : public std::enable_shared_from_this<Worker> {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // Returns the address with the port that was picked. `handler` runs outside of UCX callbacks.
-  // Errors: io.
-  SocketAddress listen(const SocketAddress& address, ConnectionHandler handler);
-  void reject(ucp_conn_request_h request) noexcept;
+  // Lets UCX listen at the host of `address`, at a port of its choice. Errors: io.
+  void listen(SocketAddress address);
+  [[nodiscard]] std::uint16_t port() const noexcept { return port_; }
 
   // Closes every link with `reason`, lets farewells out for a moment, and frees what is UCX's.
   // Completions still come, posted to the io_context.
@@ -53,10 +55,17 @@ class Worker : public std::enable_shared_from_this<Worker> {
   [[nodiscard]] bool is_stopped() const noexcept { return stopped_; }
 
   [[nodiscard]] ucp_worker_h handle() const noexcept { return worker_; }
+  [[nodiscard]] boost::asio::io_context& context() const noexcept { return context_; }
+  [[nodiscard]] SocketGuard& guard() noexcept { return *guard_; }
+  void shield_data_sockets();  // Errors: io.
 
-  // A link is kept until it calls forget(). Between these, `endpoint` finds it.
+  // A link is kept until it calls forget(). connect() and expect() give it an endpoint, by which it
+  // is found until unbind(). Errors: peer_lost.
   void adopt(std::shared_ptr<Link> link);
-  void bind(ucp_ep_h endpoint, Link& link);
+  [[nodiscard]] ucp_ep_h connect(const SocketAddress& to, Link& link);
+  void expect(std::uint64_t key,
+              Link& link);  // The endpoint that names `key` goes to its arrive().
+  void expect_no_more(std::uint64_t key);
   void unbind(ucp_ep_h endpoint);
   void forget(Link& link);
   [[nodiscard]] std::size_t link_count() const noexcept { return links_.size(); }
@@ -82,6 +91,11 @@ class Worker : public std::enable_shared_from_this<Worker> {
   void await_event();
   void drain_links(Deadline until);
   void release() noexcept;
+  [[nodiscard]] ucp_ep_h create_endpoint(ucp_ep_params_t params, const std::string& peer);
+  void take_connection(ucp_conn_request_h request);
+  void take_arrival(ucp_ep_h endpoint, std::span<const std::byte> header, std::size_t size_bytes);
+  void discard_arrivals();
+  static void on_endpoint_error(void* self, ucp_ep_h endpoint, ucs_status_t status);
   static ucs_status_t on_message(void* self, const void* header, std::size_t header_bytes,
                                  void* data, std::size_t size, const ucp_am_recv_param_t* param);
   static void on_connection(ucp_conn_request_h request, void* self);
@@ -90,9 +104,13 @@ class Worker : public std::enable_shared_from_this<Worker> {
   ucp_context_h ucp_ = nullptr;
   ucp_worker_h worker_ = nullptr;
   ucp_listener_h listener_ = nullptr;
-  ConnectionHandler connection_handler_;
+  std::uint16_t port_ = 0;
+  int event_fd_ = -1;  // UCX's.
+  std::unique_ptr<SocketGuard> guard_;
   std::unique_ptr<Waiter> waiter_;
   std::unordered_map<ucp_ep_h, Link*> endpoints_;
+  std::unordered_map<std::uint64_t, Link*> expected_;  // By key.
+  std::unordered_map<ucp_ep_h, Deadline> arrivals_;    // Endpoints of no link yet.
   std::unordered_map<Link*, std::shared_ptr<Link>> links_;
   std::vector<std::shared_ptr<Link>> marked_;
   std::vector<std::function<void()>> finished_;

@@ -1,0 +1,149 @@
+#include "transport/ucx/door.h"
+
+#include <utility>
+// Boost 1.81 with g++ 12 and C++20 wants <utility> first.
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <map>
+
+namespace causeway::ucx {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+namespace {
+
+constexpr auto kBackOff = std::chrono::milliseconds(20);  // When the kernel has no descriptor left.
+
+SocketAddress to_address(const tcp::endpoint& endpoint) {
+  SocketAddress address;
+  std::memcpy(&address.storage, endpoint.data(), endpoint.size());
+  address.size_bytes = static_cast<socklen_t>(endpoint.size());
+  return address;
+}
+
+}  // namespace
+
+struct Door::Acceptor {
+  explicit Acceptor(asio::io_context& context) : tcp(context), pause(context) {}
+  asio::ip::tcp::acceptor tcp;
+  asio::steady_timer pause;
+};
+
+struct Door::Visitor {
+  Visitor(std::shared_ptr<Lifeline> from, asio::steady_timer timer)
+      : line(std::move(from)), patience(std::move(timer)) {}
+  std::shared_ptr<Lifeline> line;
+  asio::steady_timer patience;
+};
+
+Door::Door(asio::io_context& context, OnGreeting on_greeting)
+    : context_(context),
+      on_greeting_(std::move(on_greeting)),
+      acceptor_(std::make_unique<Acceptor>(context)) {}
+
+Door::~Door() = default;
+
+std::shared_ptr<Door> Door::open(asio::io_context& context, const SocketAddress& address,
+                                 OnGreeting on_greeting) {
+  std::shared_ptr<Door> door(new Door(context, std::move(on_greeting)));
+  door->bind(address);
+  door->accept();
+  return door;
+}
+
+void Door::bind(const SocketAddress& address) {
+  tcp::endpoint endpoint;
+  endpoint.resize(address.size_bytes);
+  std::memcpy(endpoint.data(), address.get(), address.size_bytes);
+  auto& acceptor = acceptor_->tcp;
+  error_code error;
+  acceptor.open(endpoint.protocol(), error);
+  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor.bind(endpoint, error);
+  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+  if (!error) endpoint = acceptor.local_endpoint(error);
+  if (error)
+    throw Error(Errc::io, "cannot listen at " + address.to_string() + ": " + error.message());
+  address_ = to_address(endpoint);
+}
+
+void Door::close() noexcept {
+  error_code ignored;
+  acceptor_->tcp.close(ignored);
+  acceptor_->pause.cancel();
+  for (const auto& visitor : visitors_) visitor.line->close();
+  visitors_.clear();
+}
+
+void Door::accept() {
+  acceptor_->tcp.async_accept(
+      [self = shared_from_this()](const error_code& error, tcp::socket socket) {
+        if (!self->acceptor_->tcp.is_open()) return;
+        if (error == asio::error::no_descriptors || error == asio::error::no_memory ||
+            error == asio::error::no_buffer_space ||
+            error == error_code(ENFILE, asio::error::get_system_category()))
+          return self->back_off();
+        error_code gone;
+        const auto peer = error ? tcp::endpoint{} : socket.remote_endpoint(gone);
+        if (!error && !gone) self->receive(socket.release(gone), to_address(peer));
+        self->accept();  // Any other error is of the one connection that was to be accepted.
+      });
+}
+
+void Door::back_off() {
+  send_away_one();
+  acceptor_->pause.expires_after(kBackOff);
+  acceptor_->pause.async_wait([self = shared_from_this()](const error_code& error) {
+    if (!error && self->acceptor_->tcp.is_open()) self->accept();
+  });
+}
+
+void Door::receive(int socket_fd, const SocketAddress& peer) {
+  if (visitors_.size() >= kMaxVisitors) send_away_one();
+  const auto line = Lifeline::adopt(context_, socket_fd, peer);
+  auto& visitor = visitors_.emplace_back(line, asio::steady_timer(context_));
+  visitor.patience.expires_after(kPatience);
+  // A timer may have gone off when it is cancelled: its visitor is looked up.
+  visitor.patience.async_wait([self = shared_from_this(), line](const error_code& error) {
+    if (!error && self->see_off(line)) line->close();
+  });
+  line->receive([self = shared_from_this(), line](const std::optional<Error>& error,
+                                                  const Lifeline::Frame& frame) {
+    if (self->see_off(line)) self->take(line, error, frame);
+  });
+}
+
+bool Door::see_off(const std::shared_ptr<Lifeline>& line) {
+  return visitors_.remove_if([&](const Visitor& visitor) { return visitor.line == line; }) > 0;
+}
+
+void Door::take(const std::shared_ptr<Lifeline>& line, const std::optional<Error>& error,
+                const Lifeline::Frame& frame) {
+  if (error && error->code() == Errc::unsupported) return turn_away(line, *error);
+  auto greeting =
+      error || frame.kind != FrameKind::greeting ? std::nullopt : decode_greeting(frame.body);
+  if (!greeting) return line->close();
+  on_greeting_(line, std::move(*greeting));
+}
+
+void Door::send_away_one() {
+  if (visitors_.empty()) return;
+  std::map<HostBytes, std::size_t> crowd;
+  for (const auto& visitor : visitors_) ++crowd[visitor.line->peer().host()];
+  const auto most = std::ranges::max_element(
+      crowd, [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto oldest = std::ranges::find_if(visitors_, [&](const Visitor& visitor) {
+    return visitor.line->peer().host() == most->first;
+  });
+  oldest->line->close();
+  visitors_.erase(oldest);
+}
+
+void turn_away(const std::shared_ptr<Lifeline>& line, const Error& why) {
+  line->send(frame(why), [line](const std::optional<Error>&) { line->close(); });
+}
+
+}  // namespace causeway::ucx

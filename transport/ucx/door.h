@@ -1,0 +1,55 @@
+// Where others connect to: accepts TCP connections and reads one Greeting from each.
+//
+// Shape:   a visitor has kPatience to say who it is; at most kMaxVisitors wait at a time. When
+// there
+//          are more, or no descriptors are left, the oldest of the host with the most goes:
+//          strangers may hold the places, but not keep others out.
+// Errors:  open() throws io. Whoever breaks the protocol is hung up on; another version hears why.
+// Threads: the io_context's. `on_greeting` may close the door.
+#pragma once
+
+#include <list>
+
+#include "transport/ucx/lifeline.h"
+
+namespace causeway::ucx {
+
+constexpr std::size_t kMaxVisitors = 128;
+constexpr auto kPatience = std::chrono::seconds(3);
+
+class Door : public std::enable_shared_from_this<Door> {
+ public:
+  using OnGreeting = std::function<void(std::shared_ptr<Lifeline>, Greeting)>;
+
+  static std::shared_ptr<Door> open(boost::asio::io_context& context, const SocketAddress& address,
+                                    OnGreeting on_greeting);
+  ~Door();
+
+  [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
+  void close() noexcept;
+
+ private:
+  struct Acceptor;
+  struct Visitor;
+
+  Door(boost::asio::io_context& context, OnGreeting on_greeting);
+  void bind(const SocketAddress& address);
+  void accept();
+  void back_off();
+  void receive(int socket_fd, const SocketAddress& peer);
+  bool see_off(const std::shared_ptr<Lifeline>& line);  // False if it is no visitor any more.
+  void take(const std::shared_ptr<Lifeline>& line, const std::optional<Error>& error,
+            const Lifeline::Frame& frame);
+  void send_away_one();
+
+  boost::asio::io_context& context_;
+  OnGreeting on_greeting_;
+  std::unique_ptr<Acceptor> acceptor_;
+  SocketAddress address_;
+  std::list<Visitor> visitors_;  // The oldest first.
+};
+
+// Tells the other end why not, and hangs up.
+void turn_away(const std::shared_ptr<Lifeline>& line, const Error& why);
+
+}  // namespace causeway::ucx

@@ -1,0 +1,223 @@
+#include "transport/ucx/guard.h"
+
+#include <dirent.h>
+#include <linux/filter.h>
+#include <netinet/tcp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "allocator/error.h"
+
+namespace causeway::ucx {
+
+namespace {
+
+// Beyond this many hosts at once the filter would outgrow what the kernel grants a socket: those
+// who come then wait for the retransmission of their first packet.
+constexpr std::size_t kMaxHostsIn = 64;
+constexpr int kMaxEpollDepth = 4;
+
+constexpr std::uint32_t kDrop = 0;
+constexpr std::uint32_t kWhole = 0xffffffff;
+constexpr std::uint32_t kNetwork = static_cast<std::uint32_t>(SKF_NET_OFF);
+
+sock_filter load_word(std::uint32_t at) { return BPF_STMT(BPF_LD | BPF_W | BPF_ABS, at); }
+sock_filter load_byte(std::uint32_t at) { return BPF_STMT(BPF_LD | BPF_B | BPF_ABS, at); }
+sock_filter give(std::uint32_t bytes) { return BPF_STMT(BPF_RET | BPF_K, bytes); }
+sock_filter unless_equal(std::uint32_t value, std::uint8_t skip) {
+  return BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, skip);
+}
+
+std::uint32_t word(const HostBytes& host, std::size_t at) {
+  std::uint32_t value = 0;
+  for (std::size_t i = 0; i < 4; ++i)
+    value = value << 8 | std::to_integer<std::uint32_t>(host[at + i]);
+  return value;
+}
+
+bool is_ipv4(const HostBytes& host) {
+  return word(host, 0) == 0 && word(host, 4) == 0 && word(host, 8) == 0xffff;
+}
+
+// Takes packets from `hosts` and drops all others.
+std::vector<sock_filter> from_hosts(const std::vector<HostBytes>& hosts) {
+  std::vector<sock_filter> v4{load_word(kNetwork + 12)}, v6;
+  for (const auto& host : hosts) {
+    if (is_ipv4(host)) {
+      v4.insert(v4.end(), {unless_equal(word(host, 12), 1), give(kWhole)});
+      continue;
+    }
+    for (std::uint8_t i = 0; i < 4; ++i)
+      v6.insert(v6.end(), {load_word(kNetwork + 8 + 4U * i),
+                           unless_equal(word(host, 4U * i), static_cast<std::uint8_t>(7 - 2 * i))});
+    v6.push_back(give(kWhole));
+  }
+  v4.push_back(give(kDrop));
+  // The version of the packet, not of the socket: an IPv6 one may take both.
+  std::vector<sock_filter> program{
+      load_byte(kNetwork), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x40, 1, 0),
+      BPF_STMT(BPF_JMP | BPF_JA, static_cast<std::uint32_t>(v4.size()))};
+  program.insert(program.end(), v4.begin(), v4.end());
+  program.insert(program.end(), v6.begin(), v6.end());
+  program.push_back(give(kDrop));
+  return program;
+}
+
+// A filter of a TCP socket sees the packet from its TCP header on; byte 13 holds the flags.
+std::vector<sock_filter> without_resets() {
+  return {load_byte(13), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, TH_RST, 0, 1), give(kDrop),
+          give(kWhole)};
+}
+
+void attach(int fd, std::vector<sock_filter> program) {
+  const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
+  if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) != 0)
+    throw system_error("cannot guard a socket of UCX", errno);
+}
+
+std::optional<std::uint64_t> socket_inode(int fd) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) return std::nullopt;
+  return status.st_ino;
+}
+
+bool is_listening(int fd) {
+  int value = 0;
+  socklen_t size = sizeof(value);
+  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &size) == 0 && value != 0;
+}
+
+struct Closer {
+  void operator()(DIR* folder) const noexcept { closedir(folder); }
+  void operator()(FILE* file) const noexcept { std::fclose(file); }
+};
+
+std::vector<int> listening_sockets() {
+  std::vector<int> found;
+  const std::unique_ptr<DIR, Closer> folder(opendir("/proc/self/fd"));
+  if (!folder) throw system_error("cannot list the descriptors of this process", errno);
+  while (const auto* entry = readdir(folder.get())) {
+    int fd = -1;
+    const char* end = entry->d_name + std::strlen(entry->d_name);
+    if (std::from_chars(entry->d_name, end, fd).ec == std::errc() && is_listening(fd))
+      found.push_back(fd);
+  }
+  return found;
+}
+
+// What an epoll descriptor watches.
+std::vector<int> watched_by(int epoll_fd) {
+  std::vector<int> found;
+  const auto path = "/proc/self/fdinfo/" + std::to_string(epoll_fd);
+  const std::unique_ptr<FILE, Closer> file(std::fopen(path.c_str(), "re"));
+  if (!file) return found;
+  char line[256];
+  for (int fd = -1; std::fgets(line, sizeof(line), file.get()) != nullptr;)
+    if (std::sscanf(line, "tfd: %d", &fd) == 1) found.push_back(fd);
+  return found;
+}
+
+std::vector<int> sockets_behind(int epoll_fd, int depth) {
+  std::vector<int> found;
+  for (const int fd : watched_by(epoll_fd)) {
+    if (socket_inode(fd)) {
+      found.push_back(fd);
+    } else if (depth > 1) {
+      const auto deeper = sockets_behind(fd, depth - 1);
+      found.insert(found.end(), deeper.begin(), deeper.end());
+    }
+  }
+  return found;
+}
+
+// From now on the socket hears of no reset. Its own end is one: with nobody to tell it that the
+// peer is gone, the kernel would offer a dead peer the unsent bytes for a minute.
+void shield(int fd) {
+  attach(fd, without_resets());
+  const linger at_once{.l_onoff = 1, .l_linger = 0};
+  if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)) != 0)
+    throw system_error("cannot guard a socket of UCX", errno);
+}
+
+}  // namespace
+
+struct SocketGuard::Doors {
+  std::vector<int> fds;  // UCX's: they stay as long as its worker, and so do the passes.
+  std::vector<HostBytes> bound_to;
+  std::map<HostBytes, std::size_t> guests;
+
+  void apply() const {
+    std::vector<HostBytes> hosts;
+    for (const auto& [host, passes] : guests)
+      if (hosts.size() < kMaxHostsIn) hosts.push_back(host);
+    for (const int fd : fds) attach(fd, from_hosts(hosts));
+  }
+};
+
+SocketGuard::SocketGuard() : doors_(std::make_shared<Doors>()) {
+  for (const int fd : listening_sockets())
+    if (const auto inode = socket_inode(fd)) before_.insert(*inode);
+}
+
+SocketGuard::~SocketGuard() { forget_ports(); }
+
+void SocketGuard::forget_ports() noexcept { doors_->fds.clear(); }
+
+void SocketGuard::close_ports(std::span<const std::byte> names) {
+  for (const int fd : listening_sockets()) {
+    const auto inode = socket_inode(fd);
+    SocketAddress bound;
+    bound.size_bytes = sizeof(bound.storage);
+    if (!inode || before_.contains(*inode) ||
+        getsockname(fd, reinterpret_cast<sockaddr*>(&bound.storage), &bound.size_bytes) != 0 ||
+        (bound.storage.ss_family != AF_INET && bound.storage.ss_family != AF_INET6))
+      continue;
+    const std::byte port[] = {static_cast<std::byte>(bound.port() >> 8),
+                              static_cast<std::byte>(bound.port() & 0xff)};
+    if (std::ranges::search(names, port).empty()) continue;
+    before_.insert(*inode);
+    attach(fd, from_hosts({}));
+    doors_->fds.push_back(fd);
+    if (std::ranges::find(doors_->bound_to, bound.host()) == doors_->bound_to.end())
+      doors_->bound_to.push_back(bound.host());
+  }
+  doors_->apply();
+}
+
+void SocketGuard::close_port(std::uint16_t port) {
+  const std::byte name[] = {static_cast<std::byte>(port >> 8), static_cast<std::byte>(port & 0xff)};
+  close_ports(name);
+}
+
+std::vector<HostBytes> SocketGuard::hosts() const { return doors_->bound_to; }
+
+SocketGuard::Pass SocketGuard::let_in(std::span<const HostBytes> hosts) {
+  const std::vector<HostBytes> guests(hosts.begin(), hosts.end());
+  for (const auto& host : guests) ++doors_->guests[host];
+  doors_->apply();
+  return {doors_.get(), [doors = doors_, guests](const void*) {
+            for (const auto& host : guests)
+              if (--doors->guests[host] == 0) doors->guests.erase(host);
+            try {
+              doors->apply();
+            } catch (const Error&) {
+              // They stay open for those who were let in; the next pass tries again.
+            }
+          }};
+}
+
+void SocketGuard::shield_data(int event_fd) {
+  // All of them again: a descriptor or an inode seen before may be another socket by now.
+  for (const int fd : sockets_behind(event_fd, kMaxEpollDepth)) shield(fd);
+}
+
+}  // namespace causeway::ucx

@@ -1,0 +1,56 @@
+// The TCP connection that a link begins with, and whose end is the end of the peer's process.
+//
+// Shape:   connect() or adopt(), then frames in turn (protocol.h), then watch(): nothing more is
+//          sent, and only its end is awaited. A machine that vanished ends it too, by the kernel's
+//          probes (1 s, three of them a second apart), whatever the data connection does.
+// Errors:  peer_lost; unsupported from receive() for another version, protocol for what is no
+// frame.
+//          After close() no callback comes.
+// Threads: the io_context's.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "transport/ucx/protocol.h"
+
+namespace causeway::ucx {
+
+class Lifeline : public std::enable_shared_from_this<Lifeline> {
+ public:
+  struct Frame {
+    FrameKind kind{};
+    std::vector<std::byte> body;
+  };
+  using Done = std::function<void(const std::optional<Error>&)>;
+  using Received = std::function<void(const std::optional<Error>&, const Frame&)>;
+
+  // `done` comes later, from the io_context.
+  static std::shared_ptr<Lifeline> connect(boost::asio::io_context& context,
+                                           const SocketAddress& to, Done done);
+  static std::shared_ptr<Lifeline> adopt(boost::asio::io_context& context, int socket_fd,
+                                         SocketAddress peer);
+  ~Lifeline();
+
+  [[nodiscard]] const SocketAddress& peer() const noexcept { return peer_; }
+  void send(std::vector<std::byte> frame, Done done);
+  void receive(Received received);
+  void watch(std::function<void()> ended);
+  void close() noexcept;
+
+ private:
+  struct Socket;
+  Lifeline(boost::asio::io_context& context, SocketAddress peer);
+  void receive_body(const FrameHead& head, Received received);
+  void keep_alive();
+
+  std::unique_ptr<Socket> socket_;
+  SocketAddress peer_;
+  std::vector<std::byte> out_;
+  std::vector<std::byte> in_;
+  bool is_closed_ = false;
+};
+
+}  // namespace causeway::ucx
