@@ -11,8 +11,8 @@
 #include <set>
 #include <utility>
 
+#include "runtime/topology/gpu_titles.h"
 #include "runtime/topology/import/gpu_lines.h"
-#include "runtime/topology/import/gpu_titles.h"
 #include "runtime/topology/import/json_text.h"
 #include "runtime/topology/import/measured_matrix.h"
 #include "runtime/topology/import/readers.h"

@@ -4,8 +4,8 @@
 #include <array>
 #include <map>
 
+#include "runtime/topology/gpu_titles.h"
 #include "runtime/topology/import/gpu_lines.h"
-#include "runtime/topology/import/gpu_titles.h"
 #include "runtime/topology/import/readers.h"
 #include "runtime/topology/import/text.h"
 #include "runtime/topology/link_rates.h"
