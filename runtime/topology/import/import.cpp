@@ -16,8 +16,6 @@
 
 namespace causeway {
 
-TopologyGraph graph_of_cluster(const ClusterSpec& cluster);  // Of topology.h.
-
 namespace {
 
 using Format = ImportFormat;
