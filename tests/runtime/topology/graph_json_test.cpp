@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <limits>
+#include <map>
 #include <random>
 #include <string>
 
@@ -368,10 +369,10 @@ TEST_CASE("random graphs have every field, and are without it, before long") {
     count("note", graph.notes);
   }
   CHECK(seen.size() == 10 + 29 + 11 + 10 + 3);
-  for (const auto& [name, times] : seen) {
-    CAPTURE(name);
-    CHECK(times.first > 0);
-    CHECK(times.second > 0);
+  for (const auto& entry : seen) {
+    CAPTURE(entry.first);
+    CHECK(entry.second.first > 0);
+    CHECK(entry.second.second > 0);
   }
 }
 
