@@ -104,6 +104,12 @@ class Mutator {
                                                   "\xc2\x85",
                                                   "\xe2\x80\xa8",
                                                   "__metadata__",
+                                                  "<",
+                                                  "/>",
+                                                  "</pci>",
+                                                  "<!--",
+                                                  "<![CDATA[",
+                                                  "&lt;&#0;",
                                                   std::string(1, '\0'),
                                                   "0.5 GB",
                                                   "9999999 PiB"};
