@@ -10,6 +10,7 @@ packages=(
   libucx-dev ucx-utils
   libyaml-cpp-dev libfmt-dev libspdlog-dev libcli11-dev libssl-dev
   doctest-dev libbenchmark-dev
+  libhwloc-dev pciutils
   libopenblas-pthread-dev
 )
 

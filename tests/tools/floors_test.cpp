@@ -39,8 +39,9 @@ struct Private {
   std::string_view home;
 };
 static constexpr Private kPrivate[] = {
-    {"cuda", "allocator/cuda/"}, {"nvml", "runtime/topology/nvml/"}, {"ucp/", "transport/ucx/"},
-    {"uct/", "transport/ucx/"},  {"ucs/", "transport/ucx/"},         {"ucm/", "transport/ucx/"},
+    {"cuda", "allocator/cuda/"}, {"nvml", "runtime/topology/discovery/"},
+    {"ucp/", "transport/ucx/"},  {"uct/", "transport/ucx/"},
+    {"ucs/", "transport/ucx/"},  {"ucm/", "transport/ucx/"},
     {"nccl", "transport/nccl/"},
 };
 
