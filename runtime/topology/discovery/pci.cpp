@@ -214,7 +214,11 @@ PciTree read_pci(const FileTree& files, bool is_virtual) {
       auto& device = kept[path[i].address];
       if (i > 0) device.parent = path[i - 1].address;
       device.depth = path[i].depth;
-      device.kind = i + 1 < path.size() ? ComponentKind::bridge : *kind;
+      // What has anything below it is a bridge, whatever it says itself.
+      if (i + 1 < path.size())
+        device.kind = ComponentKind::bridge;
+      else if (device.kind != ComponentKind::bridge)
+        device.kind = *kind;
     }
   }
   for (auto& [address, device] : kept) {
@@ -222,6 +226,7 @@ PciTree read_pci(const FileTree& files, bool is_virtual) {
     read_device(files, device);
     tree.devices.push_back(std::move(device));
   }
+  cut_circles(tree);
   set_upstream_links(tree);
   if (!is_virtual) set_chipset(tree);
   say_unseen(tree);

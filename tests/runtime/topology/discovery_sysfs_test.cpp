@@ -343,6 +343,16 @@ TEST_CASE("mutations of sysfs give a sound graph") {
   for (std::uint64_t seed = 1; seed <= 150; ++seed) run_mutations(machine, inputs, seed);
 }
 
+TEST_CASE("a NIC above a NIC is a bridge") {
+  const SysfsFixture machine;
+  machine.numa(0, "0", 1000);
+  machine.pci({{"0000:02:00.0"}, "0x020000", "8086:1"});
+  machine.pci({{"0000:02:00.0", "0000:01:00.0"}, "0x020000", "8086:2"});
+  const auto graph = discover_at(machine);
+  check_sound(graph);
+  CHECK(link_of(graph, "nic0")->b == "n/bridge-0000:02:00.0");
+}
+
 TEST_CASE("a circle of ports is cut") {
   const SysfsFixture machine;
   machine.numa(0, "0", 1000);
