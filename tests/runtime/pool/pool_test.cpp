@@ -11,6 +11,8 @@
 #include <atomic>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <random>
 #include <thread>
@@ -75,6 +77,14 @@ int hold(const std::string& socket) {
   const auto far = pool.allocate(3 * kMiB, {.only = {device("b/gpu0")}});
   std::cout << "holding" << std::endl;
   ::pause();
+  return 0;
+}
+
+// A test program that crashes while its daemon runs.
+int crash() {
+  LivePool live(kCluster, {"a"});
+  std::cout << live.folder() << "\n" << live.daemon("a").id().to_string() << std::endl;
+  ::raise(SIGKILL);
   return 0;
 }
 
@@ -217,6 +227,22 @@ TEST_CASE("threads that share a pool meet a node for the first time together") {
   for (auto& thread : threads) thread.join();
   CHECK(right == 6);
   CHECK(live.used_bytes() == 0);
+}
+
+TEST_CASE("the daemons of a test program that crashes die with it") {
+  const auto output =
+      std::filesystem::temp_directory_path() / ("pool-test-" + std::to_string(::getpid()));
+  Process program({"/proc/self/exe", "--crash"}, {}, output);
+  CHECK(program.wait(30s) == -SIGKILL);
+  std::ifstream said(output);
+  std::string folder, daemon;
+  std::getline(said, folder);
+  std::getline(said, daemon);
+  const auto id = tools::ProcessId::parse(daemon);
+  REQUIRE(id);
+  CHECK(eventually([&] { return !tools::Process::open(*id); }, 2s));
+  std::filesystem::remove_all(folder);
+  std::filesystem::remove(output);
 }
 
 TEST_CASE("an allocation that fails half way keeps nothing") {
@@ -399,5 +425,6 @@ TEST_CASE("random runs match the model") {
 
 int main(int argc, char** argv) {
   if (argc == 3 && std::string(argv[1]) == "--hold") return hold(argv[2]);
+  if (argc == 2 && std::string(argv[1]) == "--crash") return crash();
   return doctest::Context(argc, argv).run();
 }
