@@ -92,6 +92,8 @@ class Daemon : public ControlHandler {
   std::map<std::string, std::shared_ptr<Channel>> channels_;  // To other nodes, by name.
   std::map<ConnectionId, std::string> joined_;                // Nodes by the connection they hold.
   std::uint64_t requests_ = 0;
+  // Every request that is being answered holds a copy: a coroutine may outlive this.
+  std::shared_ptr<const int> running_ = std::make_shared<const int>();
   bool stopping_ = false;
 };
 
