@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -258,51 +259,77 @@ std::optional<Failure> receive_failure(int fd) {
   return Failure{errc_from_string(text.substr(0, end)), text.substr(end + 1)};
 }
 
-[[noreturn]] void run_keeper(const std::vector<RankPlace>& ranks,
-                             const std::vector<std::string>& command, int parent_fd,
-                             int failure_fd) {
+// What a keeper needs to know of the job.
+struct Work {
+  const std::vector<RankPlace>& ranks;
+  const std::vector<std::string>& command;
+  int failure_fd;
+};
+
+// Between this program and the ranks. This program and its keepers are each the reaper of all that
+// is below them, and end with the one above: whichever of them is left ends the job. With one
+// keeper, killing both ends at once would leave what the ranks had started.
+constexpr int kKeepers = 2;
+
+int run_below(int keepers, const Work& work, int parent_fd);
+
+[[noreturn]] void run_keeper(int keepers, const Work& work, int parent_fd) {
   int result = 1;
   try {
-    // What loses its parent among the ranks' children becomes ours, and so can be found.
-    if (::prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
-      throw system_error("cannot become a child subreaper", errno);
-    result = Job(ranks, command, parent_fd).run();
+    result = run_below(keepers, work, parent_fd);
   } catch (const Error& error) {
-    send_failure(failure_fd, error.code(), error.what());
+    send_failure(work.failure_fd, error.code(), error.what());
   } catch (const std::exception& error) {
-    send_failure(failure_fd, Errc::internal, error.what());
+    send_failure(work.failure_fd, Errc::internal, error.what());
   }
   std::fflush(nullptr);
   ::_exit(result);
 }
 
-// Waits for the keeper; hands signals on to it.
-int wait_for_keeper(pid_t keeper, const SignalSource& signals) {
+// Waits for the keeper; hands signals on to it. Returns early if the process above is gone.
+int wait_for_keeper(pid_t keeper, const SignalSource& signals, int parent_fd) {
   int status = 0;
   while (::waitpid(keeper, &status, WNOHANG) == 0) {
-    pollfd entry{signals.fd(), POLLIN, 0};
-    ::poll(&entry, 1, -1);
+    std::array<pollfd, 2> entries = {pollfd{signals.fd(), POLLIN, 0}, {parent_fd, POLLIN, 0}};
+    ::poll(entries.data(), entries.size(), -1);
+    if (entries[1].revents != 0) return 128 + SIGKILL;
     // What the terminal sends reaches the keeper too: it is in our group.
     for (auto info = signals.next(); info; info = signals.next())
       if (info->ssi_signo != SIGCHLD && info->ssi_code != SI_KERNEL)
         ::kill(keeper, static_cast<int>(info->ssi_signo));
   }
-  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
+  fmt::print(stderr, "causeway: the job's keeper was ended by signal {}; ending the job\n",
+             WTERMSIG(status));
+  return 128 + WTERMSIG(status);
+}
+
+// Runs the job below so many keepers. `parent_fd` becomes readable when the process above ends.
+int run_below(int keepers, const Work& work, int parent_fd) {
+  const auto others =
+      children_of(::getpid());  // A shell that became this program may have left some.
+  // What loses its parent among the ranks' children becomes ours, and so can be found.
+  if (::prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
+    throw system_error("cannot become a child subreaper", errno);
+  if (keepers == 0) return Job(work.ranks, work.command, parent_fd).run();
+  const SignalSource signals;  // Blocked from before the fork, so that none is lost.
+  const UniqueFd self(::pidfd_open(::getpid(), 0));
+  if (!self.valid()) throw system_error("cannot open a pidfd", errno);
+  std::fflush(nullptr);
+  const pid_t keeper = ::fork();
+  if (keeper < 0) throw system_error("cannot start the job's keeper", errno);
+  if (keeper == 0) run_keeper(keepers - 1, work, self.get());
+  const int result = wait_for_keeper(keeper, signals, parent_fd);
+  kill_descendants(others);
+  return result;
 }
 
 }  // namespace
 
 int run_job(const std::vector<RankPlace>& ranks, const std::vector<std::string>& command) {
-  const SignalSource signals;  // Blocked from before the fork, so that none is lost.
-  const UniqueFd self(::pidfd_open(::getpid(), 0));
-  if (!self.valid()) throw system_error("cannot open a pidfd", errno);
   auto failure = make_pipe();
-  std::fflush(nullptr);
-  const pid_t keeper = ::fork();
-  if (keeper < 0) throw system_error("cannot start the job's keeper", errno);
-  if (keeper == 0) run_keeper(ranks, command, self.get(), failure.write_end.get());
+  const int result = run_below(kKeepers, {ranks, command, failure.write_end.get()}, -1);
   failure.write_end.reset();
-  const int result = wait_for_keeper(keeper, signals);
   if (const auto error = receive_failure(failure.read_end.get()))
     throw Error(error->code, error->message);
   return result;

@@ -3,9 +3,9 @@
 // Shape:   rank 0 has this program's stdin, stdout and stderr; the lines of the others come out on
 //          stderr behind "[rank N] ". The first rank that fails ends the job with its exit code:
 //          the others get SIGTERM, then SIGKILL after 5 s. SIGINT and SIGTERM are passed on.
-//          A keeper process between this program and the ranks outlives a SIGKILL of this program
-//          just long enough to kill them, and everything that they started, at whatever depth; it
-//          does the same at the end of every job.
+//          Two keeper processes stand between this program and the ranks. When a job ends, or any
+//          two of these three are killed, the rest of them kill the ranks and everything that those
+//          started, at whatever depth. If all three are killed at once, the ranks still die.
 // Errors:  not_found if the command does not exist; io.
 // Threads: one thread, which must be the only one.
 #pragma once

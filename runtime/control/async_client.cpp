@@ -1,14 +1,18 @@
 #include "runtime/control/async_client.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <boost/asio/experimental/as_tuple.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
+#include "runtime/control/lookup.h"
 #include "runtime/control/message.h"
 #include "runtime/control/server.h"
 
@@ -28,19 +32,34 @@ void check(const PeerAddress& peer, boost::system::error_code failed) {
   throw Error(Errc::peer_lost, fmt::format("cannot reach {} at {}: {}; is its daemon running?",
                                            peer.name, peer.address, failed.message()));
 }
+
+asio::awaitable<std::vector<asio::ip::tcp::endpoint>> look_up(
+    const PeerAddress& peer, std::chrono::steady_clock::time_point deadline) {
+  const Lookup lookup(peer.address, peer.name);
+  auto endpoints = lookup.get();
+  if (!endpoints.empty()) co_return endpoints;
+  const auto executor = co_await asio::this_coro::executor;
+  // Shared with the timer, whose handler may already be on its way when this returns.
+  const auto ready = std::make_shared<asio::posix::stream_descriptor>(executor, ::dup(lookup.fd()));
+  asio::steady_timer limit(executor, deadline);
+  limit.async_wait([ready](boost::system::error_code cancelled) {
+    if (!cancelled) ready->cancel();
+  });
+  const auto [failed] =
+      co_await ready->async_wait(asio::posix::stream_descriptor::wait_read, kTuple);
+  if (failed == asio::error::operation_aborted) check(peer, beast::error::timeout);
+  check(peer, failed);
+  co_return lookup.get();
+}
 }  // namespace
 
 asio::awaitable<std::string> call_peer(PeerAddress peer, std::string method, std::string path,
                                        std::string body, std::chrono::milliseconds timeout,
                                        asio::ip::tcp::socket* keep) {
-  const auto executor = co_await asio::this_coro::executor;
-  beast::tcp_stream stream(executor);
-  stream.expires_after(timeout);
-  const auto [host, port] = parse_host_port(peer.address);
-  asio::ip::tcp::resolver resolver(executor);
-  const auto [unresolved, endpoints] =
-      co_await resolver.async_resolve(host, std::to_string(port), kTuple);
-  check(peer, unresolved);
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  const auto endpoints = co_await look_up(peer, deadline);
+  beast::tcp_stream stream(co_await asio::this_coro::executor);
+  stream.expires_at(deadline);
   const auto [unconnected, endpoint] = co_await stream.async_connect(endpoints, kTuple);
   check(peer, unconnected);
 

@@ -1,7 +1,6 @@
 #include "runtime/control/client.h"
 
 #include <fmt/format.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -13,9 +12,9 @@
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <cstring>
-#include <memory>
 #include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
+#include "runtime/control/lookup.h"
 #include "runtime/control/message.h"
 #include "runtime/control/server.h"
 
@@ -26,10 +25,6 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 
 constexpr std::uint64_t kMaxAnswerBytes = 64 * 1024 * 1024;
-
-struct FreeAddresses {
-  void operator()(addrinfo* list) const noexcept { ::freeaddrinfo(list); }
-};
 }  // namespace
 
 ControlClient::ControlClient(std::string target, std::string token, std::string peer_name)
@@ -40,13 +35,13 @@ ControlClient::~ControlClient() = default;
 
 UniqueFd ControlClient::release_connection() noexcept { return std::move(socket_); }
 
-void ControlClient::wait(short events, Deadline deadline) {
+void ControlClient::wait(int fd, short events, Deadline deadline) const {
   for (;;) {
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     if (left.count() <= 0)
       throw Error(Errc::timed_out, fmt::format("{} did not answer in time", peer_name_));
-    pollfd entry{socket_.get(), events, 0};
+    pollfd entry{fd, events, 0};
     const auto bounded = std::min<std::int64_t>(left.count(), 60'000);
     const int ready = ::poll(&entry, 1, static_cast<int>(bounded));
     if (ready > 0) return;
@@ -54,39 +49,39 @@ void ControlClient::wait(short events, Deadline deadline) {
   }
 }
 
-void ControlClient::connect(Deadline deadline) {
-  sockaddr_un local{};
-  std::unique_ptr<addrinfo, FreeAddresses> list;
-  const sockaddr* address = nullptr;
-  socklen_t size = 0;
-  if (target_.starts_with("unix:")) {
-    const auto path = target_.substr(5);
-    if (path.size() >= sizeof local.sun_path)
-      throw Error(Errc::invalid_argument, fmt::format("socket path '{}' is too long", path));
-    local.sun_family = AF_UNIX;
-    std::memcpy(local.sun_path, path.c_str(), path.size() + 1);
-    address = reinterpret_cast<const sockaddr*>(&local);
-    size = sizeof local;
-  } else {
-    const auto [host, port] = parse_host_port(target_);
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* found = nullptr;
-    if (const int failed =
-            ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found))
-      throw Error(Errc::peer_lost, fmt::format("cannot resolve {} of {}: {}", host, peer_name_,
-                                               gai_strerror(failed)));
-    list.reset(found);
-    address = found->ai_addr;
-    size = found->ai_addrlen;
-  }
+int ControlClient::connect_to(const sockaddr* address, unsigned size, Deadline deadline) {
   socket_ = UniqueFd(::socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket_) throw system_error("socket", errno);
   int failed = ::connect(socket_.get(), address, size) == 0 ? 0 : errno;
   if (failed == EINPROGRESS) {
-    wait(POLLOUT, deadline);
+    wait(socket_.get(), POLLOUT, deadline);
     socklen_t length = sizeof failed;
     ::getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &failed, &length);
+  }
+  return failed;
+}
+
+void ControlClient::connect(Deadline deadline) {
+  int failed = 0;
+  if (target_.starts_with("unix:")) {
+    const auto path = target_.substr(5);
+    sockaddr_un local{};
+    if (path.size() >= sizeof local.sun_path)
+      throw Error(Errc::invalid_argument, fmt::format("socket path '{}' is too long", path));
+    local.sun_family = AF_UNIX;
+    std::memcpy(local.sun_path, path.c_str(), path.size() + 1);
+    failed = connect_to(reinterpret_cast<const sockaddr*>(&local), sizeof local, deadline);
+  } else {
+    const Lookup lookup(target_, peer_name_);
+    auto endpoints = lookup.get();
+    if (endpoints.empty()) {
+      wait(lookup.fd(), POLLIN, deadline);
+      endpoints = lookup.get();
+    }
+    for (const auto& endpoint : endpoints) {
+      failed = connect_to(endpoint.data(), static_cast<unsigned>(endpoint.size()), deadline);
+      if (failed == 0) break;
+    }
   }
   if (failed != 0) {
     socket_ = UniqueFd();
@@ -104,7 +99,7 @@ void ControlClient::send_all(const std::string& text, Deadline deadline) {
     if (sent > 0) {
       rest.remove_prefix(static_cast<std::size_t>(sent));
     } else if (errno == EAGAIN) {
-      wait(POLLOUT, deadline);
+      wait(socket_.get(), POLLOUT, deadline);
     } else if (errno != EINTR) {
       throw Error(Errc::peer_lost, fmt::format("lost {} at {}: {}", peer_name_, target_,
                                                std::generic_category().message(errno)));
@@ -124,7 +119,7 @@ std::size_t ControlClient::receive_some(char* into, std::size_t size, std::vecto
     message.msg_controllen = control.size();
     const auto got = ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC);
     if (got < 0 && errno == EAGAIN) {
-      wait(POLLIN, deadline);
+      wait(socket_.get(), POLLIN, deadline);
       continue;
     }
     if (got < 0 && errno == EINTR) continue;
@@ -189,8 +184,8 @@ ControlReply ControlClient::call(const std::string& method, const std::string& p
     if (::recv(socket_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN)
       socket_ = UniqueFd();
   }
-  if (!socket_) connect(deadline);
   try {
+    if (!socket_) connect(deadline);
     send_all(text, deadline);
     return receive(deadline);
   } catch (const Error& error) {

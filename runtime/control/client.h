@@ -16,6 +16,8 @@
 
 #include "allocator/unique_fd.h"
 
+struct sockaddr;
+
 namespace causeway {
 
 struct ControlReply {
@@ -43,9 +45,11 @@ class ControlClient {
  private:
   using Deadline = std::chrono::steady_clock::time_point;
   void connect(Deadline deadline);
+  // Errors: the system's number; timed_out.
+  [[nodiscard]] int connect_to(const sockaddr* address, unsigned size, Deadline deadline);
   void send_all(const std::string& text, Deadline deadline);
   ControlReply receive(Deadline deadline);
-  void wait(short events, Deadline deadline);
+  void wait(int fd, short events, Deadline deadline) const;
   [[nodiscard]] std::size_t receive_some(char* into, std::size_t size, std::vector<UniqueFd>& fds,
                                          Deadline deadline);
 

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/experimental/as_tuple.hpp>
@@ -94,6 +96,53 @@ std::size_t send_with_fds(int socket, std::string_view first, const std::vector<
   throw system_error("send file descriptors", errno);
 }
 
+// Watches a connection while its request is answered: keeps what comes for the next request, and
+// cancels the work when the client is gone. A client that closes only its sending side counts as
+// gone: TCP does not tell the two apart.
+template <typename Stream>
+class ClientWatch : public std::enable_shared_from_this<ClientWatch<Stream>> {
+ public:
+  ClientWatch(Stream& stream, beast::flat_buffer& ahead, asio::cancellation_signal& work)
+      : stream_(stream), ahead_(ahead), work_(work) {}
+
+  void start() {
+    stream_.socket().async_wait(
+        asio::socket_base::wait_read,
+        [self = this->shared_from_this()](boost::system::error_code failed) {
+          if (self->stopped_) return;  // What this borrows may be gone.
+          if (!failed && self->take()) return self->start();
+          self->gone_ = true;
+          self->work_.emit(asio::cancellation_type::terminal);
+        });
+  }
+
+  // True if the client has gone.
+  bool stop() {
+    stopped_ = true;
+    boost::system::error_code ignored;
+    stream_.socket().cancel(ignored);
+    return gone_;
+  }
+
+ private:
+  // False at the end of the stream, or if the client sends more than can be kept.
+  bool take() {
+    const auto room = std::min<std::size_t>(ahead_.max_size() - ahead_.size(), 16 * 1024);
+    if (room == 0) return false;
+    const auto space = ahead_.prepare(room);
+    const auto got =
+        ::recv(stream_.socket().native_handle(), space.data(), space.size(), MSG_DONTWAIT);
+    if (got > 0) ahead_.commit(static_cast<std::size_t>(got));
+    return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
+  }
+
+  Stream& stream_;
+  beast::flat_buffer& ahead_;
+  asio::cancellation_signal& work_;
+  bool stopped_ = false;
+  bool gone_ = false;
+};
+
 }  // namespace
 
 void watch_for_dead_host(int socket) noexcept {
@@ -134,10 +183,10 @@ struct ControlServer::State : std::enable_shared_from_this<ControlServer::State>
   template <typename Protocol>
   asio::awaitable<void> accept(std::shared_ptr<asio::basic_socket_acceptor<Protocol>> acceptor);
   template <typename Stream>
-  asio::awaitable<void> serve(Stream stream, bool local);
+  asio::awaitable<void> serve(Stream stream, bool local, asio::cancellation_signal& work);
   template <typename Stream>
   asio::awaitable<bool> serve_one(Stream& stream, beast::flat_buffer& buffer, ConnectionId id,
-                                  bool local, bool& trusted);
+                                  bool local, bool& trusted, asio::cancellation_signal& work);
   template <typename Stream>
   asio::awaitable<void> reply(Stream& stream, ControlResponse response, bool keep_alive);
 
@@ -175,12 +224,16 @@ asio::awaitable<void> ControlServer::State::accept(
       watch_for_dead_host(socket.native_handle());
     }
     using Stream = beast::basic_stream<Protocol>;
-    asio::co_spawn(context, serve<Stream>(Stream(std::move(socket)), local), asio::detached);
+    // Of what the connection's request waits for; lives as long as the coroutine.
+    const auto work = std::make_shared<asio::cancellation_signal>();
+    asio::co_spawn(context, serve<Stream>(Stream(std::move(socket)), local, *work),
+                   asio::bind_cancellation_slot(work->slot(), [work](std::exception_ptr) {}));
   }
 }
 
 template <typename Stream>
-asio::awaitable<void> ControlServer::State::serve(Stream stream, bool local) {
+asio::awaitable<void> ControlServer::State::serve(Stream stream, bool local,
+                                                  asio::cancellation_signal& work) {
   const auto self = this->shared_from_this();
   const ConnectionId id = next_connection++;
   ++connections[local];
@@ -188,7 +241,7 @@ asio::awaitable<void> ControlServer::State::serve(Stream stream, bool local) {
   if (!trusted) ++strangers;
   try {
     beast::flat_buffer buffer(kMaxHeaderBytes + kMaxBodyBytes + 1024);
-    while (!stopping && co_await serve_one(stream, buffer, id, local, trusted)) {
+    while (!stopping && co_await serve_one(stream, buffer, id, local, trusted, work)) {
     }
   } catch (const std::exception&) {
     // The connection broke while it was being answered; its end is all that matters.
@@ -201,7 +254,8 @@ asio::awaitable<void> ControlServer::State::serve(Stream stream, bool local) {
 // Reads and answers one request. False when the connection is done.
 template <typename Stream>
 asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::flat_buffer& buffer,
-                                                      ConnectionId id, bool local, bool& trusted) {
+                                                      ConnectionId id, bool local, bool& trusted,
+                                                      asio::cancellation_signal& work) {
   constexpr auto kTuple = asio::experimental::as_tuple(use_awaitable);
   // An idle connection may hold a session, so only its end counts; a stranger gets no such time.
   if (trusted)
@@ -241,17 +295,20 @@ asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::fla
   request.connection = id;
   request.local = local;
   const bool keep_alive = message.keep_alive();
+  if (known && !trusted) --strangers;
+  trusted = trusted || known;
+  stream.expires_never();
   ControlResponse response;
+  const auto watch = std::make_shared<ClientWatch<Stream>>(stream, buffer, work);
+  watch->start();
   try {
-    if (known && !trusted) --strangers;
-    trusted = trusted || known;
-    stream.expires_never();
     response = co_await handler.handle(std::move(request));
   } catch (const Error& error) {
     response = error_response(error);
   } catch (const std::exception& error) {
     response = error_response({Errc::internal, error.what()});
   }
+  if (watch->stop()) co_return false;
   co_await reply(stream, std::move(response), keep_alive);
   co_return keep_alive;
 }

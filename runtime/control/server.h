@@ -2,9 +2,11 @@
 //
 // Shape:   one io_context, one coroutine per connection, requests of a connection in order. A
 //          handler answers every request and is told when a connection ends, which is how a session
-//          that is attached to one dies with its client.
+//          that is attached to one dies with its client. A connection is watched while its request
+//          is answered: if the client goes, the handler's coroutine is cancelled.
 // Units:   header at most 8 KiB, body at most 4 MiB; 1024 connections on TCP, 128 of them without a
-//          valid token yet, and 1024 on the unix socket.
+//          valid token yet, and 1024 on the unix socket. One more request may come ahead of an
+//          answer.
 // Errors:  listen_* throw Errc::io if the address is taken. A request that is malformed, too large,
 //          slow to arrive (10 s) or without the token gets an error document; the first three also
 //          lose their connection. Nothing a client sends ends the server.
@@ -27,7 +29,8 @@ namespace causeway {
 class ControlHandler {
  public:
   virtual ~ControlHandler() = default;
-  // Errors: an Error thrown becomes the error document.
+  // Errors: an Error thrown becomes the error document. If the client goes, what this waits for is
+  // cancelled (terminal), and its answer or error is dropped.
   virtual boost::asio::awaitable<ControlResponse> handle(ControlRequest request) = 0;
   // Once per connection, after its last request.
   virtual void connection_closed(ConnectionId connection) noexcept = 0;

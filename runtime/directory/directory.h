@@ -58,7 +58,8 @@ class Directory {
   // The key that members of group `name` show each other; the first caller makes the group.
   // Errors: invalid_argument if the group exists with another world size.
   virtual boost::asio::awaitable<std::string> open_group(std::string name, int world) = 0;
-  // Adds `member` and waits until all ranks are there. Returns them by rank.
+  // Adds `member` and waits until all ranks are there. Returns them by rank. Cancelled, it takes
+  // the member out again, and whoever waits in the group gets peer_lost.
   virtual boost::asio::awaitable<std::vector<GroupMember>> join_group(std::string name,
                                                                       GroupMember member,
                                                                       Deadline deadline) = 0;

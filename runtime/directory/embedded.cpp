@@ -4,6 +4,7 @@
 #include <openssl/rand.h>
 
 #include <boost/asio/experimental/as_tuple.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
@@ -90,6 +91,12 @@ void EmbeddedDirectory::remove_stale_groups() {
   });
 }
 
+void EmbeddedDirectory::leave(Group& group, int rank, std::string reason) {
+  if (group.failure.empty()) group.failure = std::move(reason);
+  group.members.erase(rank);
+  group.changed.cancel();
+}
+
 asio::awaitable<std::string> EmbeddedDirectory::open_group(std::string name, int world) {
   remove_stale_groups();
   if (world < 1 || world > kMaxWorld)
@@ -142,13 +149,15 @@ asio::awaitable<std::vector<GroupMember>> EmbeddedDirectory::join_group(std::str
   while (!complete() && group->failure.empty()) {
     if (std::chrono::steady_clock::now() >= deadline) {
       const auto present = group->members.size();
-      group->failure = fmt::format("rank {} of group '{}' gave up waiting", rank, name);
-      group->changed.cancel();
-      group->members.erase(rank);
+      leave(*group, rank, fmt::format("rank {} of group '{}' gave up waiting", rank, name));
       throw Error(Errc::timed_out, fmt::format("group '{}': only {} of {} ranks came in time", name,
                                                present, group->world));
     }
     co_await group->changed.async_wait(asio::experimental::as_tuple(asio::use_awaitable));
+    const auto state = co_await asio::this_coro::cancellation_state;
+    if (state.cancelled() == asio::cancellation_type::none) continue;
+    leave(*group, rank, fmt::format("rank {} of group '{}' went away", rank, name));
+    throw Error(Errc::cancelled, group->failure);
   }
   if (!group->failure.empty()) throw Error(Errc::peer_lost, group->failure);
   std::vector<GroupMember> result;
@@ -162,11 +171,9 @@ asio::awaitable<void> EmbeddedDirectory::drop_session(std::uint64_t session) {
     const auto gone = std::ranges::find_if(
         group->members, [session](const auto& entry) { return entry.second.session == session; });
     if (gone == group->members.end()) continue;
-    if (group->failure.empty())
-      group->failure = fmt::format("rank {} of group '{}', on {}, died or left", gone->first, name,
-                                   gone->second.node);
-    group->members.erase(gone);
-    group->changed.cancel();
+    leave(*group, gone->first,
+          fmt::format("rank {} of group '{}', on {}, died or left", gone->first, name,
+                      gone->second.node));
   }
   remove_stale_groups();
   co_return;

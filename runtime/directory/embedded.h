@@ -38,6 +38,8 @@ class EmbeddedDirectory : public Directory {
     std::chrono::steady_clock::time_point opened;
     boost::asio::steady_timer changed;  // Never expires; cancelled to wake who waits.
   };
+  // Takes the member out, which fails the group for the others, with the reason.
+  static void leave(Group& group, int rank, std::string reason);
   void remove_stale_groups();
 
   boost::asio::io_context& context_;

@@ -256,9 +256,10 @@ asio::awaitable<std::shared_ptr<Channel>> Daemon::channel_to(std::string node, D
       std::make_shared<asio::steady_timer>(context_, asio::steady_timer::time_point::max());
   transport_->connect(
       record->data_address, {Hello::Role::node, options_.node, 0, options_.token}, limit,
-      [outcome, waiting](std::optional<Error> error, std::shared_ptr<Channel> made) {
+      [this, outcome, waiting](std::optional<Error> error, std::shared_ptr<Channel> made) {
         *outcome = {std::move(error), std::move(made), true};
         waiting->cancel();
+        asio::post(context_, [outcome] {});  // If nobody waits any more, it ends there, not here.
       });
   while (!outcome->done) co_await waiting->async_wait(kTuple);
   if (outcome->error)

@@ -95,6 +95,8 @@ class Daemon : public ControlHandler {
   // Of the directory's node: changes when a node comes or goes, and is another after a new start.
   std::uint64_t topology_version_;
   std::uint64_t requests_ = 0;
+  // Every request that is being answered holds a copy: a coroutine may outlive this.
+  std::shared_ptr<const int> running_ = std::make_shared<const int>();
   bool stopping_ = false;
 };
 

@@ -17,8 +17,7 @@ constexpr std::size_t kMaxRoutes = 1024;
 const std::string kElsewhere = "elsewhere";
 
 // No extent may reach into [piece]. `extents` is keyed by offset and its entries do not overlap.
-template <typename Extents>
-void check_free(const Extents& extents, const Lender::Piece& piece, RegionId region) {
+void check_free(const Lender::Extents& extents, const Lender::Piece& piece, RegionId region) {
   const auto next = extents.lower_bound(piece.offset_bytes);
   const auto taken = [&](std::uint64_t offset) {
     return Error(Errc::already_exists,
@@ -122,7 +121,7 @@ std::vector<std::shared_ptr<LentExtent>> Lender::lend(SessionId id, std::string_
   if (held + pieces.size() > kMaxExtentsPerSession)
     throw Error(Errc::exhausted, fmt::format("session {:016x} would hold more than {} extents", id,
                                              kMaxExtentsPerSession));
-  std::map<std::uint64_t, std::shared_ptr<LentExtent>> fresh;
+  Extents fresh;
   for (const auto& piece : pieces) {
     if (piece.size_bytes == 0 || piece.offset_bytes + piece.size_bytes < piece.offset_bytes)
       throw Error(Errc::invalid_argument,
@@ -145,13 +144,17 @@ std::vector<std::shared_ptr<LentExtent>> Lender::lend(SessionId id, std::string_
   return result;
 }
 
+Lender::Regions::iterator Lender::held_region(SessionId id, Regions& regions,
+                                              RegionId region) const {
+  const auto found = regions.find(region);
+  if (found != regions.end()) return found;
+  throw Error(Errc::not_found, fmt::format("session {:016x} holds nothing of region {:016x} on {}",
+                                           id, region, node_));
+}
+
 void Lender::take_back(SessionId id, std::string_view key, RegionId region, Piece range) {
   auto& owner = session(id, key);
-  const auto found = owner.regions.find(region);
-  if (found == owner.regions.end())
-    throw Error(
-        Errc::not_found,
-        fmt::format("session {:016x} holds nothing of region {:016x} on {}", id, region, node_));
+  const auto found = held_region(id, owner.regions, region);
   auto& extents = found->second;
   auto extent = extents.lower_bound(range.offset_bytes);
   while (extent != extents.end() && extent->first - range.offset_bytes < range.size_bytes)
@@ -161,11 +164,7 @@ void Lender::take_back(SessionId id, std::string_view key, RegionId region, Piec
 
 void Lender::rename(SessionId id, std::string_view key, RegionId from, RegionId to) {
   auto& owner = session(id, key);
-  const auto found = owner.regions.find(from);
-  if (found == owner.regions.end())
-    throw Error(
-        Errc::not_found,
-        fmt::format("session {:016x} holds nothing of region {:016x} on {}", id, from, node_));
+  const auto found = held_region(id, owner.regions, from);
   if (from == to) return;
   auto& target = owner.regions[to];
   for (const auto& [offset, extent] : found->second)

@@ -35,12 +35,14 @@ class Lender : public DataService {
  public:
   using Clock = std::chrono::steady_clock;
 
+  using Extents = std::map<std::uint64_t, std::shared_ptr<LentExtent>>;  // By offset.
+  using Regions = std::map<RegionId, Extents>;
   struct Session {
     std::string key;
     std::string client;                        // "train_gpt[812]@desktop"
     std::optional<std::uint64_t> connection;   // Dies with it, if attached.
     std::optional<Clock::time_point> expires;  // Otherwise dies then.
-    std::map<RegionId, std::map<std::uint64_t, std::shared_ptr<LentExtent>>> regions;
+    Regions regions;
   };
 
   struct Piece {
@@ -94,6 +96,8 @@ class Lender : public DataService {
 
  private:
   Device& device(std::string_view local_name);
+  // Errors: not_found if the session `id` holds nothing of the region here.
+  Regions::iterator held_region(SessionId id, Regions& regions, RegionId region) const;
 
   std::string node_;
   std::string pool_token_;

@@ -1,8 +1,10 @@
 #include "runtime/node/transfer.h"
 
+#include <algorithm>
 #include <boost/asio/experimental/as_tuple.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cstring>
 #include <optional>
@@ -29,8 +31,13 @@ class Batch : public std::enable_shared_from_this<Batch> {
 
   asio::awaitable<std::uint64_t> run() {
     pump();
-    while (!done())
+    while (!done()) {
       co_await finished_.async_wait(asio::experimental::as_tuple(asio::use_awaitable));
+      const auto state = co_await asio::this_coro::cancellation_state;
+      if (state.cancelled() == asio::cancellation_type::none) continue;
+      error_ = Error(Errc::cancelled, "nobody waits for the copy any more");
+      break;
+    }
     if (error_) throw Error(*error_);
     co_return bytes_;
   }
@@ -43,12 +50,24 @@ class Batch : public std::enable_shared_from_this<Batch> {
   void pump() {
     while (!error_ && in_flight_ < kWindow && next_ < transfer_.pieces.size()) {
       try {
-        start(transfer_.pieces[next_++]);
+        start(next_slice());
       } catch (const Error& error) {
         error_ = error;
       }
     }
-    if (done()) finished_.cancel();
+    if (!done()) return;
+    finished_.cancel();
+    // The last owner, if nobody waits any more, lets go of the channel outside of its callback.
+    asio::post(finished_.get_executor(), [self = shared_from_this()] {});
+  }
+
+  Transfer::Piece next_slice() {
+    const auto& piece = transfer_.pieces[next_];
+    const auto at = at_;
+    const auto size = std::min(piece.size_bytes - at, kSliceBytes);
+    at_ += size;
+    if (at_ == piece.size_bytes) ++next_, at_ = 0;
+    return {piece.to_offset_bytes + at, piece.from_offset_bytes + at, size};
   }
 
   void start(const Transfer::Piece& piece) {
@@ -79,7 +98,9 @@ class Batch : public std::enable_shared_from_this<Batch> {
   Transfer transfer_;
   std::shared_ptr<Channel> channel_;
   asio::steady_timer finished_;  // Never expires; cancelled to wake run().
+  // The piece that the next slice comes from, and the slice's place in it.
   std::size_t next_ = 0;
+  std::uint64_t at_ = 0;
   std::size_t in_flight_ = 0;
   std::uint64_t bytes_ = 0;
   std::optional<Error> error_;

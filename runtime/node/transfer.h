@@ -1,10 +1,11 @@
 // Executes a batch of copies from this node to another, from another to this, or within it.
 //
-// Shape:   pieces are started in order and kept in flight together, at most kWindow of them.
-// Errors:  the first piece that fails ends the batch: no new piece starts, those in flight end, and
-//          the error is the result. Every piece has the batch's deadline.
-// Cost:    one message per piece and direction; copies within the node run in slices of 4 MiB, so
-//          that the daemon answers others in between.
+// Shape:   pieces are cut into slices of 4 MiB, started in order and kept in flight together, at
+//          most kWindow of them. Within the node, the daemon answers others between two slices.
+// Errors:  the first slice that fails ends the batch: no new one starts, those in flight end, and
+//          the error is the result. Every slice has the batch's deadline. Cancelled, the batch ends
+//          at once; the slices in flight end by themselves and keep their memory until then.
+// Cost:    one message per slice and direction.
 // Threads: the daemon's one thread.
 #pragma once
 

@@ -194,8 +194,9 @@ ControlResponse Daemon::metrics() const {
                         ends.second, bytes);
   text += fmt::format(
       "# TYPE causeway_sessions gauge\ncauseway_sessions {}\n"
-      "# TYPE causeway_control_requests_total counter\ncauseway_control_requests_total {}\n",
-      lender_.sessions().size(), requests_);
+      "# TYPE causeway_control_requests_total counter\ncauseway_control_requests_total {}\n"
+      "# TYPE causeway_control_requests_running gauge\ncauseway_control_requests_running {}\n",
+      lender_.sessions().size(), requests_, running_.use_count() - 1);
   return response;
 }
 

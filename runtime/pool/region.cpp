@@ -62,48 +62,41 @@ void Region::State::check_range(std::uint64_t offset_bytes, std::uint64_t size) 
                                                offset_bytes, size, name, size_bytes));
 }
 
+template <typename Byte>
+void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) const {
+  static constexpr bool kReads = !std::is_const_v<Byte>;
+  check_range(offset_bytes, bytes.size());
+  std::map<std::string, std::vector<Pool::State::Start>> remote;
+  const auto visit = [&](const Extent& extent, std::uint64_t at, std::uint64_t size) {
+    const auto part = bytes.subspan(at - offset_bytes, size);
+    if (extent.mapped) {
+      if constexpr (kReads)
+        std::memcpy(part.data(), range.data() + at, size);
+      else
+        std::memcpy(range.data() + at, part.data(), size);
+      return;
+    }
+    remote[extent.device.node].push_back([part, there = RemoteAddress{pool->session, id, at}](
+                                             Channel& channel, Deadline limit, Completion done) {
+      if constexpr (kReads)
+        channel.read(part, there, limit, std::move(done));
+      else
+        channel.write(there, part, limit, std::move(done));
+    });
+  };
+  for_each_part(offset_bytes, bytes.size(), visit);
+  for (const auto& [node, operations] : remote)
+    pool->run_batch(*pool->link(node), operations, bytes.size());
+}
+
 void Region::read(std::uint64_t offset_bytes, std::span<std::byte> target) const {
   if (!state_) throw Error(Errc::closed, "the region holds nothing");
-  state_->check_range(offset_bytes, target.size());
-  auto& pool = *state_->pool;
-  std::map<std::string, std::vector<Pool::State::Start>> remote;
-  state_->for_each_part(offset_bytes, target.size(),
-                        [&](const Extent& extent, std::uint64_t at, std::uint64_t size) {
-                          const auto part = target.subspan(at - offset_bytes, size);
-                          if (extent.mapped) {
-                            std::memcpy(part.data(), state_->range.data() + at, size);
-                            return;
-                          }
-                          remote[extent.device.node].push_back(
-                              [part, from = RemoteAddress{pool.session, state_->id, at}](
-                                  Channel& channel, Deadline limit, Completion done) {
-                                channel.read(part, from, limit, std::move(done));
-                              });
-                        });
-  for (const auto& [node, operations] : remote)
-    pool.run_batch(*pool.link(node), operations, target.size());
+  state_->access(offset_bytes, target);
 }
 
 void Region::write(std::uint64_t offset_bytes, std::span<const std::byte> source) {
   if (!state_) throw Error(Errc::closed, "the region holds nothing");
-  state_->check_range(offset_bytes, source.size());
-  auto& pool = *state_->pool;
-  std::map<std::string, std::vector<Pool::State::Start>> remote;
-  state_->for_each_part(offset_bytes, source.size(),
-                        [&](const Extent& extent, std::uint64_t at, std::uint64_t size) {
-                          const auto part = source.subspan(at - offset_bytes, size);
-                          if (extent.mapped) {
-                            std::memcpy(state_->range.data() + at, part.data(), size);
-                            return;
-                          }
-                          remote[extent.device.node].push_back(
-                              [part, to = RemoteAddress{pool.session, state_->id, at}](
-                                  Channel& channel, Deadline limit, Completion done) {
-                                channel.write(to, part, limit, std::move(done));
-                              });
-                        });
-  for (const auto& [node, operations] : remote)
-    pool.run_batch(*pool.link(node), operations, source.size());
+  state_->access(offset_bytes, source);
 }
 
 Region::State::~State() {

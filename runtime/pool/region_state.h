@@ -39,6 +39,10 @@ struct Region::State {
   void move_extent(const Extent& old, const DeviceName& to);
 
   void check_range(std::uint64_t offset_bytes, std::uint64_t size) const;
+  // Copies the region's bytes at `offset_bytes` into `bytes`, or, if these are const, the other
+  // way.
+  template <typename Byte>
+  void access(std::uint64_t offset_bytes, std::span<Byte> bytes) const;
   // The parts of [offset, offset + count) by extent: calls visit(extent, offset, size) for each.
   template <typename Visit>
   void for_each_part(std::uint64_t offset_bytes, std::uint64_t count, Visit&& visit) const {

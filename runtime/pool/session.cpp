@@ -88,8 +88,7 @@ void Pool::State::open() {
     transport_ = make_ucx_transport(
         io.context(), {.listen = "", .name = client_name, .service = nullptr, .on_accept = {}});
   });
-  auto home = std::make_shared<DaemonLink>(
-      node, ControlClient(target, options.token, "node " + node), data_address);
+  auto home = std::make_shared<DaemonLink>(node, target, options.token, data_address);
   watch(home, holder.release_connection());
   {
     const std::lock_guard lock(mutex_);
@@ -106,8 +105,8 @@ std::shared_ptr<DaemonLink> Pool::State::add_link(const std::string& name,
   const auto reply = holder.call("POST", "/v1/sessions", serialize(body), options.timeout);
   constexpr auto kWhere = "answer to POST /v1/sessions";
   const auto answer = parse_object(reply.body, kWhere);
-  auto link = std::make_shared<DaemonLink>(name, ControlClient(address, token, "node " + name),
-                                           get_string(answer, "data", kWhere));
+  auto link =
+      std::make_shared<DaemonLink>(name, address, token, get_string(answer, "data", kWhere));
   watch(link, holder.release_connection());
   const std::lock_guard lock(mutex_);
   if (closed_) throw Error(Errc::closed, "the pool is closed");
@@ -192,9 +191,8 @@ void Pool::State::close() noexcept {
   for (const auto& [_, link] : links) {
     try {  // So that the memory is free when this returns; the connection's end is the net.
       link->check();
-      const std::lock_guard lock(link->request_);
-      static_cast<void>(
-          link->client_.call("DELETE", "/v1/sessions", serialize(credentials()), kGoodbyeTime));
+      static_cast<void>(link->connections_.make().call("DELETE", "/v1/sessions",
+                                                       serialize(credentials()), kGoodbyeTime));
     } catch (const std::exception&) {
       // That daemon is gone, and the session with it.
     }
@@ -202,13 +200,25 @@ void Pool::State::close() noexcept {
   try {
     io.run_on([&] {
       for (const auto& [_, link] : links) link->watch_.reset();
-      for (const auto& [_, link] : links) link->channel_.reset();
+      for (const auto& [_, link] : links)
+        if (const auto channel = std::exchange(link->channel_, nullptr))
+          channel->close({Errc::closed, "the pool is closed"});
       transport_.reset();
     });
     io.run_on([] {});  // A watch that had fired already has run now, while its links live.
   } catch (const std::exception&) {
     // The process is short of something; the daemons see the connections end in any case.
   }
+}
+
+void Pool::State::check_open() {
+  const std::lock_guard lock(mutex_);
+  if (closed_) throw Error(Errc::closed, "the pool is closed");
+}
+
+// A slow link is no dead link: large batches get time in proportion, at 10 MB/s.
+std::chrono::milliseconds Pool::State::time_for(std::uint64_t bytes) const {
+  return options.timeout + std::chrono::milliseconds(bytes / 10'000);
 }
 
 Json Pool::State::credentials() const { return {{"session", to_hex(session)}, {"key", key}}; }
@@ -219,9 +229,18 @@ bool Pool::State::is_local(const std::string& node_name) const {
 
 Json Pool::State::call(DaemonLink& link, const char* method, const std::string& path, Json body,
                        std::vector<UniqueFd>* fds, std::chrono::milliseconds extra_time) {
-  link.check();
-  const std::lock_guard lock(link.request_);
-  auto reply = link.client_.call(method, path, serialize(body), options.timeout + extra_time);
+  ControlReply reply;
+  {
+    const auto use = extra_time.count() > 0 ? Connections::Use::waits : Connections::Use::brief;
+    auto connection = link.connections_.take(use);
+    link.check();
+    try {
+      reply = connection->call(method, path, serialize(body), options.timeout + extra_time);
+    } catch (const Error&) {
+      check_open();  // The session's end explains what the daemon then says.
+      throw;
+    }
+  }
   if (fds) *fds = std::move(reply.fds);
   return parse_object(reply.body,
                       fmt::format("answer of node {} to {} {}", link.name(), method, path));
@@ -266,9 +285,7 @@ struct BatchProgress {
 void Pool::State::run_batch(DaemonLink& link, const std::vector<Start>& operations,
                             std::uint64_t bytes) {
   link.check();
-  // A slow link is no dead link: large batches get time in proportion, at 10 MB/s.
-  const auto limit = options.timeout + std::chrono::milliseconds(bytes / 10'000);
-  const auto deadline = std::chrono::steady_clock::now() + limit;
+  const auto deadline = std::chrono::steady_clock::now() + time_for(bytes);
   try {
     io.wait_for([&](Completion done) {
       const auto progress = std::make_shared<BatchProgress>();
@@ -280,6 +297,7 @@ void Pool::State::run_batch(DaemonLink& link, const std::vector<Start>& operatio
         BatchProgress::pump(progress);
         return;
       }
+      if (!transport_) return progress->done(Error(Errc::closed, "the pool is closed"), 0);
       transport_->connect(
           link.data_address_, {Hello::Role::client, client_name, session, key}, deadline,
           [progress, &link](std::optional<Error> failed, std::shared_ptr<Channel> channel) {
@@ -289,6 +307,7 @@ void Pool::State::run_batch(DaemonLink& link, const std::vector<Start>& operatio
           });
     });
   } catch (const Error& error) {
+    check_open();
     link.check();  // The loss of the daemon is the better explanation.
     if (error.code() != Errc::peer_lost && error.code() != Errc::closed) throw;
     throw Error(Errc::peer_lost, fmt::format("node {}: {}", link.name(), error.what()));
@@ -308,8 +327,7 @@ double Pool::State::transfer(bool pull, const Place& from, const Place& to,
                           {"from_offset_bytes", piece.from_offset_bytes},
                           {"size_bytes", piece.size_bytes}});
     }
-    // A slow link is no dead link: time in proportion, at 10 MB/s.
-    const auto limit = options.timeout + std::chrono::milliseconds(bytes / 10'000);
+    const auto limit = time_for(bytes);
     auto body = credentials();
     body["kind"] = from.node == to.node ? "within" : (pull ? "pull" : "push");
     body["peer"] = pull ? from.node : to.node;

@@ -1,10 +1,11 @@
 // One process's session with the daemons of a pool: what Pool, Region and Worker share.
 //
-// Shape:   a link per daemon that this process has business with: a connection for requests, one
-//          that holds the session (its end, at either side, is the other's death), and a channel
-//          for data, made when first needed.
+// Shape:   a link per daemon that this process has business with: connections for requests, one
+//          more that holds the session (its end, at either side, is the other's death), and a
+//          channel for data, made when first needed.
 // Errors:  as Pool. Once a daemon is lost, every call that needs it throws peer_lost with its name.
-// Threads: any; a link serves one request at a time. Channels live on the io thread.
+//          Once the pool is closed, every call throws closed, those under way too.
+// Threads: any; requests of several threads run side by side. Channels live on the io thread.
 #pragma once
 
 #include <boost/json.hpp>
@@ -18,7 +19,7 @@
 
 #include "allocator/host/host_backend.h"
 #include "causeway/pool.h"
-#include "runtime/control/client.h"
+#include "runtime/pool/connections.h"
 #include "transport/blocking.h"
 #include "transport/channel.h"
 
@@ -81,6 +82,8 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   void watch(const std::shared_ptr<DaemonLink>& link, UniqueFd connection);
   void lose(DaemonLink& link, const Error& error);  // On the io thread.
   boost::json::object pool_document(const char* path);
+  void check_open();  // Errors: closed.
+  [[nodiscard]] std::chrono::milliseconds time_for(std::uint64_t bytes) const;
 
   std::mutex connecting_;  // One new link at a time.
   std::mutex mutex_;       // Guards links_, handlers_ and closed_.
@@ -97,10 +100,11 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
 
 class DaemonLink {
  public:
-  DaemonLink(std::string name, ControlClient client, std::string data_address)
+  DaemonLink(std::string name, const std::string& target, const std::string& token,
+             std::string data_address)
       : name_(std::move(name)),
         data_address_(std::move(data_address)),
-        client_(std::move(client)) {}
+        connections_(target, token, "node " + name_) {}
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
 
@@ -111,8 +115,7 @@ class DaemonLink {
 
   std::string name_;
   std::string data_address_;
-  std::mutex request_;  // One request at a time.
-  ControlClient client_;
+  Connections connections_;
   mutable std::mutex mutex_;  // Guards lost_.
   std::optional<Error> lost_;
   std::shared_ptr<Channel> channel_;  // On the io thread.

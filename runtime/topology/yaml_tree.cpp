@@ -243,6 +243,21 @@ std::vector<YamlField> YamlField::items(const std::string& hint, std::size_t lim
   return fields;
 }
 
+std::vector<YamlField> YamlField::require_items(std::string_view key, const std::string& example,
+                                                std::size_t limit) const {
+  const auto list = require(key, "a list such as " + example);
+  auto entries = list.items(example, limit);
+  if (entries.empty()) throw list.error("is empty; write at least one entry, such as " + example);
+  return entries;
+}
+
+std::pair<YamlField, YamlField> YamlField::pair(const std::string& hint) const {
+  if (node_->kind != YamlNode::Kind::sequence || node_->items.size() != 2)
+    throw error("must be " + hint);
+  const auto entries = items(hint, 2);
+  return {entries[0], entries[1]};
+}
+
 const std::string& YamlField::text(const std::string& hint) const {
   if (node_->kind != YamlNode::Kind::scalar) throw error("must be one value; write " + hint);
   return node_->text;

@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "allocator/error.h"
@@ -61,6 +62,12 @@ class YamlField {
   [[nodiscard]] std::optional<YamlField> find(std::string_view key) const;
   // The entries of a sequence of at most `limit`.
   [[nodiscard]] std::vector<YamlField> items(const std::string& hint, std::size_t limit) const;
+  // The entries of the sequence `key`, at least one. `example` is such a sequence.
+  [[nodiscard]] std::vector<YamlField> require_items(std::string_view key,
+                                                     const std::string& example,
+                                                     std::size_t limit) const;
+  // The entries of a sequence of two. `hint` is "two numbers: [0, 4]".
+  [[nodiscard]] std::pair<YamlField, YamlField> pair(const std::string& hint) const;
 
   [[nodiscard]] const std::string& text(const std::string& hint) const;
   [[nodiscard]] std::uint64_t whole_number(std::uint64_t low, std::uint64_t high) const;

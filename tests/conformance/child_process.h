@@ -23,6 +23,7 @@
 #include <utility>
 
 #include "allocator/unique_fd.h"
+#include "tools/base/death_signal.h"
 
 namespace causeway::test {
 
@@ -34,9 +35,11 @@ class Child {
  public:
   static Child start(const std::function<int()>& function) {
     std::fflush(nullptr);
+    const pid_t parent = ::getpid();
     const pid_t pid = ::fork();
     if (pid < 0) throw std::runtime_error("fork failed");
     if (pid > 0) return Child(pid);
+    if (!tools::die_with(parent)) ::_exit(kChildThrew);
     // A sanitizer would turn the signal into an exit code and a page of text.
     for (const int number : {SIGSEGV, SIGBUS}) std::signal(number, SIG_DFL);
     const rlimit no_core = {0, 0};

@@ -13,6 +13,7 @@ using causeway::test::processes_with;
 using causeway::test::run_command;
 using causeway::test::RunningCommand;
 using causeway::test::wait_no_process_with;
+using causeway::tools::children_of;
 
 static std::string marker() {
   static int count = 0;
@@ -119,11 +120,61 @@ TEST_CASE("what the ranks started ends with them, at whatever depth") {
   CHECK(wait_no_process_with(nap, std::chrono::seconds(5)));
 }
 
+// The starter and the keepers below it: each has one child until the ranks come.
+static std::vector<pid_t> keepers_of(const RunningCommand& job) {
+  std::vector<pid_t> chain{job.process().id().pid};
+  for (auto below = children_of(chain.back()); below.size() == 1; below = children_of(chain.back()))
+    chain.push_back(below.front());
+  return chain;
+}
+
+TEST_CASE("nothing of a job outlives any one or two of its starter and keepers") {
+  const auto nap = "sleep 601." + std::to_string(::getpid());
+  const auto stubborn = "trap '' TERM HUP INT; setsid sh -c \"trap '' TERM HUP; " + nap +
+                        "; :\" & " + nap + " & echo ready$CAUSEWAY_RANK; while :; do " + nap +
+                        "; done";
+  for (const unsigned killed : {0b001u, 0b010u, 0b100u, 0b011u, 0b101u, 0b110u}) {
+    const auto mark = marker();
+    RunningCommand running(job(2, mark, stubborn));
+    for (const char* ready : {"ready0", "ready1"})
+      REQUIRE(running.wait_output(ready, std::chrono::seconds(10)));
+    const auto chain = keepers_of(running);
+    REQUIRE(chain.size() >= 2);
+    CAPTURE(killed);
+    for (std::size_t i = 0; i < chain.size(); ++i)
+      if (killed >> i & 1) ::kill(chain[i], SIGKILL);
+    CHECK(wait_no_process_with(mark, std::chrono::seconds(2)));
+    CHECK(wait_no_process_with(nap, std::chrono::seconds(2)));
+    for (const int left : processes_with(nap)) ::kill(left, SIGKILL);  // Of a check that failed.
+    const auto result = running.finish(std::chrono::seconds(20));
+    CHECK(result.exit_code == 137);
+  }
+}
+
+TEST_CASE("the ranks die even when the starter and all keepers are killed at once") {
+  const auto mark = marker();
+  RunningCommand running(
+      job(2, mark, "trap '' TERM; echo ready$CAUSEWAY_RANK; while :; do :; done"));
+  for (const char* ready : {"ready0", "ready1"})
+    REQUIRE(running.wait_output(ready, std::chrono::seconds(10)));
+  for (const pid_t pid : keepers_of(running)) ::kill(pid, SIGKILL);
+  CHECK(wait_no_process_with(mark, std::chrono::seconds(2)));
+}
+
+TEST_CASE("a child that the starter had before the job is not the job's") {
+  const auto nap = "sleep 602." + std::to_string(::getpid());
+  const auto result = run_command({"sh", "-c", nap + " & exec " JOB_RUNNER " 2 true"});
+  CHECK(result.exit_code == 0);
+  const auto left = processes_with(nap);
+  CHECK(left.size() == 1);
+  for (const int pid : left) ::kill(pid, SIGKILL);
+}
+
 TEST_CASE("a child that writes for ever does not keep the job") {
   const auto mark = marker();
-  const auto result = run_command(
-      job(2, mark, "[ $CAUSEWAY_RANK = 0 ] || { yes " + mark + " & }; sleep 0.3"), {},
-      std::chrono::seconds(20));
+  const auto result =
+      run_command(job(2, mark, "[ $CAUSEWAY_RANK = 0 ] || { yes " + mark + " & }; sleep 0.3"), {},
+                  std::chrono::seconds(20));
   CHECK(result.exit_code == 0);
   CHECK(processes_with(mark).empty());
 }

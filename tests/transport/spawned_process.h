@@ -1,22 +1,19 @@
 // A program started as a process of its own, read through a pipe, and gone with its owner.
 //
 // Errors:  start() throws causeway::Error if the program cannot be started.
-// Threads: any one; posix_spawn, so the parent may have threads.
+// Threads: any one that outlives the program; the parent may have threads.
 #pragma once
 
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <csignal>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "allocator/error.h"
-
-extern char** environ;
+#include "tools/base/process.h"
 
 namespace causeway::test {
 
@@ -24,70 +21,58 @@ class SpawnedProcess {
  public:
   // Its standard output is read by read_line() and read_all().
   static SpawnedProcess start(const std::vector<std::string>& command) {
-    int ends[2];
-    if (::pipe(ends) != 0) throw system_error("cannot make a pipe", errno);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_addclose(&actions, ends[0]);
-    posix_spawn_file_actions_addclose(&actions, ends[1]);
-    std::vector<char*> arguments;
-    for (const auto& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
-    arguments.push_back(nullptr);
-    pid_t pid = -1;
-    const int failed =
-        posix_spawnp(&pid, arguments[0], &actions, nullptr, arguments.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    ::close(ends[1]);
-    if (failed == 0) return SpawnedProcess(pid, ends[0]);
-    ::close(ends[0]);
-    throw system_error("cannot start " + command[0], failed);
+    auto pipe = tools::make_pipe();
+    tools::SpawnOptions options;
+    options.command = command;
+    options.stdout_fd = pipe.write_end.get();
+    options.die_with_parent = true;
+    return {tools::spawn(options), std::move(pipe.read_end)};
   }
 
   SpawnedProcess(SpawnedProcess&& other) noexcept
-      : pid_(std::exchange(other.pid_, -1)), out_(std::exchange(other.out_, -1)) {}
+      : process_(std::exchange(other.process_, std::nullopt)), out_(std::move(other.out_)) {}
   SpawnedProcess& operator=(SpawnedProcess&&) = delete;
   ~SpawnedProcess() {
-    if (out_ >= 0) ::close(out_);
-    if (pid_ < 0) return;
+    if (!process_) return;
     signal(SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
+    ::waitpid(process_->id().pid, nullptr, 0);
   }
 
   void signal(int number) const {
-    if (pid_ >= 0) ::kill(pid_, number);
+    if (process_) process_->signal(number);
   }
-
-  [[nodiscard]] pid_t pid() const { return pid_; }
+  [[nodiscard]] pid_t pid() const { return process_->id().pid; }
 
   // Whether it has not ended by itself; afterwards it is never signalled again.
   [[nodiscard]] bool is_running() {
-    if (pid_ >= 0 && ::waitpid(pid_, &status_, WNOHANG) == pid_) pid_ = -1;
-    return pid_ >= 0;
+    if (process_ && ::waitpid(pid(), &status_, WNOHANG) == pid()) process_.reset();
+    return process_.has_value();
   }
   // Waits for its end. The exit status, or the number of the signal that ended it below zero.
   int wait() {
-    if (pid_ >= 0) ::waitpid(std::exchange(pid_, -1), &status_, 0);
+    if (process_) ::waitpid(pid(), &status_, 0);
+    process_.reset();
     return WIFEXITED(status_) ? WEXITSTATUS(status_) : -WTERMSIG(status_);
   }
 
   std::string read_line() {
     std::string line;
-    for (char c = 0; ::read(out_, &c, 1) == 1 && c != '\n';) line += c;
+    for (char c = 0; ::read(out_.get(), &c, 1) == 1 && c != '\n';) line += c;
     return line;
   }
   std::string read_all() {
     std::string text;
     char buffer[4096];
-    for (ssize_t n = 0; (n = ::read(out_, buffer, sizeof(buffer))) > 0;)
+    for (ssize_t n = 0; (n = ::read(out_.get(), buffer, sizeof(buffer))) > 0;)
       text.append(buffer, static_cast<std::size_t>(n));
     return text;
   }
 
  private:
-  SpawnedProcess(pid_t pid, int out) : pid_(pid), out_(out) {}
-  pid_t pid_;
-  int out_;
+  SpawnedProcess(tools::Process process, tools::UniqueFd out)
+      : process_(std::move(process)), out_(std::move(out)) {}
+  std::optional<tools::Process> process_;
+  tools::UniqueFd out_;
   int status_ = 0;
 };
 

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include <sstream>
 
 #include "causeway/error.h"
+#include "tools/base/death_signal.h"
 
 // glibc 2.36 forgets to declare these as C.
 extern "C" {
@@ -94,10 +94,7 @@ bool place(int fd, int target) {
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   for (const int number : {SIGINT, SIGTERM, SIGPIPE, SIGHUP}) ::signal(number, SIG_DFL);
-  if (options.die_with_parent) {
-    if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) fail();
-    if (::getppid() != parent) ::_exit(127);  // It died before the call above.
-  }
+  if (options.die_with_parent && !die_with(parent)) fail();
   if (options.new_session && ::setsid() < 0) fail();
   if (options.new_group && ::setpgid(0, 0) != 0) fail();
   char go = 0;
@@ -210,18 +207,25 @@ bool stop_all(const std::vector<Process>& processes, std::chrono::milliseconds p
   return polite;
 }
 
-void kill_descendants() {
-  const pid_t self = ::getpid();
-  // Killing a child may hand us its children, so look again until there are none.
-  while (::waitpid(-1, nullptr, WNOHANG) >= 0) {
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
-      const auto pid = static_cast<pid_t>(std::atoi(entry.path().filename().c_str()));
-      const auto stat = pid > 1 ? stat_of(pid) : std::nullopt;
-      if (stat && stat->parent == self)
-        ::kill(pid, SIGKILL);  // Ours to reap: no other can have it.
-    }
-    ::waitpid(-1, nullptr, 0);
+std::vector<pid_t> children_of(pid_t parent) {
+  std::vector<pid_t> found;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    const auto pid = static_cast<pid_t>(std::atoi(entry.path().filename().c_str()));
+    const auto stat = pid > 1 ? stat_of(pid) : std::nullopt;
+    if (stat && stat->parent == parent) found.push_back(pid);
+  }
+  return found;
+}
+
+void kill_descendants(const std::vector<pid_t>& spared) {
+  // The children of one that ends become ours before we can reap it: look until there are none.
+  for (;;) {
+    auto found = children_of(::getpid());
+    std::erase_if(found, [&](pid_t pid) { return std::ranges::count(spared, pid) > 0; });
+    if (found.empty()) return;
+    for (const pid_t pid : found) ::kill(pid, SIGKILL);  // Ours to reap: no other has its number.
+    for (const pid_t pid : found) ::waitpid(pid, nullptr, 0);
   }
 }
 

@@ -70,9 +70,12 @@ struct SpawnOptions {
 // True if none had to be killed.
 bool stop_all(const std::vector<Process>& processes, std::chrono::milliseconds patience);
 
+// The children of a process, zombies too.
+[[nodiscard]] std::vector<pid_t> children_of(pid_t parent);
+
 // Kills every child of this process and theirs, as far as it is their reaper (a subreaper is that
-// of all its descendants), and reaps them.
-void kill_descendants();
+// of all its descendants), and reaps them; but for the children that are `spared`.
+void kill_descendants(const std::vector<pid_t>& spared = {});
 
 struct Pipe {
   UniqueFd read_end;

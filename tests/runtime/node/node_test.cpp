@@ -10,12 +10,15 @@
 
 #include <boost/json.hpp>
 #include <cstring>
+#include <optional>
 #include <random>
+#include <thread>
 
 #include "allocator/unique_fd.h"
 #include "live_pool.h"
 #include "runtime/control/client.h"
 #include "runtime/control/server.h"
+#include "tests/error_of.h"
 #include "transport/blocking.h"
 #include "transport/ucx/ucx_transport.h"
 
@@ -60,17 +63,6 @@ ControlReply lend(ControlClient& client, const Session& session, const char* reg
   body["map"] = map;
   body["pieces"] = boost::json::array{Json{{"offset_bytes", offset}, {"size_bytes", size}}};
   return client.call("POST", "/v1/extents", serialize(body), kLimit);
-}
-
-template <typename Function>
-Errc code_of(Function&& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  FAIL("no error was thrown");
-  throw std::logic_error("unreachable");
 }
 
 // Sends raw bytes and returns what comes back until the peer is silent or closes.
@@ -177,19 +169,105 @@ TEST_CASE("strangers cannot keep users out") {
   }));
 }
 
-TEST_CASE("a request that waits does not go over the connection that holds the session") {
-  LivePool live(kCluster, {"a"});
-  ControlClient client("unix:" + live.socket("a"), "", "a");
-  const auto opened =
-      parse(client.call("POST", "/v1/sessions", serialize(Json{{"client", "test"}}), kLimit));
-  Json body{{"session", opened.at("session")}, {"key", opened.at("key")}, {"world", 2}};
-  client.call("POST", "/v1/groups/g", serialize(body), kLimit);
-  body["rank"] = 0;
+// Requests that the daemon is answering, without the one that asks.
+static int running(ControlClient& client) {
+  const auto metrics = client.call("GET", "/metrics", "", kLimit).body;
+  constexpr std::string_view kName = "\ncauseway_control_requests_running ";
+  const auto at = metrics.find(kName);
+  REQUIRE(at != std::string::npos);
+  return std::stoi(metrics.substr(at + kName.size())) - 1;
+}
+
+static Json member(const Json& session, int rank) {
+  auto body = session;
+  body["rank"] = rank;
   body["node"] = "a";
   body["address"] = "127.0.0.1:1";
   body["timeout_ms"] = 3600000;
-  CHECK(code_of([&] { client.call("POST", "/v1/group-members/g", serialize(body), kLimit); }) ==
-        Errc::invalid_argument);
+  return body;
+}
+
+TEST_CASE("a member of a group whose client goes away while it waits fails the group") {
+  LivePool live(kCluster, {"a"});
+  ControlClient observer("unix:" + live.socket("a"), "", "a");
+  for (const bool attached : {false, true}) {
+    CAPTURE(attached);
+    // An attached session waits over the connection that holds it: both end with the client.
+    ControlClient client("unix:" + live.socket("a"), "", "a");
+    Json session = open_session(observer).json();
+    if (attached) {
+      session = parse(client.call("POST", "/v1/sessions", R"({"client": "brief"})", kLimit));
+      session = Json{{"session", session.at("session")}, {"key", session.at("key")}};
+    }
+    auto group = session;
+    group["world"] = 3;
+    observer.call("POST", "/v1/groups/g", serialize(group), kLimit);
+    const auto other = open_session(observer).json();
+    std::optional<Error> failed;
+    std::thread survivor([&] {
+      ControlClient waits("unix:" + live.socket("a"), "", "a");
+      failed = error_of(
+          [&] { waits.call("POST", "/v1/group-members/g", serialize(member(other, 1)), 60s); });
+    });
+    CHECK(eventually([&] { return running(observer) == 1; }));
+    CHECK(code_of([&] {
+            client.call("POST", "/v1/group-members/g", serialize(member(session, 0)), 200ms);
+          }) == Errc::timed_out);  // And so the client closes its connection.
+    CHECK(eventually([&] { return running(observer) == 0; }, 2s));
+    const auto left = observer.call("DELETE", "/v1/sessions", serialize(other), kLimit).body;
+    survivor.join();
+    CHECK(left == "{}");
+    REQUIRE(failed);
+    CHECK(failed->code() == Errc::peer_lost);
+    CHECK(std::string(failed->what()).find("rank 0") != std::string::npos);
+    CHECK(observer.call("GET", "/v1/node", "", kLimit).body.find("brief") == std::string::npos);
+  }
+}
+
+TEST_CASE("a transfer whose client goes away ends, within a node and between two") {
+  constexpr auto kTwoNodes = R"(
+name: test
+nodes:
+  - {name: a, devices: [{gpu: rtx-5090, capacity: 4 MiB}]}
+  - {name: b, devices: [{gpu: rtx-5090, capacity: 4 MiB}]}
+)";
+  LivePool live(kTwoNodes, {"a", "b"});
+  ControlClient a("unix:" + live.socket("a"), "", "a");
+  ControlClient b("unix:" + live.socket("b"), "", "b");
+  const auto session = open_session(a);
+  auto same = session.json();
+  same["client"] = "test";
+  same["ttl_ms"] = 60000;
+  b.call("POST", "/v1/sessions", serialize(same), kLimit);
+  lend(a, session, "1", 0, 4 << 20);
+  lend(b, session, "1", 0, 4 << 20);
+  for (const char* kind : {"within", "push", "pull"}) {
+    CAPTURE(kind);
+    auto body = session.json();
+    body["kind"] = kind;
+    body["peer"] = "b";
+    body["from"] = "1";
+    body["to"] = "1";
+    body["timeout_ms"] = 3600000;
+    boost::json::array pieces;
+    const Json piece{
+        {"to_offset_bytes", 0}, {"from_offset_bytes", 2 << 20}, {"size_bytes", 2 << 20}};
+    for (int i = 0; i < 40'000; ++i) pieces.push_back(piece);  // 80 GiB.
+    body["pieces"] = std::move(pieces);
+    ControlClient client("unix:" + live.socket("a"), "", "a");
+    CHECK(code_of([&] { client.call("POST", "/v1/transfers", serialize(body), 500ms); }) ==
+          Errc::timed_out);
+    CHECK(eventually([&] { return running(a) == 0; }, 2s));
+  }
+  // The memory comes back although the session lives: nothing holds it any more.
+  for (auto* node : {&a, &b}) {
+    auto whole = session.json();
+    whole["region"] = "1";
+    whole["offset_bytes"] = 0;
+    whole["size_bytes"] = 4 << 20;
+    node->call("DELETE", "/v1/extents", serialize(whole), kLimit);
+  }
+  CHECK(eventually([&] { return live.used_bytes() == 0; }, 2s));
 }
 
 TEST_CASE("random bytes on the control port do no harm") {

@@ -1,7 +1,6 @@
 #include "live_pool.h"
 
 #include <fcntl.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +12,9 @@
 #include <sstream>
 #include <stdexcept>
 #include <thread>
+#include <utility>
+
+#include "allocator/unique_fd.h"
 
 namespace causeway::test {
 
@@ -38,56 +40,45 @@ bool eventually(const std::function<bool()>& condition, std::chrono::millisecond
   return true;
 }
 
-Process::Process(const std::vector<std::string>& arguments,
+Process::Process(std::vector<std::string> arguments,
                  const std::map<std::string, std::string>& environment, const std::string& output) {
-  std::vector<char*> argv;
-  for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-  std::vector<std::string> variables;
-  for (char** entry = environ; *entry; ++entry) {
-    const std::string text = *entry;
-    if (!environment.contains(text.substr(0, text.find('=')))) variables.push_back(text);
-  }
-  for (const auto& [name, value] : environment) variables.push_back(name + "=" + value);
-  std::vector<char*> envp;
-  for (auto& variable : variables) envp.push_back(variable.data());
-  envp.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
+  tools::SpawnOptions options;
+  options.command = std::move(arguments);
+  options.environment = {environment.begin(), environment.end()};
+  options.die_with_parent = true;
+  UniqueFd file;
   if (!output.empty()) {
-    ::posix_spawn_file_actions_addopen(&actions, 1, output.c_str(), O_WRONLY | O_CREAT | O_APPEND,
-                                       0600);
-    ::posix_spawn_file_actions_adddup2(&actions, 1, 2);
+    file = UniqueFd(::open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+    if (!file) throw std::runtime_error("cannot write " + output);
+    options.stdout_fd = options.stderr_fd = file.get();
   }
-  const int failed = ::posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), envp.data());
-  ::posix_spawn_file_actions_destroy(&actions);
-  if (failed != 0) throw std::runtime_error("cannot start " + arguments[0]);
+  process_ = tools::spawn(options);
 }
 
 Process::Process(Process&& other) noexcept
-    : pid_(std::exchange(other.pid_, -1)), status_(other.status_) {}
+    : process_(std::exchange(other.process_, std::nullopt)), status_(other.status_) {}
 
 Process& Process::operator=(Process&& other) noexcept {
-  std::swap(pid_, other.pid_);
+  std::swap(process_, other.process_);
   std::swap(status_, other.status_);
   return *this;
 }
 
 Process::~Process() {
-  if (pid_ < 0) return;
-  ::kill(pid_, SIGKILL);
-  ::waitpid(pid_, nullptr, 0);
+  if (!process_) return;
+  process_->signal(SIGKILL);
+  ::waitpid(id().pid, nullptr, 0);
 }
 
 bool Process::is_running() {
-  if (pid_ < 0) return false;
-  if (::waitpid(pid_, &status_, WNOHANG) == 0) return true;
-  pid_ = -1;
+  if (!process_) return false;
+  if (::waitpid(id().pid, &status_, WNOHANG) == 0) return true;
+  process_.reset();
   return false;
 }
 
 void Process::signal(int number) const {
-  if (pid_ > 0) ::kill(pid_, number);
+  if (process_) process_->signal(number);
 }
 
 int Process::wait(std::chrono::milliseconds limit) {

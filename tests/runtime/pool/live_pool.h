@@ -1,18 +1,21 @@
 // A pool of real daemons for tests: starts causewayd processes, waits until they serve, ends them.
 //
 // Shape:   LivePool owns a private folder, one process per node of the cluster text, and their
-//          sockets. Process is any child; its destructor kills and reaps it.
+//          sockets. Process is any child; its destructor kills and reaps it, and if the test
+//          itself dies first, the kernel kills it.
 // Errors:  throws std::runtime_error if a daemon is not ready within 20 s, with its last words.
-// Threads: one.
+// Threads: one, which lives as long as the processes that it starts.
 #pragma once
 
 #include <chrono>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "causeway/pool.h"
+#include "tools/base/process.h"
 
 namespace causeway::test {
 
@@ -20,21 +23,21 @@ class Process {
  public:
   Process() = default;
   // `output` names a file for both streams; empty: inherited.
-  explicit Process(const std::vector<std::string>& arguments,
+  explicit Process(std::vector<std::string> arguments,
                    const std::map<std::string, std::string>& environment = {},
                    const std::string& output = "");
   Process(Process&& other) noexcept;
   Process& operator=(Process&& other) noexcept;
   ~Process();
 
-  [[nodiscard]] int pid() const noexcept { return pid_; }
+  [[nodiscard]] const tools::ProcessId& id() const { return process_->id(); }
   [[nodiscard]] bool is_running();
   void signal(int number) const;
   // The exit code, or minus the signal. Errors: runtime_error if it does not end in time.
   int wait(std::chrono::milliseconds limit);
 
  private:
-  int pid_ = -1;
+  std::optional<tools::Process> process_;  // Empty once reaped.
   int status_ = 0;
 };
 

@@ -11,11 +11,16 @@
 #include <atomic>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
+#include <memory>
+#include <optional>
 #include <random>
 #include <thread>
 
 #include "live_pool.h"
+#include "tests/error_of.h"
 
 using namespace causeway;
 using namespace causeway::test;
@@ -53,17 +58,6 @@ std::vector<std::byte> read_all(const Region& region) {
 
 DeviceName device(const char* name) { return DeviceName::parse(name); }
 
-template <typename Function>
-Error error_of(Function&& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error;
-  }
-  FAIL("no error was thrown");
-  throw std::logic_error("unreachable");
-}
-
 #define CHECK_CONTAINS(text, part)                                                               \
   CHECK_MESSAGE(std::string(text).find(part) != std::string::npos, "'", text, "' lacks '", part, \
                 "'")
@@ -76,6 +70,21 @@ int hold(const std::string& socket) {
   std::cout << "holding" << std::endl;
   ::pause();
   return 0;
+}
+
+// A test program that crashes while its daemon runs.
+int crash() {
+  LivePool live(kCluster, {"a"});
+  std::cout << live.folder() << "\n" << live.daemon("a").id().to_string() << std::endl;
+  ::raise(SIGKILL);
+  return 0;
+}
+
+std::uint64_t crossed(Pool& pool, const std::string& from, const std::string& to) {
+  std::uint64_t bytes = 0;
+  for (const auto& route : pool.status().routes)
+    if (route.from == from && route.to == to) bytes += route.bytes;
+  return bytes;
 }
 
 }  // namespace
@@ -185,21 +194,15 @@ TEST_CASE("every byte that crosses is counted once") {
   auto pool = live.connect("a");
   auto near = pool.allocate(4 * kMiB, {.only = {device("a/gpu0")}});
   auto far = pool.allocate(4 * kMiB, {.only = {device("b/gpu0")}});
-  const auto crossed = [&](const std::string& from, const std::string& to) {
-    std::uint64_t bytes = 0;
-    for (const auto& route : pool.status().routes)
-      if (route.from == from && route.to == to) bytes += route.bytes;
-    return bytes;
-  };
   pool.copy(far, 0, near, 0, 4 * kMiB);
-  CHECK(crossed("a", "b") == 4 * kMiB);
-  CHECK(crossed("b", "a") == 0);
+  CHECK(crossed(pool, "a", "b") == 4 * kMiB);
+  CHECK(crossed(pool, "b", "a") == 0);
   const Pool::CopyPiece piece{0, 0, 3 * kMiB};
   pool.copy_batch(near, far, {&piece, 1}, true);
-  CHECK(crossed("b", "a") == 3 * kMiB);
+  CHECK(crossed(pool, "b", "a") == 3 * kMiB);
   std::vector<std::byte> bytes(1000);
   far.write(5, bytes);
-  CHECK(crossed("a", "b") == 4 * kMiB + 1000);
+  CHECK(crossed(pool, "a", "b") == 4 * kMiB + 1000);
 }
 
 TEST_CASE("threads that share a pool meet a node for the first time together") {
@@ -217,6 +220,84 @@ TEST_CASE("threads that share a pool meet a node for the first time together") {
   for (auto& thread : threads) thread.join();
   CHECK(right == 6);
   CHECK(live.used_bytes() == 0);
+}
+
+TEST_CASE("two threads copy side by side, and a short call does not wait for them") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  auto near = pool.allocate(2 * kMiB, {.only = {device("a/gpu0")}});
+  auto far = pool.allocate(2 * kMiB, {.only = {device("b/gpu0")}});
+  const std::vector<Pool::CopyPiece> pieces(16'000, {0, kMiB, kMiB});  // 16 GiB.
+  std::atomic<int> done = 0;
+  // Node a executes both.
+  std::thread push([&] { pool.copy_batch(far, near, pieces), ++done; });
+  std::thread pull([&] { pool.copy_batch(near, far, pieces, true), ++done; });
+  CHECK(
+      eventually([&] { return crossed(pool, "a", "b") > 0 && crossed(pool, "b", "a") > 0; }, 60s));
+  CHECK(pool.allocate(kMiB, {.only = {device("a/gpu1")}}).size_bytes() == kMiB);
+  CHECK(done == 0);
+  push.join();
+  pull.join();
+  CHECK(done == 2);
+}
+
+TEST_CASE("more threads than connections all get their turn") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  auto near = pool.allocate(kMiB, {.only = {device("a/gpu0")}});
+  auto far = pool.allocate(kMiB, {.only = {device("b/gpu0")}});
+  const std::vector<Pool::CopyPiece> pieces(200, {0, 0, kMiB});
+  std::atomic<std::uint64_t> copied = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 20; ++i)
+    threads.emplace_back([&] { copied += pool.copy_batch(far, near, pieces).bytes; });
+  for (auto& thread : threads) thread.join();
+  CHECK(copied == 20 * 200 * kMiB);
+}
+
+TEST_CASE("closing a pool ends what another thread has under way") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = std::make_unique<Pool>(live.connect("a"));
+  auto moving = pool->allocate(3 * kMiB, {.only = {device("a/gpu0")}});
+  auto written = pool->allocate(3 * kMiB, {.only = {device("b/gpu1")}});
+  std::atomic<int> rounds[2] = {0, 0};
+  std::optional<Error> ends[2];
+  std::thread mover([&] {
+    ends[0] = error_of([&] {
+      for (const char* to = "b/gpu0";; ++rounds[0]) {
+        moving.move(0, moving.size_bytes(), device(to));
+        to = *to == 'a' ? "b/gpu0" : "a/gpu0";
+      }
+    });
+  });
+  std::thread writer([&] {
+    const std::vector<std::byte> bytes(written.size_bytes());
+    ends[1] = error_of([&] {
+      for (;; ++rounds[1]) written.write(0, bytes);
+    });
+  });
+  CHECK(eventually([&] { return rounds[0] > 2 && rounds[1] > 2; }, 20s));
+  pool.reset();
+  mover.join();
+  writer.join();
+  for (const auto& end : ends) CHECK(end->code() == Errc::closed);
+  CHECK(eventually([&] { return live.used_bytes() == 0; }, 2s));
+}
+
+TEST_CASE("the daemons of a test program that crashes die with it") {
+  const auto output =
+      std::filesystem::temp_directory_path() / ("pool-test-" + std::to_string(::getpid()));
+  Process program({"/proc/self/exe", "--crash"}, {}, output);
+  CHECK(program.wait(30s) == -SIGKILL);
+  std::ifstream said(output);
+  std::string folder, daemon;
+  std::getline(said, folder);
+  std::getline(said, daemon);
+  const auto id = tools::ProcessId::parse(daemon);
+  REQUIRE(id);
+  CHECK(eventually([&] { return !tools::Process::open(*id); }, 2s));
+  std::filesystem::remove_all(folder);
+  std::filesystem::remove(output);
 }
 
 TEST_CASE("an allocation that fails half way keeps nothing") {
@@ -399,5 +480,6 @@ TEST_CASE("random runs match the model") {
 
 int main(int argc, char** argv) {
   if (argc == 3 && std::string(argv[1]) == "--hold") return hold(argv[2]);
+  if (argc == 2 && std::string(argv[1]) == "--crash") return crash();
   return doctest::Context(argc, argv).run();
 }
