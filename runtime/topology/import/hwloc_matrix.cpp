@@ -42,7 +42,7 @@ HwlocMatrix read_matrix(const XmlText& xml, pugi::xml_node element) {
     matrix.objects.emplace_back(colon == std::string_view::npos ? word : word.substr(colon + 1));
   });
   for_each_word(element, "u64values", [&](pugi::xml_node list, std::string_view word) {
-    const auto value = parse_number(word);
+    const auto value = parse_integer(word);
     if (!value || *value < 0 || *value > kMaxMbPerS)
       throw xml.error(list,
                       fmt::format("\"{}\" is no bandwidth in MB/s", word.substr(0, kMaxXmlName)));

@@ -31,7 +31,7 @@ std::string_view info(pugi::xml_node object, const char* name) {
 }
 
 std::optional<std::uint64_t> whole_number(std::string_view text) {
-  const auto value = parse_number(text);
+  const auto value = parse_integer(text);
   return value && *value >= 0 ? std::optional(static_cast<std::uint64_t>(*value)) : std::nullopt;
 }
 
@@ -85,7 +85,7 @@ bool is_slow_coding(const std::vector<PcieMode>& modes) {
 // "cuda0", "nvml3", "rsmi1". Of these, NVML's and ROCm's numbers follow the PCI order.
 std::optional<std::int64_t> number_after(std::string_view name, std::string_view prefix) {
   if (!name.starts_with(prefix)) return std::nullopt;
-  return parse_number(name.substr(prefix.size()));
+  return parse_integer(name.substr(prefix.size()));
 }
 
 struct Package {

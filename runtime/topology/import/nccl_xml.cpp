@@ -55,7 +55,7 @@ std::string nvswitch_key(const std::string& host, PciAddress at) {
 
 template <typename T>
 std::optional<T> small_number(pugi::xml_node element, const char* name, std::int64_t limit) {
-  const auto value = parse_number(attribute(element, name));
+  const auto value = parse_integer(attribute(element, name));
   if (!value || *value < 0 || *value > limit) return std::nullopt;
   return static_cast<T>(*value);
 }
@@ -67,7 +67,7 @@ std::optional<std::uint32_t> pci_id(pugi::xml_node element, const char* name) {
 }
 
 std::optional<bool> yes_or_no(pugi::xml_node element, const char* name) {
-  const auto value = parse_number(attribute(element, name));
+  const auto value = parse_integer(attribute(element, name));
   return value ? std::optional(*value != 0) : std::nullopt;
 }
 
@@ -173,7 +173,7 @@ std::string NcclReader::host_of(pugi::xml_node cpu) {
 }
 
 std::size_t NcclReader::cpu_part(pugi::xml_node element) {
-  const auto numa = parse_number(attribute(element, "numaid"));
+  const auto numa = parse_integer(attribute(element, "numaid"));
   if (!numa || *numa < -1 || *numa > 0xffff)
     throw xml_.error(element, fmt::format("cpu: numaid \"{}\"; write the number of the NUMA node, "
                                           "or -1 where it is not known",
@@ -467,7 +467,7 @@ std::size_t NcclReader::nvswitch_part(std::string host, PciAddress at, pugi::xml
 void NcclReader::join(std::size_t gpu, std::size_t other, pugi::xml_node element, LinkKind kind) {
   std::int64_t count = 1;
   if (!attribute(element, "count").empty()) {
-    const auto stated = parse_number(attribute(element, "count"));
+    const auto stated = parse_integer(attribute(element, "count"));
     if (!stated || *stated < 0 || *stated > kMaxLinkCount)
       throw xml_.error(
           element, fmt::format("{}: count \"{}\"; a number from 0 to {} is needed", element.name(),

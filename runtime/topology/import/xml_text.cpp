@@ -102,7 +102,7 @@ void XmlText::check_limits() const {
   }
 }
 
-std::optional<std::int64_t> parse_number(std::string_view text) noexcept {
+std::optional<std::int64_t> parse_integer(std::string_view text) noexcept {
   std::int64_t value = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
   if (result.ec != std::errc() || result.ptr != text.data() + text.size()) return std::nullopt;
