@@ -66,8 +66,8 @@ std::vector<NumaNode> read_numa(const FileTree& files) {
   }
   // "node10" comes before "node2" by name; and "node01" is no name of the kernel's.
   std::ranges::sort(nodes, {}, &NumaNode::index);
-  const auto repeated = std::ranges::unique(nodes, {}, &NumaNode::index);
-  nodes.erase(repeated.begin(), repeated.end());
+  const auto same = [](const NumaNode& a, const NumaNode& b) { return a.index == b.index; };
+  nodes.erase(std::unique(nodes.begin(), nodes.end(), same), nodes.end());
   read_distances(files, nodes);
   // A node of neither is a place where a device may still bring memory.
   std::erase_if(nodes, [](const NumaNode& node) {
