@@ -143,6 +143,7 @@ class Merger {
   void add_components() {
     names_.resize(identity_.members().size());
     std::unordered_set<std::string> taken;
+    for (const auto& node : graph_.nodes) taken.insert(node.name);
     for (std::size_t device = 0; device < identity_.groups().size(); ++device) {
       const auto& group = identity_.groups()[device];
       if (group.empty() || fabric_.is_dropped(device)) continue;

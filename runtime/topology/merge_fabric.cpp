@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
+#include <string_view>
 
 #include "runtime/topology/nvlink_domain.h"
 
@@ -74,18 +76,27 @@ std::map<std::size_t, std::size_t> MergeFabric::fabric_parts(
 }
 
 void MergeFabric::settle_switches() {
-  std::vector<std::size_t> kept;
-  std::vector<std::size_t> hidden;
-  for (const auto& [device, made] : switches_)
-    (made.hidden && !made.spokes.empty() ? hidden : kept).push_back(device);
-  // The one that joins most GPUs first: what smaller ones say is then part of it.
-  std::ranges::stable_sort(hidden, std::greater{}, [&](std::size_t device) {
-    std::set<std::size_t> gpus;
-    for (const auto& spoke : switches_[device].spokes) gpus.insert(spoke.gpu);
-    return gpus.size();
-  });
-  for (const auto device : hidden) settle_hidden(device, kept);
-  settle_direct_links(kept);
+  struct Node {
+    std::vector<std::size_t> kept;
+    std::vector<std::size_t> hidden;
+  };
+  std::map<std::string_view, Node> nodes;
+  for (const auto& [device, made] : switches_) {
+    auto& node = nodes[identity_.members()[device].component->node];
+    (made.hidden && !made.spokes.empty() ? node.hidden : node.kept).push_back(device);
+  }
+  std::vector<std::size_t> all;
+  for (auto& [name, node] : nodes) {
+    // The one that joins most GPUs first: what smaller ones say is then part of it.
+    std::ranges::stable_sort(node.hidden, std::greater{}, [&](std::size_t device) {
+      std::set<std::size_t> gpus;
+      for (const auto& spoke : switches_[device].spokes) gpus.insert(spoke.gpu);
+      return gpus.size();
+    });
+    for (const auto device : node.hidden) settle_hidden(device, node.kept);
+    all.insert(all.end(), node.kept.begin(), node.kept.end());
+  }
+  settle_direct_links(all);
 }
 
 void MergeFabric::settle_hidden(std::size_t device, std::vector<std::size_t>& kept) {

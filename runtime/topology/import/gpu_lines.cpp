@@ -47,8 +47,8 @@ std::optional<GpuLine> parse_smi_gpu_line(std::string_view line) {
   if (end == std::string_view::npos) return std::nullopt;
   GpuLine gpu;
   gpu.number = *number;
-  gpu.title = trim(line.substr(0, uuid)).substr(0, kMaxTitle);
-  gpu.uuid = trim(line.substr(uuid + 6, end - uuid - 6)).substr(0, kMaxTitle);
+  gpu.title = plain_text(trim(line.substr(0, uuid)), kMaxTitle);
+  gpu.uuid = plain_text(trim(line.substr(uuid + 6, end - uuid - 6)), kMaxTitle);
   return gpu;
 }
 
@@ -72,7 +72,7 @@ std::optional<GpuLine> parse_nvbandwidth_gpu_line(std::string_view line) {
     rest = trim(rest.substr(0, open));
     break;
   }
-  gpu.title = rest.substr(0, kMaxTitle);
+  gpu.title = plain_text(rest, kMaxTitle);
   return gpu.title.empty() ? std::nullopt : std::optional(gpu);
 }
 
@@ -84,7 +84,7 @@ std::optional<GpuLine> parse_p2p_test_gpu_line(std::string_view line) {
   gpu.number = *number;
   auto title = trim(line.substr(0, bus_at));
   if (title.ends_with(',')) title.remove_suffix(1);
-  gpu.title = trim(title).substr(0, kMaxTitle);
+  gpu.title = plain_text(trim(title), kMaxTitle);
   const auto bus = parse_u32(value_of(line, "pciBusID:"), 16);
   const auto device = parse_u32(value_of(line, "pciDeviceID:"), 16);
   const auto domain = parse_u32(value_of(line, "pciDomainID:"), 16);

@@ -168,7 +168,7 @@ class FabricReader {
 
   void describe(std::uint32_t of, std::string_view description) {
     auto& known = devices_[of].description;
-    if (known.empty()) known = trim(description.substr(0, kMaxDescription));
+    if (known.empty()) known = plain_text(trim(description), kMaxDescription);
   }
 
   void read_record(std::string_view line, std::size_t number) {
@@ -261,7 +261,7 @@ class FabricReader {
   std::string unique_name(const std::string& name, const std::string& guid) {
     if (!name.empty() && taken_.insert(name).second) return name;
     auto longer = name.empty() ? "switch-" + guid : name + "-" + guid;
-    taken_.insert(longer);
+    while (!taken_.insert(longer).second) longer += "-x";  // A router may have a switch's GUID.
     return longer;
   }
 
@@ -345,8 +345,9 @@ class FabricReader {
           auto number = title_number(title).value_or(0);
           while (!used.insert(number).second) ++number;
           nic.name += std::to_string(number);
-        } else if (several) {
-          nic.name += fmt::format("-{}", end.port);
+        } else {
+          if (several) nic.name += fmt::format("-{}", end.port);
+          while (!taken_.insert(nic.name).second) nic.name += "-x";
         }
         nic_names_[end] = graph_.components.size() - 1;
       }
@@ -372,6 +373,10 @@ class FabricReader {
       // The adapter first, then the switch.
       const auto& a = end_name(is_nic ? cable.a : cable.b);
       const auto& b = end_name(is_nic ? cable.b : cable.a);
+      if (a == b) {
+        note(Kind::repaired, 1, fmt::format("left out a cable of {} to itself", a));
+        continue;
+      }
       for (const auto& end : {cable.a, cable.b})
         if (const auto nic = nic_names_.find(end); nic != nic_names_.end()) {
           graph_.components[nic->second].port_up = true;

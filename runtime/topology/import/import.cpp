@@ -57,7 +57,7 @@ std::optional<Format> detect_json(std::string_view text) noexcept {
   if (!text.starts_with('{')) return std::nullopt;
   const auto key = first_text(text.substr(1));
   if (key.starts_with("\"nvbandwidth\"")) return Format::nvbandwidth;
-  if (contains(text, "\"components\"")) return Format::causeway_json;
+  if (contains(text.substr(0, 4096), "\"causeway-topology/")) return Format::causeway_json;
   if (contains(text, "nodes")) return Format::cluster_yaml;  // JSON is YAML.
   return std::nullopt;
 }

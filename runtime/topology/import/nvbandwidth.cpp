@@ -66,12 +66,12 @@ class NvbandwidthReader {
     if (root == nullptr || !root->is_object())
       throw text_error(builder_.origin(), 1, "nvbandwidth: not the object that the tool writes");
     const auto& object = root->get_object();
-    version_ = json_string(object.if_contains("version"));
+    version_ = plain_text(json_string(object.if_contains("version")), 32);
     builder_.node().driver_version =
-        std::string(json_string(object.if_contains("Driver Version")).substr(0, 64));
+        plain_text(json_string(object.if_contains("Driver Version")), 64);
     for (const auto* key : {"GPU Device list", "Devices"})
       if (const auto* list = object.if_contains(key); list != nullptr && list->is_array())
-        for (const auto& entry : list->get_array()) read_gpu(json_string(&entry));
+        for (const auto& entry : list->get_array()) read_gpu(plain_text(json_string(&entry), 256));
     const auto* tests = object.if_contains("testcases");
     if (tests == nullptr || !tests->is_array())
       throw text_error(builder_.origin(), 1,
@@ -101,12 +101,12 @@ class NvbandwidthReader {
     const auto line = trim(raw);
     const auto value_of = [&](std::string_view key) { return trim(line.substr(key.size())); };
     if (line.starts_with("nvbandwidth Version:")) {
-      version_ = value_of("nvbandwidth Version:");
+      version_ = plain_text(value_of("nvbandwidth Version:"), 32);
     } else if (line.starts_with("Driver Version:")) {
-      builder_.node().driver_version = std::string(value_of("Driver Version:").substr(0, 64));
+      builder_.node().driver_version = plain_text(value_of("Driver Version:"), 64);
     } else if (line.starts_with("Running ")) {
       use_open("");
-      name_ = value_of("Running ").substr(0, 128);
+      name_ = plain_text(value_of("Running "), 128);
       while (name_.ends_with('.')) name_.pop_back();
     } else if (is_table_title(line)) {
       use_open("");
@@ -133,12 +133,12 @@ class NvbandwidthReader {
   }
 
   void read_test(const json::object& test) {
-    const auto name = json_string(test.if_contains("name"));
+    const auto name = plain_text(json_string(test.if_contains("name")), 128);
     const auto* rows = test.if_contains("bandwidth_matrix");
     if (rows == nullptr || !rows->is_array()) return;  // Waived, or an error.
     MeasuredMatrix matrix;
     matrix.line = 1;
-    matrix.title = json_string(test.if_contains("bandwidth_description")).substr(0, 128);
+    matrix.title = plain_text(json_string(test.if_contains("bandwidth_description")), 128);
     for (const auto& row : rows->get_array()) {
       if (!row.is_array()) continue;
       if (rows->get_array().size() > kMaxMachineDevices ||
@@ -155,13 +155,13 @@ class NvbandwidthReader {
         made.values.push_back(json_number(&value));
       }
     }
-    use(matrix, std::string(name.substr(0, 128)));
+    use(matrix, name);
   }
 
   void use_open(std::string_view name_after) {
     if (!std::exchange(open_, false)) return;
     const auto matrix = std::exchange(matrix_, {});
-    use(matrix, name_.empty() ? std::string(name_after.substr(0, 128)) : name_);
+    use(matrix, name_.empty() ? plain_text(name_after, 128) : name_);
   }
 
   void use(const MeasuredMatrix& matrix, const std::string& name) {

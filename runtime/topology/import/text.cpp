@@ -28,7 +28,9 @@ std::size_t escape_end(std::string_view text, std::size_t at) {
   return text.size();
 }
 
-bool is_blank(char c) noexcept { return c == ' ' || c == '\t' || c == '\v' || c == '\f'; }
+bool is_blank(char c) noexcept { return c == ' ' || c == '\t'; }
+
+bool is_plain(char c) noexcept { return (c >= ' ' && c <= '~') || c == '\t'; }
 
 std::string_view prefix_of(ComponentKind kind) noexcept {
   switch (kind) {
@@ -49,6 +51,13 @@ Error text_error(const std::string& origin, std::size_t line, const std::string&
   return {Errc::parse, fmt::format("{}:{}: {}", origin, line, what)};
 }
 
+std::string plain_text(std::string_view text, std::size_t limit) {
+  std::string plain(text.substr(0, limit));
+  std::ranges::replace_if(
+      plain, [](char c) { return c < ' ' || c > '~'; }, '?');
+  return plain;
+}
+
 LineReader::LineReader(std::string_view text) : rest_(text) {
   if (rest_.starts_with("\xef\xbb\xbf")) rest_.remove_prefix(3);
 }
@@ -60,13 +69,14 @@ bool LineReader::next() {
   rest_.remove_prefix(end == std::string_view::npos ? rest_.size() : end + 1);
   ++number_;
   if (line_.ends_with('\r')) line_.remove_suffix(1);
-  if (line_.find(kEscape) == std::string_view::npos) return true;
+  if (std::ranges::all_of(line_, is_plain)) return true;
   clean_.clear();
   for (std::size_t at = 0; at < line_.size();) {
     if (line_[at] == kEscape) {
       at = escape_end(line_, at);
     } else {
-      clean_ += line_[at++];
+      clean_ += is_plain(line_[at]) ? line_[at] : '?';
+      ++at;
     }
   }
   line_ = clean_;
@@ -113,7 +123,9 @@ std::optional<double> parse_number(std::string_view text) noexcept {
 
 std::optional<std::uint32_t> numbered(std::string_view text, std::string_view prefix) noexcept {
   if (!text.starts_with(prefix)) return std::nullopt;
-  const auto value = parse_u32(text.substr(prefix.size()));
+  const auto digits = text.substr(prefix.size());
+  if (digits.size() > 1 && digits.front() == '0') return std::nullopt;  // GPU01 would be GPU1.
+  const auto value = parse_u32(digits);
   return value && *value < kMaxMachineDevices ? value : std::nullopt;
 }
 

@@ -27,7 +27,12 @@ constexpr std::size_t kMaxTokens = 4 * kMaxMachineDevices;
 [[nodiscard]] Error text_error(const std::string& origin, std::size_t line,
                                const std::string& what);
 
-// The lines of a text without byte order mark, carriage returns and terminal escapes.
+// `text` with '?' for whatever is not printable ASCII, so that it can be cut and shown anywhere; at
+// most `limit` of it.
+[[nodiscard]] std::string plain_text(std::string_view text, std::size_t limit);
+
+// The lines of a text without byte order mark, carriage returns and terminal escapes, and with '?'
+// for other bytes that are not ASCII: no name or number that is read has any.
 class LineReader {
  public:
   explicit LineReader(std::string_view text);

@@ -17,6 +17,8 @@ namespace json = boost::json;
 using Kind = TopologyNote::Kind;
 
 constexpr std::size_t kMaxNotes = 64;
+constexpr std::size_t kMaxNics = std::size_t{1} << 16;
+constexpr std::size_t kMaxPairs = std::size_t{1} << 18;
 
 // Host memory is not a NUMA node that a device of the fabric may name past this.
 constexpr double kMaxNuma = 1 << 16;
@@ -60,7 +62,7 @@ class TransferReader {
   }
 
   std::string host(const json::object& object, std::string_view key, const std::string& field) {
-    const auto given = json_string(object.if_contains(key));
+    const auto given = plain_text(json_string(object.if_contains(key)), 256);
     const auto name = safe_node_name(given);
     if (name.empty())
       throw error(fmt::format("{}.{}", field, key), "missing, or nothing that names a host");
@@ -79,12 +81,13 @@ class TransferReader {
 
   Component& nic(const json::object& object, const std::string& side, const std::string& node,
                  const std::string& field) {
-    const auto title = json_string(object.if_contains(side + "_dev"));
+    const auto title = plain_text(json_string(object.if_contains(side + "_dev")), 65);
     if (title.empty() || title.size() > 64)
       throw error(fmt::format("{}.{}_dev", field, side), "missing; it names the NIC");
-    const auto [at, fresh] =
-        nics_.try_emplace(node + '\n' + std::string(title), graph_.components.size());
+    const auto [at, fresh] = nics_.try_emplace(node + '\n' + title, graph_.components.size());
     if (fresh) {
+      if (nics_.size() > kMaxNics)
+        throw error(field, fmt::format("more than {} NICs, the most read", kMaxNics));
       auto& made = graph_.components.emplace_back();
       made.name = fmt::format("{}/nic{}", node, nic_count_[node]++);
       made.kind = ComponentKind::nic;
@@ -109,8 +112,11 @@ class TransferReader {
     if (object == nullptr) throw error(field, "not an object");
     const auto from = nic(*object, "src", source, field).name;
     const auto to = nic(*object, "dst", target, field).name;
+    if (from == to) return;  // Into itself.
     const auto [at, fresh] = pairs_.try_emplace(from + '\n' + to, graph_.pairs.size());
     if (fresh) {
+      if (pairs_.size() > kMaxPairs)
+        throw error(field, fmt::format("more than {} NIC pairs, the most read", kMaxPairs));
       graph_.pairs.emplace_back().from = from;
       graph_.pairs.back().to = to;
     }

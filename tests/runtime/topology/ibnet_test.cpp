@@ -120,12 +120,14 @@ TEST_CASE("names that say nothing, or the same") {
   const auto same = read(
       "Switch 1 \"S-01\" # \"SwitchIB Mellanox Technologies\"\n"
       "Switch 1 \"S-02\" # \"SwitchIB Mellanox Technologies\"\n"
+      "Rt 1 \"R-02\" # \"SwitchIB Mellanox Technologies\"\n"
       "Ca 1 \"H-03\" # \"localhost HCA-1\"\nCa 1 \"H-04\" # \"localhost HCA-2\"\n"
       "Ca 1 \"H-05\" # \"box mlx5_0\"\nCa 1 \"H-06\" # \"box mlx5_0\"\n"
       "Ca 1 \"H-07\" # \"A_b mlx5_0\"\nCa 1 \"H-08\" # \"a-b mlx5_0\"\n"
       "Ca 1 \"H-09\" # \"alone\"\nCa 1 \"H-0a\" # \"\"\nCa 1 \"H-0b\"\n");
   CHECK(same.find("switch-01") != nullptr);
   CHECK(same.find("switch-02") != nullptr);
+  CHECK(same.find("switch-02-x") != nullptr);  // A router of the same GUID.
   std::set<std::string> nodes;
   for (const auto& node : same.nodes) nodes.insert(node.name);
   CHECK(nodes == std::set<std::string>{"a-b", "a-b-2", "alone"});

@@ -199,7 +199,8 @@ TEST_CASE("what formats look like") {
         ImportFormat::hwloc_xml);
   CHECK(detect("<html>") == std::nullopt);
   CHECK(detect("name: a\nnodes:\n  - name: b\n") == ImportFormat::cluster_yaml);
-  CHECK(detect("{\"causeway_topology\": 1, \"components\": []}") == ImportFormat::causeway_json);
+  CHECK(detect("{\n  \"schema\": \"causeway-topology/1\",\n \"nodes\": []}") ==
+        ImportFormat::causeway_json);
   CHECK(detect("{\"name\": \"a\", \"nodes\": []}") == ImportFormat::cluster_yaml);
   CHECK(detect("[{\"src_host\": \"a\", \"endpoints\": []}]") == ImportFormat::transfer_table);
   CHECK(detect("") == std::nullopt);
