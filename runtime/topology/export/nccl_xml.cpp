@@ -66,6 +66,12 @@ std::string yes_or_no(std::string_view name, const std::optional<bool>& value) {
 // For the text; 0 for what is no rate.
 long long whole(double value) { return value > 0 && value < 1e12 ? std::llround(value) : 0; }
 
+// Whether anything is known of a NIC that NCCL says in a <net>.
+bool has_net(const Component& nic) {
+  return !nic.pci || !nic.title.empty() || nic.port_bytes_per_s || nic.gpu_direct ||
+         !nic.uuid.empty();
+}
+
 class NcclWriter {
  public:
   NcclWriter(const TopologyGraph& graph, std::string_view node);
@@ -138,7 +144,7 @@ void NcclWriter::place_the_rest(const TopologyGraph& graph) {
     const auto kind = component.kind;
     if (component.node != node_->name) continue;
     if (kind != ComponentKind::gpu && kind != ComponentKind::nic) continue;
-    numbered[kind].push_back(&component);
+    if (kind == ComponentKind::gpu || has_net(component)) numbered[kind].push_back(&component);
     if (has_place_.contains(&component)) continue;
     below_[nearest_cpu(component)].push_back({&component, nullptr});
     ++placed_;
@@ -260,14 +266,12 @@ void NcclWriter::write_device(const Below& device, std::size_t depth) {
   }
   const auto tag = "<pci" + pci_attributes(component, device.link);
   const bool has_gpu = is_gpu && node_->nvlinks_known;
-  const bool has_net = component.kind == ComponentKind::nic &&
-                       (!component.title.empty() || component.port_bytes_per_s ||
-                        component.gpu_direct || !component.uuid.empty());
+  const bool is_net = component.kind == ComponentKind::nic && has_net(component);
   const auto& devices = below_[&component];
-  if (!has_gpu && !has_net && devices.empty()) return line(depth, tag + "/>");
+  if (!has_gpu && !is_net && devices.empty()) return line(depth, tag + "/>");
   line(depth, tag + ">");
   if (has_gpu) write_gpu(component, depth + 1);
-  if (has_net) {
+  if (is_net) {
     line(depth + 1, "<nic>");
     write_net(component, depth + 2);
     line(depth + 1, "</nic>");

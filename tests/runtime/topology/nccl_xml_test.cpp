@@ -399,6 +399,17 @@ TEST_CASE("the writer refuses what NCCL's XML cannot say, and makes do without t
   CHECK(text.find("link_speed=\"32.0 GT/s PCIe\" link_width=\"8\"") != std::string::npos);
   CHECK(text.find("busid=\"ffff:ff:00.0\" class=\"0x060400\"") != std::string::npos);
   CHECK(read(text).find("n/nic0")->title == "a\"b<c& ");
+  // NCCL numbers what it can use: a NIC of which nothing is known has no number.
+  auto bare = graph;
+  for (auto& each : bare.components)
+    if (each.name == "n/nic0") {
+      each = Component();
+      each.name = "n/nic0";
+      each.kind = ComponentKind::nic;
+      each.node = "n";
+      each.pci = PciAddress{0, 9, 0, 0};
+    }
+  CHECK(graph_to_nccl_xml(bare, "n").find("name=\"mlx5_1\" dev=\"0\"") != std::string::npos);
   // GPUs of which only the NUMA node is known.
   TopologyGraph flat;
   flat.nodes = graph.nodes;
