@@ -56,8 +56,8 @@ PciType pci_type_of(pugi::xml_node object) {
   type.class_code = parse_pci_class(text.substr(0, 4)).value_or(0);
   const auto open = text.find('[');
   if (open == std::string_view::npos || text.size() < open + 10) return type;
-  const auto vendor = parse_hex(text.substr(open + 1, 4));
-  const auto device = parse_hex(text.substr(open + 6, 4));
+  const auto vendor = parse_hexadecimal(text.substr(open + 1, 4));
+  const auto device = parse_hexadecimal(text.substr(open + 6, 4));
   if (vendor && device && (*vendor != 0 || *device != 0)) {
     type.vendor_id = static_cast<std::uint32_t>(*vendor);
     type.device_id = static_cast<std::uint32_t>(*device);
@@ -447,7 +447,7 @@ void HwlocReader::add_nics(const Part& part) {
     if (mac.empty()) mac = info(child, "Address");
     if (nic.component.title.empty()) nic.component.title = short_attribute(child, "name");
   }
-  if (const auto value = parse_hex(guid); rdma && value && *value != 0)
+  if (const auto value = parse_hexadecimal(guid); rdma && value && *value != 0)
     nic.component.uuid = fmt::format("0x{:016x}", *value);
   else
     nic.component.uuid = mac;

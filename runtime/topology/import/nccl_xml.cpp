@@ -61,7 +61,7 @@ std::optional<T> small_number(pugi::xml_node element, const char* name, std::int
 }
 
 std::optional<std::uint32_t> pci_id(pugi::xml_node element, const char* name) {
-  const auto value = parse_hex(attribute(element, name));
+  const auto value = parse_hexadecimal(attribute(element, name));
   return value && *value <= 0xffff ? std::optional(static_cast<std::uint32_t>(*value))
                                    : std::nullopt;
 }
@@ -354,7 +354,7 @@ void NcclReader::add_net(Part part, pugi::xml_node net) {
   component.title = short_attribute(net, "name");
   part.order = small_number<std::int64_t>(net, "dev", 0xffff).value_or(kUnordered);
   // A GUID is 64 bits with its maker on top; small numbers are only counted.
-  const auto guid = parse_hex(attribute(net, "guid"));
+  const auto guid = parse_hexadecimal(attribute(net, "guid"));
   if (guid && *guid >> 32 != 0) component.uuid = fmt::format("0x{:016x}", *guid);
   if (const auto mbit = small_number<double>(net, "speed", 100'000'000); mbit && *mbit > 0)
     component.port_bytes_per_s = *mbit * 1e6 / 8;

@@ -109,7 +109,7 @@ std::optional<std::int64_t> parse_integer(std::string_view text) noexcept {
   return value;
 }
 
-std::optional<std::uint64_t> parse_hex(std::string_view text) noexcept {
+std::optional<std::uint64_t> parse_hexadecimal(std::string_view text) noexcept {
   if (text.starts_with("0x") || text.starts_with("0X")) text.remove_prefix(2);
   std::uint64_t value = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value, 16);

@@ -65,6 +65,6 @@ class XmlText {
 
 // A whole number ("18", "-1"), or in hexadecimal with or without 0x. nullopt for anything else.
 [[nodiscard]] std::optional<std::int64_t> parse_integer(std::string_view text) noexcept;
-[[nodiscard]] std::optional<std::uint64_t> parse_hex(std::string_view text) noexcept;
+[[nodiscard]] std::optional<std::uint64_t> parse_hexadecimal(std::string_view text) noexcept;
 
 }  // namespace causeway
