@@ -18,6 +18,7 @@
 #include "tools/base/process.h"
 #include "tools/base/terminal.h"
 #include "tools/bench/copy_bench.h"
+#include "tools/bench/memory_bench.h"
 #include "tools/bench/ucx_perftest.h"
 
 using namespace causeway;
@@ -175,6 +176,41 @@ TEST_CASE("a table aligns its columns and leaves no spaces behind") {
   table.add({{"a"}, {"1"}, {"x"}});
   table.add({{"long"}, {"100"}});
   CHECK(table.to_string() == "NAME    N  NOTE\na       1  x\nlong  100\n");
+}
+
+TEST_CASE("the branches of a tree count towards a cell's width") {
+  Table table({{"NAME"}, {"N", true}});
+  table.add({{"root"}, {"1"}});
+  table.add({{"leaf", Colour::none, "`- "}, {"20"}});
+  CHECK(table.to_string() == "NAME      N\nroot      1\n`- leaf  20\n");
+}
+
+TEST_CASE("cores are those of the list that this process may use") {
+  CHECK(usable_cores("").empty());
+  const auto all = usable_cores("0-1023");
+  REQUIRE_FALSE(all.empty());
+  const auto first = std::to_string(all.front());
+  CHECK(usable_cores(first) == std::vector<std::size_t>{all.front()});
+  CHECK(usable_cores(first + "," + first + "-" + first).size() == 2);
+  CHECK(usable_cores("99999-18446744073709551615").empty());
+  for (const char* text : {"x", "1-", "-1", "1,,2", "1-2-3", " 1"}) {
+    INFO(text);
+    CHECK_THROWS_AS((void)usable_cores(text), causeway::Error);
+  }
+}
+
+TEST_CASE("memory is copied by the cores that were named, or not at all") {
+  MemoryCopyOptions options;
+  options.time = std::chrono::milliseconds(10);
+  options.buffer_bytes = 1 << 20;
+  options.max_threads = 2;
+  const NumaPlace here{0, "0-1023"};
+  const auto copy = measure_memory_copy(here, here, options);
+  CHECK(copy.bytes_per_s > 1e7);
+  CHECK((copy.threads == 1 || copy.threads == 2));
+  CHECK_THROWS_AS((void)measure_memory_copy({0, ""}, here, options), causeway::Error);
+  // Memory alone, of a NUMA node that no machine has.
+  CHECK_THROWS_AS((void)measure_memory_copy(here, {1000, ""}, options), causeway::Error);
 }
 
 TEST_CASE("ucx_perftest's figure is read by its column's name") {

@@ -122,7 +122,8 @@ std::string Table::to_string() const {
   std::vector<std::size_t> widths;
   for (std::size_t i = 0; i < columns_.size(); ++i) {
     widths.push_back(display_width(columns_[i].title));
-    for (const auto& row : rows_) widths[i] = std::max(widths[i], display_width(row[i].text));
+    for (const auto& row : rows_)
+      widths[i] = std::max(widths[i], display_width(row[i].lead) + display_width(row[i].text));
   }
   constexpr std::size_t kGap = 2;
   if (const auto limit = terminal_width()) {
@@ -141,11 +142,14 @@ std::string Table::to_string() const {
     std::size_t pending = 0;  // Spaces are only written once something follows them.
     for (std::size_t i = 0; i < columns_.size(); ++i) {
       const Cell cell = cell_at(i);
-      const auto shown = fitted(cell.text, widths[i]);
-      const auto space = widths[i] - display_width(shown);
+      const auto lead = fitted(cell.lead, widths[i]);
+      const auto shown = fitted(cell.text, widths[i] - display_width(lead));
+      const auto space = widths[i] - display_width(lead) - display_width(shown);
       if (columns_[i].right) pending += space;
-      if (!shown.empty()) {
-        line += std::string(pending, ' ') + coloured(cell.colour, shown);
+      if (!shown.empty() || !lead.empty()) {
+        line += std::string(pending, ' ');
+        if (!lead.empty()) line += coloured(Colour::dim, lead);
+        line += coloured(cell.colour, shown);
         pending = 0;
       }
       pending += (columns_[i].right ? 0 : space) + kGap;

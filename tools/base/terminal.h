@@ -49,6 +49,7 @@ struct Column {
 struct Cell {
   std::string text;
   Colour colour = Colour::none;
+  std::string lead = {};  // Before the text, dim: the branches of a tree.
 };
 
 // Rows under aligned titles.

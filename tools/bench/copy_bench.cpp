@@ -50,6 +50,9 @@ class Bench {
   // Timed around the call, so what the client waits for counts, not what a daemon says.
   Measured copy(std::uint64_t count, bool pull) {
     throw_if_interrupted();
+    if (options_.deadline && Clock::now() > *options_.deadline)
+      throw Error(Errc::timed_out, fmt::format("copying from {} to {} took longer than it may",
+                                               options_.from.to_string(), options_.to.to_string()));
     const std::vector<Pool::CopyPiece> pieces(count, {0, 0, size_bytes_});
     const auto begin = Clock::now();
     const auto report = pool_.copy_batch(to_, from_, pieces, pull);

@@ -4,7 +4,8 @@
 //          other, so that all see the same minute. Figures are medians over the rounds. All pieces
 //          of a point use the same `size` bytes on either side, as ucx_perftest does.
 // Units:   bytes, seconds, bytes per second.
-// Errors:  out_of_memory if a device cannot hold `size`; internal if the bytes that arrived differ.
+// Errors:  out_of_memory if a device cannot hold `size`; internal if the bytes that arrived differ;
+//          timed_out past the deadline.
 // Threads: one thread.
 #pragma once
 
@@ -26,6 +27,8 @@ struct CopyBenchOptions {
   int rounds = 5;
   std::chrono::duration<double> point_time{1.0};  // Of all rounds of one figure together.
   bool compare = true;                            // Measure the limit as well.
+  // Past it the next step is not begun. A step ends at PoolOptions::timeout at the latest.
+  std::optional<std::chrono::steady_clock::time_point> deadline = {};
 };
 
 struct CopyPoint {
