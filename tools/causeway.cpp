@@ -46,10 +46,11 @@ int run(int argc, char** argv) {
   try {
     return shell.run();
   } catch (const causeway::Error& error) {
-    return report(std::string(to_string(error.code())), error.what(), exit_code(error.code()),
-                  shell.json);
+    const auto code = exit_code(error.code());
+    return report(std::string(to_string(error.code())), error.what(),
+                  code == kExitError ? shell.error_code : code, shell.json);
   } catch (const std::exception& error) {
-    return report("internal", error.what(), kExitError, shell.json);
+    return report("internal", error.what(), shell.error_code, shell.json);
   }
 }
 

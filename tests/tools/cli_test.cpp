@@ -41,9 +41,12 @@ static std::vector<std::string> words(const std::string& text) {
   return result;
 }
 
-static const char* const kCommands[] = {"up",        "down",     "status",    "regions",
-                                        "topo show", "plan",     "lab up",    "lab down",
-                                        "lab run",   "lab list", "bench copy"};
+static const char* const kCommands[] = {
+    "up",        "down",        "status",      "regions",     "topo show",  "topo islands",
+    "topo path", "topo whatif", "topo import", "topo export", "topo watch", "topo measure",
+    "plan",      "lab up",      "lab down",    "lab run",     "lab list",   "bench copy"};
+// Whose 1 and 2 are answers, so their help lists codes of their own.
+static const char* const kAnswers[] = {"topo doctor", "topo diff"};
 
 TEST_CASE("every command's help has an example and the exit codes") {
   for (const std::string command : kCommands) {
@@ -56,6 +59,16 @@ TEST_CASE("every command's help has an example and the exit codes") {
     CHECK(contains(result.out, "Exit codes: 0 ok, 1 error, 2 usage, 3 out of memory"));
     CHECK(contains(result.out, "--json"));
     CHECK(result.err.empty());
+  }
+  for (const std::string command : kAnswers) {
+    INFO(command);
+    auto arguments = words(command);
+    arguments.push_back("--help");
+    const auto result = causeway_run(arguments);
+    CHECK(result.exit_code == 0);
+    CHECK(contains(result.out, "Example:\n  causeway " + command));
+    CHECK(contains(result.out, "Exit codes: 0 "));
+    CHECK(contains(result.out, ", 5 could not "));
   }
   const auto result = causeway_run({"--help"});
   CHECK(result.exit_code == 0);
@@ -115,7 +128,7 @@ TEST_CASE("with --json an error is JSON on stdout and still a line on stderr") {
 
 TEST_CASE("no daemon is exit code 4 and says how to start one") {
   for (const std::string line :
-       {"status", "regions", "topo show", "bench copy", "status --socket /nowhere/at.sock",
+       {"status", "regions", "topo show --pool", "bench copy", "status --socket /nowhere/at.sock",
         "status --address 127.0.0.1:1"}) {
     INFO(line);
     auto arguments = words(line);
@@ -131,9 +144,9 @@ TEST_CASE("topo show draws islands, links and tiers of a cluster file") {
   const auto text =
       causeway_run({"topo", "show", "--cluster", "desktop-and-hgx", "--near", "desktop/gpu0"});
   CHECK(text.exit_code == 0);
-  CHECK(contains(text.out, "island desktop/gpu0"));
-  CHECK(contains(text.out, "island desktop/gpu1"));
-  CHECK(contains(text.out, "island hgx/nvlink0"));
+  CHECK(contains(text.out, "\ndesktop/gpu0"));
+  CHECK(contains(text.out, "\ndesktop/gpu1"));
+  CHECK(contains(text.out, "\nhgx/nvlink0"));
   CHECK(contains(text.out, "RTX 5090"));
   CHECK(contains(text.out, "network"));
   CHECK(contains(text.out, "from desktop/gpu0"));

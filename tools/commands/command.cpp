@@ -23,10 +23,10 @@ int exit_code(Errc code) noexcept {
 
 CLI::App* add_command(CLI::App& parent, Shell& shell, const std::string& name,
                       const std::string& description, const std::string& example,
-                      std::function<int()> run) {
+                      std::function<int()> run, const std::string& exit_codes) {
   auto* command = parent.add_subcommand(name, description);
   command->add_flag("--json", shell.json, "Print JSON");
-  command->footer("Example:\n  " + example + "\n\n" + kExitCodesText);
+  command->footer("Example:\n  " + example + "\n\n" + exit_codes);
   command->callback([&shell, run = std::move(run)]() { shell.run = run; });
   return command;
 }

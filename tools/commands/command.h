@@ -23,6 +23,7 @@ enum ExitCode : int {
   kExitUsage = 2,
   kExitOutOfMemory = 3,
   kExitUnreachable = 4,  // No daemon there, or a peer died.
+  kExitNoAnswer = 5,  // Of commands whose 1 and 2 are answers: the error that kept them from one.
 };
 [[nodiscard]] int exit_code(Errc code) noexcept;
 inline constexpr const char* kExitCodesText =
@@ -31,7 +32,8 @@ inline constexpr const char* kExitCodesText =
 // What main needs once the line is parsed.
 struct Shell {
   bool json = false;
-  std::function<int()> run;  // Of the subcommand that was chosen.
+  std::function<int()> run;     // Of the subcommand that was chosen.
+  int error_code = kExitError;  // What an error is here.
 };
 
 // Where the pool is. Nothing given: the socket of `causeway up`.
@@ -45,7 +47,7 @@ struct Connection {
 // A subcommand with --json, an example in its help, and `run` as what it does.
 CLI::App* add_command(CLI::App& parent, Shell& shell, const std::string& name,
                       const std::string& description, const std::string& example,
-                      std::function<int()> run);
+                      std::function<int()> run, const std::string& exit_codes = kExitCodesText);
 void add_connection_options(CLI::App& command, Connection& connection);
 
 [[nodiscard]] PoolOptions pool_options(const Connection& connection);
