@@ -20,6 +20,7 @@
 #include "runtime/control/client.h"
 #include "runtime/control/server.h"
 #include "tests/error_of.h"
+#include "tests/runtime/topology/graph_maker.h"
 #include "transport/blocking.h"
 #include "transport/ucx/ucx_transport.h"
 
@@ -294,20 +295,16 @@ TEST_CASE("a node publishes its machine with itself, and its own only") {
   };
   const auto first = version();
   CHECK(graph().find("a/gpu0") != nullptr);
-  TopologyGraph machine;
-  machine.name = "b";
-  machine.nodes.push_back({.name = "b"});
-  machine.components.push_back({.name = "b/nic0", .kind = ComponentKind::nic, .node = "b"});
+  GraphMaker machine("b"), foreign("a");
+  machine.node("b").add("nic0");
+  foreign.node("a").add("nic0");
   {
     ControlClient node(live.control("a"), live.token(), "a");
-    auto foreign = machine;
-    foreign.nodes.front().name = "a";
-    foreign.components.front().node = "a";
     for (const auto& bad :
-         {std::string("{"), graph_to_json(foreign), std::string(std::size_t{2} << 20, ' ')})
+         {std::string("{"), graph_to_json(foreign.graph()), std::string(std::size_t{2} << 20, ' ')})
       CHECK_THROWS_AS((void)join(node, bad), Error);
     CHECK(version() == first);
-    (void)join(node, graph_to_json(machine));
+    (void)join(node, graph_to_json(machine.graph()));
     CHECK(version() != first);
     CHECK(graph().find("b/nic0") != nullptr);
     CHECK(graph().find("b/host0")->capacity_bytes == 1 << 20);
