@@ -412,6 +412,12 @@ TEST_CASE("nodes of one NVLink fabric are one island") {
   REQUIRE(access);
   CHECK(access->tier == Tier::island_peer);
   CHECK(access->rate.bandwidth_bytes_per_s == doctest::Approx(18 * 40.1e9));
+  // The same without a name for it, where both nodes' GPUs have links to one switch.
+  for (auto& node : maker.graph().nodes) node.fabric_cluster.clear();
+  CHECK(made(maker).islands().size() == 2);
+  for (auto& link : maker.graph().links)
+    if (link.b == "t1/nvswitch0") link.b = "t0/nvswitch0";
+  CHECK(made(maker).islands().size() == 1);
 }
 
 TEST_CASE("a graph that contradicts itself is refused") {
