@@ -13,6 +13,7 @@
 #include "causeway/cluster.h"
 #include "causeway/error.h"
 #include "causeway/node.h"
+#include "causeway/topology_discovery.h"
 #include "tools/base/files.h"
 
 namespace {
@@ -74,6 +75,9 @@ void complete(Options& options) {
   options.daemon.cluster = options.cluster.empty()
                                ? cluster_of_this_machine(options.contribute, options.daemon.node)
                                : ClusterSpec::from_file(options.cluster);
+  // A cluster file describes its node itself, which in a lab is no machine at all.
+  if (options.cluster.empty())
+    options.daemon.machine = causeway::discover({.node = options.daemon.node});
   if (options.token_file.empty()) options.token_file = causeway::tools::runtime_folder() + "/token";
   options.daemon.token = causeway::tools::load_or_create_token(options.token_file);
   if (options.daemon.socket_path.empty())

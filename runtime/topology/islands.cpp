@@ -156,17 +156,24 @@ Sight by_policy(const Component& a, const Component& b, const Joint& joint) {
 }
 
 // GPUs that could see each other: those of one node, or of nodes with one NVLink fabric.
-std::vector<std::vector<Vertex>> gpu_groups(const GraphIndex& index) {
-  const auto& graph = index.graph();
+std::vector<std::vector<Vertex>> gpu_groups(const GraphIndex& index, const NvlinkMap& nvlinks) {
   std::vector<std::vector<Vertex>> groups;
-  std::map<std::string_view, std::size_t> clusters;
-  for (std::uint32_t node = 0; node < graph.nodes.size(); ++node) {
-    const auto& cluster = graph.nodes[node].fabric_cluster;
+  std::map<Vertex, std::size_t> group_of_fabric;
+  for (std::uint32_t node = 0; node < index.graph().nodes.size(); ++node) {
+    std::vector<Vertex> gpus;
+    std::vector<Vertex> fabrics;
+    for (const auto vertex : index.components_of(node)) {
+      if (!is_kind(index, vertex, ComponentKind::gpu)) continue;
+      gpus.push_back(vertex);
+      if (const auto fabric = nvlinks.fabric_of(vertex)) fabrics.push_back(*fabric);
+    }
     auto at = groups.size();
-    if (!cluster.empty()) at = clusters.emplace(cluster, at).first->second;
+    for (const auto fabric : fabrics)
+      if (const auto known = group_of_fabric.find(fabric); known != group_of_fabric.end())
+        at = std::min(at, known->second);
+    for (const auto fabric : fabrics) group_of_fabric.emplace(fabric, at);
     if (at == groups.size()) groups.emplace_back();
-    for (const auto vertex : index.components_of(node))
-      if (is_kind(index, vertex, ComponentKind::gpu)) groups[at].push_back(vertex);
+    groups[at].insert(groups[at].end(), gpus.begin(), gpus.end());
   }
   return groups;
 }
@@ -330,7 +337,7 @@ Sight sight_between(const GraphIndex& index, const NvlinkMap& nvlinks, Vertex a,
 IslandMap derive_islands(const GraphIndex& index, const NvlinkMap& nvlinks) {
   IslandMap map;
   map.island_of.resize(index.size());
-  for (const auto& gpus : gpu_groups(index)) {
+  for (const auto& gpus : gpu_groups(index, nvlinks)) {
     add_islands(map, index, nvlinks, gpus);
     add_domains(map, index, nvlinks, gpus);
   }

@@ -2,6 +2,7 @@
 #include <boost/json.hpp>
 
 #include "causeway/topology.h"
+#include "causeway/topology_export.h"
 
 namespace causeway {
 
@@ -40,11 +41,14 @@ std::string Topology::to_json() const {
                        {"all_to_all", domain.is_all_to_all}});
   json::array nodes;
   for (const auto& node : this->nodes()) nodes.push_back(json::string(node));
-  return json::serialize(json::object{{"name", name()},
-                                      {"nodes", std::move(nodes)},
-                                      {"devices", std::move(devices)},
-                                      {"islands", std::move(islands)},
-                                      {"nvlink_domains", std::move(domains)}});
+  auto text = json::serialize(json::object{{"name", name()},
+                                           {"nodes", std::move(nodes)},
+                                           {"devices", std::move(devices)},
+                                           {"islands", std::move(islands)},
+                                           {"nvlink_domains", std::move(domains)}});
+  // The graph is a text already, and Boost.JSON would change some of its numbers.
+  text.pop_back();
+  return text + ",\"graph\":" + graph_to_json(graph()) + "}";
 }
 
 }  // namespace causeway

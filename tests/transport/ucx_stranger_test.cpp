@@ -221,6 +221,28 @@ TEST_CASE("a process out of descriptors accepts again when some come free") {
   check_serves(server);
 }
 
+TEST_CASE("nobody is sent to UCX while it could not accept") {
+  const Server server;
+  const RawCaller caller(server.address());
+  rlimit before{};
+  getrlimit(RLIMIT_NOFILE, &before);
+  const int next = ::dup(STDERR_FILENO);  // The lowest that is free.
+  ::close(next);
+  auto few = before;
+  few.rlim_cur = static_cast<rlim_t>(next) + 5;  // One for the door, at most, and four to spare.
+  setrlimit(RLIMIT_NOFILE, &few);
+  const bool sent = caller.send(frame(alice()));
+  const auto reply = caller.read_frame();
+  setrlimit(RLIMIT_NOFILE, &before);
+  REQUIRE(sent);
+  REQUIRE(reply);
+  CHECK((reply->first == FrameKind::refusal));
+  const auto failure = decode_failure(reply->second);
+  REQUIRE(failure);
+  CHECK((failure->code() == Errc::exhausted));
+  check_serves(server);
+}
+
 TEST_CASE("UCX's ports take no packet from anyone who is not being admitted") {
   const Server server;
   check_serves(server);  // And none after it.

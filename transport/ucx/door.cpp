@@ -1,5 +1,9 @@
 #include "transport/ucx/door.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
 #include <utility>
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
 #include <boost/asio/io_context.hpp>
@@ -17,11 +21,24 @@ namespace {
 
 constexpr auto kBackOff = std::chrono::milliseconds(20);  // When the kernel has no descriptor left.
 
+constexpr std::size_t kSpareDescriptors = 8;  // A link takes three.
+
 SocketAddress to_address(const tcp::endpoint& endpoint) {
   SocketAddress address;
   std::memcpy(&address.storage, endpoint.data(), endpoint.size());
   address.size_bytes = static_cast<socklen_t>(endpoint.size());
   return address;
+}
+
+// UCX 1.13 closes its port for good when it cannot accept: nobody is sent there before it can.
+bool has_spare_descriptors() {
+  std::array<int, kSpareDescriptors> taken{};
+  taken.fill(-1);
+  for (auto& fd : taken) fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const bool all = taken.back() >= 0;
+  for (const int fd : taken)
+    if (fd >= 0) ::close(fd);
+  return all;
 }
 
 }  // namespace
@@ -126,11 +143,14 @@ void Door::take(const std::shared_ptr<Lifeline>& line, const std::optional<Error
   auto greeting =
       error || frame.kind != FrameKind::greeting ? std::nullopt : decode_greeting(frame.body);
   if (!greeting) return line->close();
+  while (!has_spare_descriptors())
+    if (!send_away_one())
+      return turn_away(line, Error(Errc::exhausted, "no file descriptors are left; see ulimit -n"));
   on_greeting_(line, std::move(*greeting));
 }
 
-void Door::send_away_one() {
-  if (visitors_.empty()) return;
+bool Door::send_away_one() {
+  if (visitors_.empty()) return false;
   std::map<HostBytes, std::size_t> crowd;
   for (const auto& visitor : visitors_) ++crowd[visitor.line->peer().host()];
   const auto most = std::ranges::max_element(
@@ -140,6 +160,7 @@ void Door::send_away_one() {
   });
   oldest->line->close();
   visitors_.erase(oldest);
+  return true;
 }
 
 void turn_away(const std::shared_ptr<Lifeline>& line, const Error& why) {

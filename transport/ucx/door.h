@@ -40,7 +40,7 @@ class Door : public std::enable_shared_from_this<Door> {
   bool see_off(const std::shared_ptr<Lifeline>& line);  // False if it is no visitor any more.
   void take(const std::shared_ptr<Lifeline>& line, const std::optional<Error>& error,
             const Lifeline::Frame& frame);
-  void send_away_one();
+  bool send_away_one();  // False if nobody was there.
 
   boost::asio::io_context& context_;
   OnGreeting on_greeting_;

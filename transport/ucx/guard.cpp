@@ -119,7 +119,7 @@ std::vector<int> watched_by(int epoll_fd) {
   std::vector<int> found;
   const auto path = "/proc/self/fdinfo/" + std::to_string(epoll_fd);
   const std::unique_ptr<FILE, Closer> file(std::fopen(path.c_str(), "re"));
-  if (!file) return found;
+  if (!file) throw system_error("cannot read " + path, errno);
   char line[256];
   for (int fd = -1; std::fgets(line, sizeof(line), file.get()) != nullptr;)
     if (std::sscanf(line, "tfd: %d", &fd) == 1) found.push_back(fd);
@@ -151,7 +151,11 @@ void shield(int fd) {
 }  // namespace
 
 struct SocketGuard::Doors {
-  std::vector<int> fds;  // UCX's: they stay as long as its worker, and so do the passes.
+  struct Port {
+    int fd;  // UCX's, which closes it when it can accept no more: then it may be another socket.
+    std::uint64_t inode;
+  };
+  std::vector<Port> ports;
   std::vector<HostBytes> bound_to;
   std::map<HostBytes, std::size_t> guests;
 
@@ -159,7 +163,8 @@ struct SocketGuard::Doors {
     std::vector<HostBytes> hosts;
     for (const auto& [host, passes] : guests)
       if (hosts.size() < kMaxHostsIn) hosts.push_back(host);
-    for (const int fd : fds) attach(fd, from_hosts(hosts));
+    for (const auto& port : ports)
+      if (socket_inode(port.fd) == port.inode) attach(port.fd, from_hosts(hosts));
   }
 };
 
@@ -170,7 +175,7 @@ SocketGuard::SocketGuard() : doors_(std::make_shared<Doors>()) {
 
 SocketGuard::~SocketGuard() { forget_ports(); }
 
-void SocketGuard::forget_ports() noexcept { doors_->fds.clear(); }
+void SocketGuard::forget_ports() noexcept { doors_->ports.clear(); }
 
 void SocketGuard::close_ports(std::span<const std::byte> names) {
   for (const int fd : listening_sockets()) {
@@ -186,7 +191,7 @@ void SocketGuard::close_ports(std::span<const std::byte> names) {
     if (std::ranges::search(names, port).empty()) continue;
     before_.insert(*inode);
     attach(fd, from_hosts({}));
-    doors_->fds.push_back(fd);
+    doors_->ports.push_back({fd, *inode});
     if (std::ranges::find(doors_->bound_to, bound.host()) == doors_->bound_to.end())
       doors_->bound_to.push_back(bound.host());
   }

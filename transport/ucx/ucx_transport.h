@@ -5,7 +5,8 @@
 //          message; large ones by rendezvous, straight from the caller's buffer into the pinned
 //          target, cut into chunks with a window so that small messages pass between them.
 // Listens: at exactly `listen`. UCX's own two ports, on the interface that owns that address, take
-//          packets only from hosts that are being admitted (guard.h). UCX_* variables of the user's environment win over what is chosen here.
+//          packets only from hosts that are being admitted (guard.h). UCX_* variables of the user's
+//          environment win over what is chosen here.
 // Errors:  make_ucx_transport() throws invalid_argument (malformed address), io (address in use or
 //          not of this machine, UCX failed), unsupported (this UCX lacks what is needed).
 //          An operation that reaches its deadline while UCX still holds its buffer is withdrawn at

@@ -142,7 +142,7 @@ class Topology {
   // before another card; on an H100 a peer does.
   [[nodiscard]] std::vector<RankedDevice> rank(const DeviceName& from) const;
 
-  // Same layout as GET /v1/topology; documented in docs/topology.md.
+  // What is derived, and under "graph" what graph_to_json() writes: documented in docs/topology.md.
   [[nodiscard]] std::string to_json() const;
 
  private:

@@ -15,10 +15,12 @@
 #include <thread>
 
 #include "allocator/unique_fd.h"
+#include "causeway/topology_export.h"
 #include "live_pool.h"
 #include "runtime/control/client.h"
 #include "runtime/control/server.h"
 #include "tests/error_of.h"
+#include "tests/runtime/topology/graph_maker.h"
 #include "transport/blocking.h"
 #include "transport/ucx/ucx_transport.h"
 
@@ -268,6 +270,47 @@ nodes:
     node->call("DELETE", "/v1/extents", serialize(whole), kLimit);
   }
   CHECK(eventually([&] { return live.used_bytes() == 0; }, 2s));
+}
+
+TEST_CASE("a node publishes its machine with itself, and its own only") {
+  LivePool live(kCluster, {"a"});
+  ControlClient client(live.control("a"), live.token(), "a");
+  const auto version = [&] {
+    return std::string(std::string_view(parse(client.call("GET", "/v1/pool/memory", "", kLimit))
+                                            .at("topology_version")
+                                            .as_string()));
+  };
+  const auto graph = [&] {
+    return graph_from_json(client.call("GET", "/v1/topology", "", kLimit).body, "the daemon");
+  };
+  const auto join = [&](ControlClient& node, const std::string& topology) {
+    return node.call(
+        "POST", "/v1/nodes",
+        serialize(Json{{"name", "b"},
+                       {"control", "127.0.0.1:1"},
+                       {"data", "127.0.0.1:1"},
+                       {"cluster", "{name: b, nodes: [{name: b, devices: [{host: 1 MiB}]}]}"},
+                       {"topology", topology}}),
+        kLimit);
+  };
+  const auto first = version();
+  CHECK(graph().find("a/gpu0") != nullptr);
+  GraphMaker machine("b"), foreign("a");
+  machine.node("b").add("nic0");
+  foreign.node("a").add("nic0");
+  {
+    ControlClient node(live.control("a"), live.token(), "a");
+    for (const auto& bad :
+         {std::string("{"), graph_to_json(foreign.graph()), std::string(std::size_t{2} << 20, ' ')})
+      CHECK_THROWS_AS((void)join(node, bad), Error);
+    CHECK(version() == first);
+    (void)join(node, graph_to_json(machine.graph()));
+    CHECK(version() != first);
+    CHECK(graph().find("b/nic0") != nullptr);
+    CHECK(graph().find("b/host0")->capacity_bytes == 1 << 20);
+  }
+  CHECK(eventually([&] { return graph().find("b/nic0") == nullptr; }, kLimit));
+  CHECK(live.connect("a").topology().find(DeviceName::parse("a/gpu0"))->available_bytes == 4 << 20);
 }
 
 TEST_CASE("random bytes on the control port do no harm") {

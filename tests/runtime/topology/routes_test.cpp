@@ -139,9 +139,54 @@ TEST_CASE("GPUs on several switches are one island, as fast as the GPU with fewe
   // A link that is down carries nothing; a GPU all of whose links are down is alone.
   for (auto& link : maker.graph().links)
     if (link.kind == LinkKind::nvlink && link.a == "m/gpu3") link.state = LinkState::down;
+  CHECK(made(maker).access(device("m/gpu0"), device("m/gpu3"))->path == "PCIe peer");
   maker.granted("gpu0", "gpu3", PeerStatus::topology_not_supported);
   topology = made(maker);
   CHECK(islands_of(topology) == "m/nvlink0=gpu0,gpu1,gpu2, m/gpu3=gpu3, ");
+}
+
+TEST_CASE("a link between two GPUs does not make their two switches one fabric") {
+  auto maker = machine("", 4, 5, 90);
+  for (int s = 0; s < 2; ++s) {
+    maker.add(number("nvswitch", s));
+    for (int g = 0; g < 2; ++g) maker.nvlink(number("gpu", 2 * s + g), number("nvswitch", s), 4);
+  }
+  maker.nvlink("gpu1", "gpu2", 1);
+  const auto topology = made(maker);
+  CHECK(islands_of(topology) == "m/nvlink0=gpu0,gpu1, m/nvlink1=gpu2,gpu3, ");
+  CHECK(topology.access(device("m/gpu1"), device("m/gpu2"))->rate.bandwidth_bytes_per_s ==
+        doctest::Approx(20.6e9));
+  CHECK(topology.route(device("m/gpu0"), device("m/gpu3"))->is_staged);
+}
+
+TEST_CASE("of ways with as few hops the widest is taken, to memory and to a NIC") {
+  GraphMaker maker;
+  maker.node("m");
+  maker.add("cpu0");
+  maker.add("host0");
+  maker.link(LinkKind::memory, "host0", "cpu0");
+  maker.add("gpu0").model = "l40s";
+  for (int i = 0; i < 3; ++i) {
+    maker.add(number("bridge", i));
+    maker.pcie("gpu0", number("bridge", i), i == 1 ? 4 : 3);
+    maker.pcie(number("bridge", i), "cpu0", 5);
+    maker.add(number("nic", i)).port_bytes_per_s = 50e9;
+    maker.pcie(number("nic", i), number("bridge", i), 5);
+    maker.network(number("nic", i), "far", 50e9);
+  }
+  maker.graph().nodes.push_back({});
+  maker.graph().nodes.back().name = "far";
+  TopologyGraph& graph = maker.graph();
+  graph.components.push_back(*graph.find("m/host0"));
+  graph.components.back().name = "far/host0";
+  graph.components.back().node = "far";
+  for (auto& link : graph.links)
+    if (link.b == "m/far") link.b = "far";
+  const auto topology = made(maker);
+  CHECK(hops_of(*topology.route(device("m/gpu0"), device("m/host0"))) ==
+        "m/gpu0 > m/bridge1 > m/cpu0 > m/host0");
+  CHECK(hops_of(*topology.route(device("m/gpu0"), device("far/host0"))) ==
+        "m/gpu0 > m/bridge1 > m/nic1 > far");
 }
 
 TEST_CASE("bridged pairs are islands of two") {
@@ -367,6 +412,12 @@ TEST_CASE("nodes of one NVLink fabric are one island") {
   REQUIRE(access);
   CHECK(access->tier == Tier::island_peer);
   CHECK(access->rate.bandwidth_bytes_per_s == doctest::Approx(18 * 40.1e9));
+  // The same without a name for it, where both nodes' GPUs have links to one switch.
+  for (auto& node : maker.graph().nodes) node.fabric_cluster.clear();
+  CHECK(made(maker).islands().size() == 2);
+  for (auto& link : maker.graph().links)
+    if (link.b == "t1/nvswitch0") link.b = "t0/nvswitch0";
+  CHECK(made(maker).islands().size() == 1);
 }
 
 TEST_CASE("a graph that contradicts itself is refused") {

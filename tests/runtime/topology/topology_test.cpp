@@ -190,6 +190,7 @@ TEST_CASE("the JSON has every device, link and island") {
   CHECK(json.at("devices").at(1).at("capacity_bytes").to_number<std::uint64_t>() ==
         topology.find(device("desktop/gpu1"))->capacity_bytes);
   CHECK(json.at("devices").at(1).at("available_bytes") == 1234567890123456789);
+  CHECK(json.at("graph").at("links").as_array().size() == topology.graph().links.size());
   CHECK(json.at("islands").as_array().size() == 3);
   CHECK(json.at("islands").at(2).at("devices").as_array().size() == 8);
 }
