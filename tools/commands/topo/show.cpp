@@ -24,10 +24,11 @@ struct ShowOptions {
 // Past this many nodes a tree is long: islands say more.
 constexpr std::size_t kManyNodes = 4;
 
-// The ranking is one more key beside those of Topology::to_json().
+// The ranking is one more key beside those of Topology::to_json(), whose text stays as it is: a
+// parser would round some of its numbers.
 std::string to_json(const Topology& topology, const std::optional<DeviceName>& near) {
-  if (!near) return topology.to_json();
-  auto value = boost::json::parse(topology.to_json());
+  auto text = topology.to_json();
+  if (!near) return text;
   boost::json::array ranking;
   for (const auto& [device, cost] : topology.rank(*near))
     ranking.push_back({{"device", device.to_string()},
@@ -36,9 +37,9 @@ std::string to_json(const Topology& topology, const std::optional<DeviceName>& n
                        {"latency_s", cost.rate.latency_s},
                        {"provenance", to_string(cost.rate.provenance)},
                        {"path", cost.path}});
-  value.as_object()["near"] = near->to_string();
-  value.as_object()["ranking"] = std::move(ranking);
-  return boost::json::serialize(value);
+  text.pop_back();
+  return fmt::format("{},\"near\":{},\"ranking\":{}}}", text, json_string(near->to_string()),
+                     boost::json::serialize(ranking));
 }
 
 int run_show(const ShowOptions& options, bool json) {
