@@ -204,6 +204,7 @@ struct ControlServer::State : std::enable_shared_from_this<ControlServer::State>
 template <typename Protocol>
 asio::awaitable<void> ControlServer::State::accept(
     std::shared_ptr<asio::basic_socket_acceptor<Protocol>> acceptor) {
+  const auto self = this->shared_from_this();
   asio::steady_timer pause(context);
   while (!stopping) {
     typename Protocol::socket socket(context);
