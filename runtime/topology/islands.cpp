@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
-#include <set>
+#include <span>
+#include <unordered_set>
 
 #include "causeway/gpu_catalogue.h"
 
@@ -76,12 +77,37 @@ struct Joint {
   LinkKind kind = LinkKind::pcie;
   bool switched = false;
   std::optional<Provenance> told_by = {};  // Of an NVLink.
+  bool is_known = true;                    // False if there may be NVLinks that nothing tells of.
 };
 
 std::string_view name_of(const Joint& joint) {
   if (joint.kind == LinkKind::xgmi) return "xGMI";
   if (joint.kind == LinkKind::nvlink) return joint.switched ? "NVSwitch" : "NVLink";
-  return "peer access over PCIe";
+  return joint.is_known ? "peer access over PCIe" : "peer access, by a way that is not known";
+}
+
+// Active NVLinks of a GPU whose other ends no source tells.
+bool has_loose_nvlinks(const GraphIndex& index, Vertex gpu) {
+  const auto& component = *index.component(gpu);
+  if (!component.nvlinks_max || !component.nvlinks_down) return false;
+  return *component.nvlinks_max > *component.nvlinks_down &&
+         std::ranges::none_of(index.edges(gpu), [&](const Edge& edge) {
+           return index.link(edge).kind == LinkKind::nvlink;
+         });
+}
+
+bool may_have_unknown_nvlinks(const GraphIndex& index, Vertex gpu) {
+  const auto node = index.node_of(gpu);
+  return !node || !index.graph().nodes[*node].nvlinks_known || has_loose_nvlinks(index, gpu);
+}
+
+// Why NVSwitches do not carry anything yet, if the driver says so.
+std::optional<FabricState> fabric_not_up(const GraphIndex& index, Vertex gpu) {
+  const auto node = index.node_of(gpu);
+  const auto state = node ? index.graph().nodes[*node].fabric : std::nullopt;
+  const bool is_up =
+      !state || *state == FabricState::completed || *state == FabricState::not_supported;
+  return is_up ? std::nullopt : state;
 }
 
 Joint joint_between(const GraphIndex& index, const NvlinkMap& nvlinks, Vertex a, Vertex b) {
@@ -96,16 +122,20 @@ Joint joint_between(const GraphIndex& index, const NvlinkMap& nvlinks, Vertex a,
     for (const auto& edge : index.edges(a))
       if (is_gpu_link(index.link(edge)) && index.link(edge).kind == LinkKind::xgmi)
         return {LinkKind::xgmi, false, index.link(edge).provenance};
-  return {};
+  Joint joint;
+  joint.is_known = !may_have_unknown_nvlinks(index, a) && !may_have_unknown_nvlinks(index, b);
+  return joint;
 }
 
 // The first statement of both directions that decides, or nullopt.
 std::optional<Sight> told(const Pair* there, const Pair* back, const Joint& joint) {
   const auto positive = [&](PeerBasis basis) {
-    return Sight{true, basis, fmt::format("{}: {}", to_string(basis), name_of(joint)), joint.kind};
+    return Sight{true, basis, fmt::format("{}: {}", to_string(basis), name_of(joint)), joint.kind,
+                 joint.is_known};
   };
   const auto negative = [&](PeerBasis basis, std::string_view why) {
-    return Sight{false, basis, fmt::format("{}: {}", to_string(basis), why), joint.kind};
+    return Sight{false, basis, fmt::format("{}: {}", to_string(basis), why), joint.kind,
+                 joint.is_known};
   };
   const auto verified = [](const Pair* pair) { return pair ? pair->verified : std::nullopt; };
   for (const auto* pair : {there, back})
@@ -134,7 +164,15 @@ std::optional<Sight> told(const Pair* there, const Pair* back, const Joint& join
 const GpuModel* model_of(const Component& gpu) { return find_gpu_model(gpu.model); }
 
 // What can be said where nobody was asked.
-Sight by_policy(const Component& a, const Component& b, const Joint& joint) {
+Sight by_policy(const GraphIndex& index, Vertex vertex_a, Vertex vertex_b, const Joint& joint) {
+  const auto& a = *index.component(vertex_a);
+  const auto& b = *index.component(vertex_b);
+  if (joint.switched)
+    for (const auto vertex : {vertex_a, vertex_b})
+      if (const auto state = fabric_not_up(index, vertex))
+        return {false, PeerBasis::granted,
+                fmt::format("granted: the NVLink fabric is not up ({})", to_string(*state)),
+                joint.kind};
   if (joint.told_by)
     return {true, PeerBasis::policy,
             fmt::format("{}: {}", to_string(*joint.told_by), name_of(joint)), joint.kind};
@@ -148,43 +186,54 @@ Sight by_policy(const Component& a, const Component& b, const Joint& joint) {
       return {false, PeerBasis::policy, "policy: GeForce refuses peer access", LinkKind::pcie};
     case PeerPolicy::nvlink_only:
       return {false, PeerBasis::policy,
-              "policy: peer access over an NVLink bridge only, and none is known", LinkKind::pcie};
+              joint.is_known ? "policy: peer access over an NVLink bridge only, and none is known"
+                             : "policy: peer access over an NVLink bridge only, and where its "
+                               "links lead is not known",
+              LinkKind::pcie};
     case PeerPolicy::granted:
       break;
   }
-  return {true, PeerBasis::policy, "policy: peer access over PCIe", LinkKind::pcie};
+  return {true, PeerBasis::policy, fmt::format("policy: {}", name_of(joint)), LinkKind::pcie,
+          joint.is_known};
 }
 
 // GPUs that could see each other: those of one node, or of nodes with one NVLink fabric.
 std::vector<std::vector<Vertex>> gpu_groups(const GraphIndex& index, const NvlinkMap& nvlinks) {
-  std::vector<std::vector<Vertex>> groups;
-  std::map<Vertex, std::size_t> group_of_fabric;
-  for (std::uint32_t node = 0; node < index.graph().nodes.size(); ++node) {
-    std::vector<Vertex> gpus;
-    std::vector<Vertex> fabrics;
+  const auto nodes = static_cast<Vertex>(index.graph().nodes.size());
+  std::vector<Vertex> joined(nodes);
+  std::iota(joined.begin(), joined.end(), Vertex{0});
+  std::vector<std::vector<Vertex>> gpus(nodes);
+  std::map<Vertex, Vertex> first_on;  // Fabric to node.
+  for (Vertex node = 0; node < nodes; ++node)
     for (const auto vertex : index.components_of(node)) {
       if (!is_kind(index, vertex, ComponentKind::gpu)) continue;
-      gpus.push_back(vertex);
-      if (const auto fabric = nvlinks.fabric_of(vertex)) fabrics.push_back(*fabric);
+      gpus[node].push_back(vertex);
+      if (const auto fabric = nvlinks.fabric_of(vertex))
+        join(joined, first_on.emplace(*fabric, node).first->second, node);
     }
-    auto at = groups.size();
-    for (const auto fabric : fabrics)
-      if (const auto known = group_of_fabric.find(fabric); known != group_of_fabric.end())
-        at = std::min(at, known->second);
-    for (const auto fabric : fabrics) group_of_fabric.emplace(fabric, at);
-    if (at == groups.size()) groups.emplace_back();
-    groups[at].insert(groups[at].end(), gpus.begin(), gpus.end());
+  std::vector<std::vector<Vertex>> groups(nodes);  // By the first node of each; others stay empty.
+  for (Vertex node = 0; node < nodes; ++node) {
+    auto& group = groups[root_of(joined, node)];
+    group.insert(group.end(), gpus[node].begin(), gpus[node].end());
   }
   return groups;
 }
 
 struct Growing {
   std::vector<Vertex> members;
-  Sight weakest;  // Of all pairs in it; of a single GPU why it sees no other.
+  std::optional<Vertex> fabric;  // Of all members, if nothing is said of any pair of them.
+  Sight weakest;                 // Of all pairs in it; of a single GPU why it sees no other.
 };
 
 void weaken(Sight& weakest, const Sight& other) {
   if (other.rests_on < weakest.rests_on) weakest = other;
+}
+
+std::unordered_set<Vertex> vertices_of_pairs(const GraphIndex& index) {
+  std::unordered_set<Vertex> vertices;
+  for (const auto& pair : index.graph().pairs)
+    for (const auto& end : {pair.from, pair.to}) vertices.insert(*index.find(end));
+  return vertices;
 }
 
 std::string why_alone(const GraphIndex& index, const std::vector<Vertex>& gpus, Vertex gpu) {
@@ -199,13 +248,18 @@ std::string why_alone(const GraphIndex& index, const std::vector<Vertex>& gpus, 
 
 std::vector<Growing> grow_islands(const GraphIndex& index, const NvlinkMap& nvlinks,
                                   const std::vector<Vertex>& gpus) {
+  // Of GPUs on one fabric of which no pair is spoken of, each sees all others or none.
+  const auto paired = vertices_of_pairs(index);
   std::vector<Growing> islands;
   for (const auto gpu : gpus) {
-    Growing alone{{gpu}, {false, PeerBasis::unknown, why_alone(index, gpus, gpu), LinkKind::pcie}};
+    const auto fabric = paired.contains(gpu) ? std::nullopt : nvlinks.fabric_of(gpu);
+    Growing alone{
+        {gpu}, fabric, {false, PeerBasis::unknown, why_alone(index, gpus, gpu), LinkKind::pcie}};
     bool joined = false;
     for (auto& island : islands) {
       std::optional<Sight> weakest;
-      for (const auto member : island.members) {
+      const std::size_t asked = fabric && fabric == island.fabric ? 1 : island.members.size();
+      for (const auto member : std::span(island.members).first(asked)) {
         const auto sight = sight_between(index, nvlinks, gpu, member);
         if (!sight.sees) {
           weakest.reset();
@@ -222,6 +276,7 @@ std::vector<Growing> grow_islands(const GraphIndex& index, const NvlinkMap& nvli
       if (island.members.size() == 1) island.weakest = *weakest;
       weaken(island.weakest, *weakest);
       island.members.push_back(gpu);
+      if (fabric != island.fabric) island.fabric.reset();
       joined = true;
       break;
     }
@@ -232,17 +287,19 @@ std::vector<Growing> grow_islands(const GraphIndex& index, const NvlinkMap& nvli
 
 void add_islands(IslandMap& map, const GraphIndex& index, const NvlinkMap& nvlinks,
                  const std::vector<Vertex>& gpus) {
-  std::map<LinkKind, int> numbers;
+  std::map<std::pair<std::string, std::string_view>, int> numbers;
   for (auto& grown : grow_islands(index, nvlinks, gpus)) {
     Island island{{}, {}, grown.weakest.rests_on, grown.weakest.basis};
     for (const auto member : grown.members) {
       island.devices.push_back(device_of(*index.component(member)));
       map.island_of[member] = static_cast<std::uint32_t>(map.islands.size());
     }
-    const auto kind = grown.weakest.kind;
-    island.name = grown.members.size() == 1 ? island.devices.front().to_string()
-                                            : fmt::format("{}/{}{}", island.devices.front().node,
-                                                          to_string(kind), numbers[kind]++);
+    const auto kind =
+        grown.weakest.is_way_known ? to_string(grown.weakest.kind) : std::string_view("peers");
+    const auto& first = island.devices.front();
+    island.name = grown.members.size() == 1
+                      ? first.to_string()
+                      : fmt::format("{}/{}{}", first.node, kind, numbers[{first.node, kind}]++);
     map.islands.push_back(std::move(island));
   }
 }
@@ -331,7 +388,7 @@ std::vector<Edge> NvlinkMap::direct(Vertex a, Vertex b) const {
 Sight sight_between(const GraphIndex& index, const NvlinkMap& nvlinks, Vertex a, Vertex b) {
   const auto joint = joint_between(index, nvlinks, a, b);
   if (auto sight = told(index.pair(a, b), index.pair(b, a), joint)) return *sight;
-  return by_policy(*index.component(a), *index.component(b), joint);
+  return by_policy(index, a, b, joint);
 }
 
 IslandMap derive_islands(const GraphIndex& index, const NvlinkMap& nvlinks) {

@@ -38,7 +38,8 @@ struct Sight {
   bool sees;
   PeerBasis rests_on;
   std::string basis;
-  LinkKind kind;  // nvlink, xgmi or pcie.
+  LinkKind kind;             // nvlink, xgmi or pcie.
+  bool is_way_known = true;  // False if it may as well be an NVLink that nothing tells of.
 };
 
 [[nodiscard]] Sight sight_between(const GraphIndex& index, const NvlinkMap& nvlinks, Vertex a,

@@ -74,12 +74,27 @@ void fill_link(TopologyLink& link, const Component* a, const Component* b) {
       fill(link.latency_s, kSocketLatency, Provenance::spec);
       break;
     }
-    case LinkKind::memory:
-      fill(link.effective_bytes_per_s, kHostBytesPerS, Provenance::spec);
-      break;
+    case LinkKind::memory:  // fill_memory()
     case LinkKind::c2c:
     case LinkKind::network:
       break;
+  }
+}
+
+// Memory is nominally as fast as two channels, and at least as fast as the widest link to its CPU:
+// whoever builds that link wants to fill it.
+void fill_memory(TopologyGraph& graph) {
+  std::unordered_map<std::string_view, double> widest;
+  for (const auto& link : graph.links) {
+    if (link.kind == LinkKind::memory || link.kind == LinkKind::network) continue;
+    if (!link.effective_bytes_per_s) continue;
+    for (const auto& end : {std::string_view(link.a), std::string_view(link.b)})
+      widest[end] = std::max(widest[end], link.effective_bytes_per_s->value);
+  }
+  for (auto& link : graph.links) {
+    if (link.kind != LinkKind::memory) continue;
+    const auto nominal = std::max({kHostBytesPerS, widest[link.a], widest[link.b]});
+    fill(link.effective_bytes_per_s, nominal, Provenance::spec);
   }
 }
 
@@ -142,6 +157,7 @@ void fill_rates(TopologyGraph& graph) {
   for (const auto& component : graph.components) components.emplace(component.name, &component);
   for (auto& link : graph.links)
     fill_link(link, find(components, link.a), find(components, link.b));
+  fill_memory(graph);
 }
 
 }  // namespace causeway

@@ -48,19 +48,23 @@ Router::NetworkSearch::NetworkSearch(const GraphIndex& index, const std::vector<
   widest_ = search(0, [](const Reach& a, const Reach& b) {
     return a.width != b.width ? a.width > b.width : a.hops < b.hops;
   });
-  for (const auto& [vertex, reach] : widest_) {
-    if (quickest_.contains(reach.width)) continue;
-    quickest_.emplace(reach.width, search(reach.width, [](const Reach& a, const Reach& b) {
-                        return a.latency_s != b.latency_s ? a.latency_s < b.latency_s
-                                                          : a.hops < b.hops;
-                      }));
-  }
 }
 
 std::optional<Router::NetworkSearch::Found> Router::NetworkSearch::to(Vertex target) const {
   const auto at = widest_.find(target);
   if (at == widest_.end()) return std::nullopt;
-  const auto& paths = quickest_.at(at->second.width);
+  const auto width = at->second.width;
+  auto known = quickest_.find(width);
+  if (known == quickest_.end())
+    known = quickest_
+                .emplace(width, search(width,
+                                       [](const Reach& a, const Reach& b) {
+                                         return a.latency_s != b.latency_s
+                                                    ? a.latency_s < b.latency_s
+                                                    : a.hops < b.hops;
+                                       }))
+                .first;
+  const auto& paths = known->second;
   Found found;
   found.latency_s = paths.at(target).latency_s;
   for (const auto* reach = &paths.at(target); reach->last; reach = &paths.at(reach->last->from)) {

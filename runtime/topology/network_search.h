@@ -1,7 +1,8 @@
 // Widest paths over the network links of a graph, and of several such the quickest.
 //
 // Unknown: a link of unknown rate counts as wide as any; a path of such links only has no rate.
-// Cost:    O(links log links) for each different width that some path has.
+// Cost:    O(links log links) to build, and again for each different width that to() meets.
+// Threads: one; to() remembers what it found.
 #pragma once
 
 #include <limits>
@@ -40,7 +41,8 @@ class Router::NetworkSearch {
   const GraphIndex* index_;
   std::vector<Vertex> sources_;
   Reached widest_;
-  std::unordered_map<double, Reached> quickest_;  // By width.
+  // By width, filled by to() as it is asked: a network may have as many widths as links.
+  mutable std::unordered_map<double, Reached> quickest_;
 };
 
 }  // namespace causeway

@@ -30,6 +30,11 @@ std::optional<Figure> sum_of(const GraphIndex& index, const std::vector<Edge>& e
   return sum;
 }
 
+bool is_kind(const GraphIndex& index, Vertex vertex, ComponentKind kind) {
+  const auto* component = index.component(vertex);
+  return component != nullptr && component->kind == kind;
+}
+
 bool is_gpu(const Component* component) {
   return component != nullptr && component->kind == ComponentKind::gpu;
 }
@@ -40,10 +45,24 @@ bool is_between(const Component& component) {
          component.kind == ComponentKind::unknown;
 }
 
-bool is_local_link(const TopologyLink& link) {
-  return link.state != LinkState::down &&
-         (link.kind == LinkKind::pcie || link.kind == LinkKind::memory ||
-          link.kind == LinkKind::socket || link.kind == LinkKind::c2c);
+// PCIe and what else leads to a CPU: some have NVLinks.
+bool is_local_link(const GraphIndex& index, Vertex from, const Edge& edge) {
+  const auto& link = index.link(edge);
+  if (link.state == LinkState::down) return false;
+  switch (link.kind) {
+    case LinkKind::pcie:
+    case LinkKind::memory:
+    case LinkKind::socket:
+    case LinkKind::c2c:
+      return true;
+    case LinkKind::nvlink:
+      return is_kind(index, from, ComponentKind::cpu) ||
+             is_kind(index, edge.to, ComponentKind::cpu);
+    case LinkKind::xgmi:
+    case LinkKind::network:
+      break;
+  }
+  return false;
 }
 
 template <typename Steps>
@@ -83,7 +102,8 @@ std::optional<Router::Leg> Router::local_leg(Vertex from, Vertex to) const {
       if (vertex != from && !is_between(*index_->component(vertex))) continue;
       for (const auto& edge : index_->edges(vertex)) {
         const auto& link = index_->link(edge);
-        if (!is_local_link(link) || reached.contains(edge.to) || !index_->component(edge.to))
+        if (!is_local_link(*index_, vertex, edge) || reached.contains(edge.to) ||
+            !index_->component(edge.to))
           continue;
         const auto& figure = link.effective_bytes_per_s;
         const double width =
@@ -106,7 +126,8 @@ std::optional<Router::Leg> Router::local_leg(Vertex from, Vertex to) const {
     const auto& step = *at->second.last;
     const auto& link = index_->graph().links[step.link];
     narrow(leg.bandwidth, step.bandwidth);
-    has_pcie = has_pcie || link.kind == LinkKind::pcie || link.kind == LinkKind::c2c;
+    has_pcie = has_pcie || link.kind == LinkKind::pcie || link.kind == LinkKind::c2c ||
+               link.kind == LinkKind::nvlink;
     if (link.kind == LinkKind::socket && link.latency_s) leg.latency_s += link.latency_s->value;
     leg.steps.push_back(step);
   }
@@ -123,7 +144,7 @@ Router::Leg Router::with_model_rate(Leg leg, Vertex from, Vertex to) const {
     if (model == nullptr) continue;
     const auto knows = std::ranges::any_of(leg.steps, [&](const Step& step) {
       const auto kind = index_->graph().links[step.link].kind;
-      return step.bandwidth && (kind == LinkKind::pcie || kind == LinkKind::c2c);
+      return step.bandwidth && kind != LinkKind::memory && kind != LinkKind::socket;
     });
     const auto rate = pcie_bytes_per_s({static_cast<std::uint32_t>(model->pcie_generation), 16});
     if (!knows && rate) narrow(leg.bandwidth, Figure{*rate, Provenance::spec});
@@ -241,6 +262,8 @@ std::optional<Way> Router::between_gpus(Vertex a, Vertex b) const {
   const auto sight = sight_between(*index_, *nvlinks_, a, b);
   if (!sight.sees) return staged(a, b);
   if (auto way = over_nvlink(a, b)) return way;
+  if (!sight.is_way_known)
+    return Way{Tier::island_peer, false, {}, {}, {}, "peer access, by a way that is not known"};
   auto leg = local_leg(a, b);
   if (!leg) return std::nullopt;
   return Way{Tier::island_peer,
@@ -280,7 +303,7 @@ std::optional<Way> Router::in_node(Vertex from, Vertex to) const {
       return index_->graph().links[step.link].kind == kind;
     });
   };
-  const auto* by = has(LinkKind::c2c) && !has(LinkKind::pcie) ? "C2C" : "PCIe";
+  const auto* by = has(LinkKind::pcie) ? "PCIe" : has(LinkKind::c2c) ? "C2C" : "NVLink";
   return Way{Tier::host,
              false,
              std::move(leg->steps),
@@ -362,8 +385,12 @@ std::optional<Way> Router::route(const Origin& origin, Vertex to) const {
     way = between_gpus(from, to);
   else
     way = same_node ? in_node(from, to) : over_network(origin, to);
-  if (!way) return way;
   if (const auto* pair = index_->pair(from, to)) {
+    if (!way && (pair->bandwidth_bytes_per_s || pair->staged_bytes_per_s)) {
+      // Measured between devices of which no source tells how they are joined.
+      way = Way{same_node ? Tier::host : Tier::remote, gpus && same_node, {}, {}, {}, "measured"};
+    }
+    if (!way) return way;
     if (way->is_staged && pair->staged_bytes_per_s)
       way->bandwidth = pair->staged_bytes_per_s;
     else if (pair->bandwidth_bytes_per_s)
@@ -380,8 +407,12 @@ std::optional<PathClass> Router::tree_class(Vertex a, Vertex b) const {
   std::vector<const Component*> below_cpu;  // The bridges or devices right below a CPU.
   bool crosses_cpu = false;
   bool crosses_socket = false;
+  bool is_from_sysfs = true;
   for (const auto& step : leg->steps) {
-    const auto kind = index_->graph().links[step.link].kind;
+    const auto& link = index_->graph().links[step.link];
+    const auto kind = link.kind;
+    if (kind == LinkKind::pcie)
+      is_from_sysfs = is_from_sysfs && link.provenance == Provenance::sysfs;
     if (kind == LinkKind::memory) return std::nullopt;
     crosses_socket = crosses_socket || kind == LinkKind::socket;
     const auto* to = index_->component(step.to);
@@ -392,11 +423,13 @@ std::optional<PathClass> Router::tree_class(Vertex a, Vertex b) const {
   }
   if (crosses_socket) return PathClass::sys;
   if (crosses_cpu) {
-    // Ports of one host bridge are functions of one bus.
+    // Root ports of one host bridge are on one bus. Only sysfs shows root ports: NCCL's files begin
+    // below them, and clouds make bridges up.
     const auto& first = below_cpu.front()->pci;
     const auto& last = below_cpu.back()->pci;
     const bool one_bridge =
-        !first || !last || std::tie(first->domain, first->bus) == std::tie(last->domain, last->bus);
+        !first || !last || !is_from_sysfs ||
+        std::tie(first->domain, first->bus) == std::tie(last->domain, last->bus);
     return one_bridge ? PathClass::phb : PathClass::node;
   }
   // A switch shows as one bridge, or as its upstream port between two downstream ports.

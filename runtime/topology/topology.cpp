@@ -164,10 +164,16 @@ std::optional<PathClass> Topology::path_class(std::string_view a, std::string_vi
     return PathClass::nvlink;
   if (derived_->index.component(*from) == nullptr || derived_->index.component(*to) == nullptr)
     return std::nullopt;
-  if (const auto by_tree = derived_->router.tree_class(*from, *to)) return by_tree;
+  std::optional<PathClass> by_matrix;
   for (const auto* pair : {derived_->index.pair(*from, *to), derived_->index.pair(*to, *from)})
-    if (pair != nullptr && pair->path) return pair->path;
-  return std::nullopt;
+    if (pair != nullptr && pair->path && !by_matrix) by_matrix = pair->path;
+  const auto by_tree = derived_->router.tree_class(*from, *to);
+  // Whether two ports are of one host bridge is more than most descriptions of a tree tell.
+  const auto is_by_cpu = [](const std::optional<PathClass>& path) {
+    return path == PathClass::phb || path == PathClass::node;
+  };
+  if (!by_tree || (is_by_cpu(by_tree) && is_by_cpu(by_matrix))) return by_matrix;
+  return by_tree;
 }
 
 std::optional<AccessCost> Topology::access(const DeviceName& from, const DeviceName& to) const {

@@ -145,6 +145,90 @@ TEST_CASE("GPUs on several switches are one island, as fast as the GPU with fewe
   CHECK(islands_of(topology) == "m/nvlink0=gpu0,gpu1,gpu2, m/gpu3=gpu3, ");
 }
 
+TEST_CASE("switches whose fabric is not up join nothing, whatever links there are") {
+  auto maker = machine("h100-sxm", 2, 5, 90);
+  maker.add("nvswitch0");
+  maker.nvlink("gpu0", "nvswitch0", 18).nvlink("gpu1", "nvswitch0", 18);
+  for (const auto state :
+       {FabricState::not_started, FabricState::in_progress, FabricState::failed}) {
+    maker.last_node().fabric = state;
+    const auto topology = made(maker);
+    CHECK(topology.islands().size() == 2);
+    CHECK(topology.islands()[0].basis ==
+          "granted: the NVLink fabric is not up (" + std::string(to_string(state)) + ")");
+    CHECK(topology.route(device("m/gpu0"), device("m/gpu1"))->is_staged);
+  }
+  maker.last_node().fabric = FabricState::completed;
+  CHECK(made(maker).islands().size() == 1);
+}
+
+TEST_CASE("where NVLinks may be untold, peer access is not taken for PCIe") {
+  auto maker = machine("h100-sxm", 2, 5, 90);
+  maker.last_node().nvlinks_known = false;
+  auto topology = made(maker);
+  CHECK(islands_of(topology) == "m/peers0=gpu0,gpu1, ");
+  CHECK(topology.islands()[0].basis == "policy: peer access, by a way that is not known");
+  CHECK_FALSE(topology.access(device("m/gpu0"), device("m/gpu1")));
+  maker.pair("gpu0", "gpu1").bandwidth_bytes_per_s = Figure{394e9, Provenance::measured};
+  topology = made(maker);
+  CHECK(topology.access(device("m/gpu0"), device("m/gpu1"))->rate.bandwidth_bytes_per_s == 394e9);
+  CHECK(topology.access(device("m/gpu0"), device("m/gpu1"))->tier == Tier::island_peer);
+  // The same where links are active and nobody says where they lead.
+  auto bridged = machine("rtx-3090", 2, 4, 86);
+  for (auto& component : bridged.graph().components)
+    if (component.kind == ComponentKind::gpu) component.nvlinks_max = 4;
+  CHECK(made(bridged).islands()[0].basis.ends_with("and none is known"));
+  for (auto& component : bridged.graph().components)
+    if (component.kind == ComponentKind::gpu) component.nvlinks_down = 0;
+  CHECK(made(bridged).islands()[0].basis.ends_with("where its links lead is not known"));
+}
+
+TEST_CASE("a measured pair has a cost, though nothing tells how it is joined") {
+  GraphMaker maker;
+  maker.node("m");
+  maker.last_node().nvlinks_known = false;
+  for (int i = 0; i < 2; ++i) maker.add(number("gpu", i)).model = "rtx-4090";
+  CHECK_FALSE(made(maker).access(device("m/gpu0"), device("m/gpu1")));
+  maker.pair("gpu0", "gpu1").staged_bytes_per_s = Figure{19e9, Provenance::measured};
+  const auto topology = made(maker);
+  const auto access = topology.access(device("m/gpu0"), device("m/gpu1"));
+  REQUIRE(access);
+  CHECK(access->rate.bandwidth_bytes_per_s == 19e9);
+  CHECK(access->tier == Tier::host);
+  CHECK(topology.rank(device("m/gpu0")).size() == 2);
+}
+
+TEST_CASE("a link to the CPU that is wider than memory's nominal rate is not cut to it") {
+  auto maker = machine("", 1, 6, 103);
+  maker.link(LinkKind::c2c, "gpu0", "cpu0").effective_bytes_per_s =
+      Figure{447e9, Provenance::import};
+  CHECK(made(maker).access(device("m/gpu0"), device("m/host0"))->rate.bandwidth_bytes_per_s ==
+        447e9);
+  auto power = machine("", 1, 3, 70);  // POWER9: NVLinks between GPU and CPU.
+  power.nvlink("gpu0", "cpu0", 3);
+  const auto topology = made(power);
+  const auto access = topology.access(device("m/gpu0"), device("m/host0"));
+  CHECK(access->rate.bandwidth_bytes_per_s == 60e9);
+  CHECK(access->path == "NVLink to host");
+}
+
+TEST_CASE("one fabric over many nodes is one island, whatever joins it") {
+  GraphMaker maker;
+  for (int n = 0; n < 3; ++n) {
+    maker.node("t" + std::to_string(n));
+    maker.add("gpu0").sm = 100;
+    maker.add("nvswitch0");
+  }
+  // The third node's GPU has links to the switches of both others.
+  maker.nvlink("t0/gpu0", "t0/nvswitch0", 9).nvlink("t1/gpu0", "t1/nvswitch0", 9);
+  CHECK(made(maker).islands().size() == 3);
+  maker.nvlink("t2/gpu0", "t0/nvswitch0", 9).nvlink("t2/gpu0", "t1/nvswitch0", 9);
+  CHECK(islands_of(made(maker)) == "t0/nvlink0=gpu0,gpu0,gpu0, ");
+  // A pair that is spoken of is asked for itself.
+  maker.granted("t0/gpu0", "t1/gpu0", PeerStatus::not_supported);
+  CHECK(made(maker).islands().size() == 2);
+}
+
 TEST_CASE("a link between two GPUs does not make their two switches one fabric") {
   auto maker = machine("", 4, 5, 90);
   for (int s = 0; s < 2; ++s) {
@@ -297,6 +381,12 @@ TEST_CASE("the class of a path follows from the tree, else from a matrix") {
   CHECK(path(0, 5) == PathClass::nvlink);
   CHECK(path(7, 8) == PathClass::phb);
   CHECK_FALSE(path(0, 7));
+  // Other sources do not show root ports: what a matrix says of host bridges is better.
+  for (auto& link : maker.graph().links) link.provenance = Provenance::import;
+  const auto imported = made(maker);
+  CHECK(imported.path_class("m/gpu0", "m/gpu4") == PathClass::phb);
+  maker.pair("gpu0", "gpu4").path = PathClass::node;
+  CHECK(made(maker).path_class("m/gpu4", "m/gpu0") == PathClass::node);
 }
 
 TEST_CASE("measured figures replace what links promise") {
