@@ -188,7 +188,8 @@ void SocketGuard::close_ports(std::span<const std::byte> names) {
       continue;
     const std::byte port[] = {static_cast<std::byte>(bound.port() >> 8),
                               static_cast<std::byte>(bound.port() & 0xff)};
-    if (std::ranges::search(names, port).empty()) continue;
+    if (std::search(names.begin(), names.end(), std::begin(port), std::end(port)) == names.end())
+      continue;
     before_.insert(*inode);
     attach(fd, from_hosts({}));
     doors_->ports.push_back({fd, *inode});
