@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
+
+#include "runtime/topology/link_rates.h"
 
 namespace causeway::doctor {
 
@@ -23,6 +26,15 @@ std::optional<PeerPolicy> peer_policy(const Component& gpu) {
     return PeerPolicy::refused;
   if (names_series(gpu.title, "")) return PeerPolicy::nvlink_only;
   return std::nullopt;
+}
+
+bool is_gpu_link(LinkKind kind) noexcept {
+  return kind == LinkKind::nvlink || kind == LinkKind::xgmi;
+}
+
+std::optional<std::uint32_t> chip_links(const Component& gpu) noexcept {
+  const auto rate = gpu.sm ? nvlink_rate(*gpu.sm) : std::nullopt;
+  return rate ? std::optional(rate->links) : std::nullopt;
 }
 
 std::optional<PeerStatus> grant(const Pair& pair) noexcept {
@@ -105,6 +117,34 @@ PciPath Examination::climb(const Component& device) const {
 }
 
 const PciPath& Examination::path(const Component& device) const { return paths_.at(&device); }
+
+LinkCount Examination::gpu_links(const Component& gpu) const {
+  LinkCount count;
+  bool has_links = false;
+  std::set<Vertex> peers;
+  const auto self = *index_.find(gpu.name);
+  for (const auto& edge : index_.edges(self)) {
+    const auto& link = index_.link(edge);
+    if (!is_gpu_link(link.kind) || edge.to == self) continue;
+    if (!has_links) count.source = to_string(link.provenance);
+    has_links = true;
+    if (link.provenance == Provenance::spec) count.is_counted = false;
+    const auto* other = index_.component(edge.to);
+    if (other != nullptr && other->kind == ComponentKind::nvswitch) count.to_switch = true;
+    if (other != nullptr && other->kind == ComponentKind::gpu) peers.insert(edge.to);
+    (link.state == LinkState::down ? count.down : count.drawn) += link.count;
+  }
+  count.peers = peers.size();
+  count.active = count.drawn;
+  count.has_record = gpu.nvlinks_max && gpu.nvlinks_down;
+  if (count.has_record) {
+    count.down = std::min(*gpu.nvlinks_max, *gpu.nvlinks_down);
+    count.active = *gpu.nvlinks_max - count.down;
+    count.is_counted = true;
+  }
+  if (count.has_record || !has_links) count.source = to_string(source(gpu, Provenance::nvml));
+  return count;
+}
 
 std::optional<std::size_t> Examination::domain(const Component& gpu) const {
   const auto at = domains_.find(gpu.name);

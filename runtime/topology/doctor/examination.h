@@ -34,6 +34,19 @@ struct PciPath {
   bool is_ambiguous = false;  // Something on it hangs below several others.
 };
 
+// The NVLinks or xGMI links of a GPU. A GPU's own record says how many there are and not where they
+// lead; the graph's links say where they lead.
+struct LinkCount {
+  std::uint64_t active = 0;  // By the record, else by the graph's links.
+  std::uint64_t down = 0;
+  std::uint64_t drawn = 0;  // Links of the graph that are not down.
+  std::size_t peers = 0;    // GPUs at the other ends of the graph's links.
+  bool has_record = false;
+  bool is_counted = true;  // A declared link says that there is one, not how many.
+  bool to_switch = false;
+  std::string source;
+};
+
 class Examination {
  public:
   Examination(const Topology& topology, const DoctorOptions& options);
@@ -51,6 +64,7 @@ class Examination {
   }
   [[nodiscard]] const TopologyNode* process_node() const noexcept { return process_node_; }
 
+  [[nodiscard]] LinkCount gpu_links(const Component& gpu) const;
   // Number of the NVLink domain that a GPU is in.
   [[nodiscard]] std::optional<std::size_t> domain(const Component& gpu) const;
   // Both in one node and one domain.
@@ -81,6 +95,10 @@ class Examination {
 
 // By the catalogue, else by the name of the product: GeForce cards that the catalogue lacks.
 [[nodiscard]] std::optional<PeerPolicy> peer_policy(const Component& gpu);
+
+[[nodiscard]] bool is_gpu_link(LinkKind kind) noexcept;  // NVLink or xGMI.
+// How many NVLinks the chip has at most; nullopt if that is not known.
+[[nodiscard]] std::optional<std::uint32_t> chip_links(const Component& gpu) noexcept;
 
 // What both directions of a pair's status come to: the first that is not OK.
 [[nodiscard]] std::optional<PeerStatus> grant(const Pair& pair) noexcept;

@@ -85,12 +85,37 @@ void report_asymmetry(const Examination& machine, Report& report) {
   }
 }
 
+// A GPU's own record and the graph's links that end there, and both and what its chip can have.
+void report_link_counts(const Examination& machine, Report& report) {
+  for (const auto& node : machine.nodes())
+    for (const auto* gpu : node.gpus) {
+      const auto links = machine.gpu_links(*gpu);
+      if (!links.is_counted) continue;
+      const auto chip = chip_links(*gpu);
+      const auto most = std::max(links.active + links.down, links.drawn);
+      if (chip && most > *chip)
+        report.add({Severity::warning, "the source says what cannot be", kReadAgain}, {gpu->name},
+                   {fmt::format("{} NVLinks, its chip has {} ({})", most, *chip, links.source)});
+      // Links may lead to GPUs that are not seen; those to NVSwitches are all there.
+      const bool too_few = links.to_switch && links.drawn < links.active;
+      if (!links.has_record || links.drawn == 0 || !(too_few || links.drawn > links.active))
+        continue;
+      report.add({Severity::warning,
+                  "the sources differ in how many NVLinks the GPU has; its own record was taken",
+                  kReadAgain},
+                 {gpu->name},
+                 {fmt::format("links for {} NVLinks, {} active by its own record ({})", links.drawn,
+                              links.active, links.source)});
+    }
+}
+
 }  // namespace
 
 void check_sources(const Examination& machine, Report& report) {
   // The notes are there to be read: that there are none is an answer.
   report.examine(1 + machine.graph().notes.size());
   report_notes(machine.graph(), report);
+  report_link_counts(machine, report);
   report_asymmetry(machine, report);
 }
 
@@ -150,12 +175,7 @@ std::string nic_rates(const Examination&, const NodeParts& node) {
 std::string nvlinks(const Examination& machine, const NodeParts& node) {
   if (!node.node->nvlinks_known) return {};
   std::uint64_t links = 0;
-  for (const auto* gpu : node.gpus)
-    for (const auto& edge : machine.index().edges(*machine.index().find(gpu->name))) {
-      const auto& link = machine.index().link(edge);
-      if (link.kind != LinkKind::nvlink && link.kind != LinkKind::xgmi) continue;
-      if (link.state != LinkState::down) links += link.count;
-    }
+  for (const auto* gpu : node.gpus) links += machine.gpu_links(*gpu).active;
   return std::to_string(links);
 }
 

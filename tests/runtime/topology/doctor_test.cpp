@@ -181,6 +181,7 @@ const std::vector<Case>& cases() {
        Severity::warning, "hgx/gpu4", "17 NVLinks active, its peers have 18 (nvml)",
        [](auto& graph) {
          forget_links(graph, LinkKind::nvlink);
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_down.reset(); });
          graph.nodes[0].nvlinks_known = false;
        }},
       {"W09", "all GPUs have fewer than their form", machines::hgx,
@@ -208,8 +209,43 @@ const std::vector<Case>& cases() {
          std::erase_if(graph.links, [](const auto& link) {
            return link.kind == LinkKind::nvlink && link.a == "hgx/gpu7";
          });
+         component(graph, "hgx/gpu7").nvlinks_down = 18;
        },
        Severity::failure, "hgx/gpu7", "no NVLink is active, hgx/gpu0 has some (nvml)", nullptr},
+      {"W09", "an SXM board without any, as its source tells", machines::hgx,
+       [](auto& graph) {
+         forget_links(graph, LinkKind::nvlink);
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_max.reset(); });
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_down.reset(); });
+       },
+       Severity::failure, "hgx/gpu0", "0 of 18 NVLinks active (", nullptr},
+      {"W09", "a switched board whose links are all down", machines::hgx,
+       [](auto& graph) {
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_max.reset(); });
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.model.clear(); });
+         for (auto& link : graph.links)
+           if (link.kind == LinkKind::nvlink) link.state = LinkState::down;
+       },
+       Severity::failure, "hgx/gpu0", "0 of 18 NVLinks active, 18 inactive (nvml)", nullptr},
+      {"W09", "a mesh whose links are all down", machines::mi300x,
+       [](auto& graph) {
+         for (auto& link : graph.links)
+           if (link.kind == LinkKind::xgmi) link.state = LinkState::down;
+       },
+       Severity::failure, "mi300/gpu0", "0 of 7 NVLinks active, 7 inactive (sysfs)", nullptr},
+      {"W09", "a GPU that counts inactive links, where nothing tells where links lead",
+       machines::hgx,
+       [](auto& graph) {
+         graph.links.clear();
+         component(graph, "hgx/gpu3").nvlinks_down = 2;
+       },
+       Severity::warning, "hgx/gpu3", "16 of 18 NVLinks active, 2 inactive (", nullptr},
+      {"W09", "a GPU that counts all of its links inactive", machines::hgx,
+       [](auto& graph) {
+         graph.links.clear();
+         component(graph, "hgx/gpu5").nvlinks_down = 18;
+       },
+       Severity::failure, "hgx/gpu5", "no NVLink is active, hgx/gpu0 has some (", nullptr},
       {"W10", "a fabric that is not ready", machines::hgx,
        on_node<&TopologyNode::fabric>(FabricState::in_progress), Severity::failure, "hgx",
        "in_progress (nvml)", on_node<&TopologyNode::fabric>(std::optional<FabricState>())},
@@ -281,6 +317,20 @@ const std::vector<Case>& cases() {
          pair_of(graph, "hgx/gpu5", "hgx/gpu2").path = PathClass::sys;
        },
        Severity::warning, "hgx/gpu2 - hgx/gpu5", "path PIX there, SYS back (nvml)", nullptr},
+      {"W16", "fewer links to NVSwitches than the GPU counts", machines::hgx,
+       [](auto& graph) {
+         for (auto& link : graph.links)
+           if (link.a == "hgx/gpu4" && link.b == "hgx/switch1") link.count = 4;
+       },
+       Severity::warning, "hgx/gpu4", "links for 17 NVLinks, 18 active by its own record (",
+       nullptr},
+      {"W16", "more links than the chip has", machines::hgx,
+       [](auto& graph) {
+         component(graph, "hgx/gpu4").nvlinks_max.reset();
+         for (auto& link : graph.links)
+           if (link.a == "hgx/gpu4" && link.b == "hgx/switch1") link.count = 9;
+       },
+       Severity::warning, "hgx/gpu4", "22 NVLinks, its chip has 18 (nvml)", nullptr},
       {"W17", "another driver", two_nodes, on_node<&TopologyNode::driver_version>("570.1"),
        Severity::warning, "node00", "driver: 570.1 here, 580.95.05 on 2 of 3 nodes (nvml)",
        [](auto& graph) {
@@ -574,6 +624,75 @@ TEST_CASE("bridges that are not there are no fault, and a part of a mesh is no w
   });
   INFO(summary(part));
   CHECK(findings_of(part, "W09").empty());
+}
+
+TEST_CASE("a GPU's own record is taken for its count, and what differs is the sources' conflict") {
+  // A link that is inactive beside a link for all of them: no 18 of 20.
+  const auto inactive = diagnose_with(machines::hgx(), [](auto& graph) {
+    component(graph, "hgx/gpu3").nvlinks_down = 2;
+    component(graph, "hgx/gpu5").nvlinks_down = 18;
+  });
+  INFO(summary(inactive));
+  const auto found = findings_of(inactive, "W09");
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].evidence.starts_with("no NVLink is active"));
+  CHECK(found[1].evidence.starts_with("16 of 18 NVLinks active, 2 inactive"));
+  CHECK(findings_of(inactive, "W16").size() == 1);
+  CHECK(findings_of(inactive, "W16")[0].subjects.size() == 2);
+  // Links of others end at switches, this one's record says that it has all of its own.
+  const auto unlinked = diagnose_with(machines::hgx(), [](auto& graph) {
+    std::erase_if(graph.links, [](const auto& link) {
+      return link.kind == LinkKind::nvlink && link.a == "hgx/gpu7";
+    });
+    for (auto& link : graph.links)
+      if (link.a == "hgx/gpu4" && link.b == "hgx/switch1") link.count = 4;
+  });
+  CHECK(findings_of(unlinked, "W09").empty());
+  // A part of a mesh shows a part of the links.
+  const auto part = diagnose_with(machines::bridged_3090s(), [](auto& graph) {
+    for (auto& link : graph.links)
+      if (link.kind == LinkKind::nvlink) link.count = 2;
+  });
+  CHECK(part.exit_code() == 0);
+  // Nothing is due that the chip cannot have.
+  const auto more = diagnose_with(machines::hgx(), [](auto& graph) {
+    component(graph, "hgx/gpu3").nvlinks_max = 36;
+    component(graph, "hgx/gpu3").nvlinks_down = 18;
+  });
+  CHECK(findings_of(more, "W09").empty());
+  CHECK(findings_of(more, "W16").at(0).evidence.starts_with("36 NVLinks, its chip has 18"));
+}
+
+TEST_CASE("no NVLink at all is in order for cards, for one GPU alone, and in a part of a machine") {
+  const auto unlinked = [](const char* model, std::uint32_t sm, MachineView view) {
+    return [=](auto& graph) {
+      forget_links(graph, LinkKind::nvlink);
+      graph.nodes[0].view = view;
+      each(graph, ComponentKind::gpu, [=](auto& gpu) {
+        gpu.model = model;
+        gpu.sm = sm;
+        gpu.nvlinks_max.reset();
+        gpu.nvlinks_down.reset();
+      });
+    };
+  };
+  const auto look = [&](TopologyGraph graph, const Change& change) {
+    return findings_of(diagnose_with(std::move(graph), change), "W09").size();
+  };
+  CHECK(look(machines::hgx(), unlinked("h100-pcie", 90, MachineView::bare_metal)) == 0);
+  CHECK(look(machines::hgx(), unlinked("h100-sxm", 90, MachineView::container)) == 0);
+  CHECK(look(machines::hgx(), unlinked("h100-sxm", 90, MachineView::unknown)) == 1);
+  CHECK(look(machines::hgx(), [&](auto& graph) {
+          unlinked("h100-sxm", 90, MachineView::bare_metal)(graph);
+          graph.nodes[0].nvlinks_known = false;
+        }) == 0);
+  CHECK(look(machines::desktop(), [&](auto& graph) {
+          unlinked("h100-sxm", 90, MachineView::bare_metal)(graph);
+          const auto is_gone = [](const auto& name) { return name == "desktop/gpu1"; };
+          std::erase_if(graph.components, [&](const auto& part) { return is_gone(part.name); });
+          std::erase_if(graph.links, [&](const auto& l) { return is_gone(l.a) || is_gone(l.b); });
+          graph.pairs.clear();
+        }) == 0);
 }
 
 TEST_CASE("the asking process is looked at where it is") {
