@@ -146,6 +146,20 @@ void check_against_numa(const Examination& machine, const NodeParts& node, const
                           cpu->cpus, to_string(machine.source(device, Provenance::sysfs)))});
 }
 
+// A list that is empty beside those of other GPUs is one that a cgroup emptied.
+void check_no_cores(const Examination& machine, const NodeParts& node, Report& report) {
+  const auto listed =
+      std::ranges::find_if(node.gpus, [](const auto* gpu) { return !gpu->cpus.empty(); });
+  if (listed == node.gpus.end()) return;
+  for (const auto* gpu : node.gpus) {
+    if (!gpu->cpus.empty()) continue;
+    report.examine();
+    report.add(clipped(Severity::warning), {gpu->name},
+               {fmt::format("no cores are near to it, {} has {} ({})", (*listed)->name,
+                            (*listed)->cpus, to_string(machine.source(*gpu, Provenance::sysfs)))});
+  }
+}
+
 // No machine has fewer cores than GPUs on a NUMA node; a job's view of one has.
 void check_core_per_gpu(const Examination& machine, const NodeParts& node, Report& report) {
   std::map<std::string, std::vector<const Component*>> by_cores;
@@ -168,6 +182,7 @@ void check_cpu_affinity(const Examination& machine, Report& report) {
   for (const auto& node : machine.nodes()) {
     for (const auto* devices : {&node.gpus, &node.nics})
       for (const auto* device : *devices) check_against_numa(machine, node, *device, report);
+    check_no_cores(machine, node, report);
     check_core_per_gpu(machine, node, report);
   }
   const auto* node = process_parts(machine);

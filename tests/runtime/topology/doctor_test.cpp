@@ -272,6 +272,9 @@ const std::vector<Case>& cases() {
          for (const auto* name : {"hgx/gpu0", "hgx/gpu1"}) component(graph, name).cpus = "7";
        },
        Severity::warning, "hgx/gpu1", "2 GPUs are near to cores 7 alone (sysfs)", nullptr},
+      {"W12", "a list of cores that a cgroup emptied", machines::hgx,
+       [](auto& graph) { component(graph, "hgx/gpu2").cpus.clear(); }, Severity::warning,
+       "hgx/gpu2", "no cores are near to it, hgx/gpu0 has 0-47,96-143 (", nullptr},
       {"W13", "one GPU and its NIC are below the wrong CPU", machines::hgx,
        [](auto& graph) {
          for (const int i : {4, 5, 7}) uplink(graph, fmt::format("hgx/root{}", i)).b = "hgx/cpu0";
