@@ -243,10 +243,11 @@ void check_fabric(const Examination& machine, Report& report) {
     }
     report.examine();
     if (*fabric == FabricState::completed) continue;
-    const bool is_needed = is_switched || !node.node->fabric_cluster.empty();
-    report.add({is_needed ? Severity::failure : Severity::warning,
-                "until the fabric manager is done the GPUs have no NVLink, and CUDA programs fail "
-                "to start (error 802, system not yet initialized)",
+    // Where the driver knows of a fabric, its switches may be unseen because of this.
+    report.add({Severity::failure,
+                "the NVSwitch island is not usable yet: until the fabric manager is done the GPUs "
+                "have no NVLink, and CUDA programs fail to start (error 802, system not yet "
+                "initialized)",
                 "systemctl enable --now nvidia-fabricmanager, of exactly the driver's version; "
                 "journalctl -u nvidia-fabricmanager has its reason; racks: nvidia-imex and the "
                 "NVLink subnet manager; in VMs it runs on the host"},

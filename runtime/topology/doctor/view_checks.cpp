@@ -45,8 +45,10 @@ void report_notes(const TopologyGraph& graph, Report& report) {
     const bool is_conflict = note.kind == TopologyNote::Kind::conflict;
     report.add({is_conflict ? Severity::warning : Severity::info,
                 is_conflict ? "two sources say different things; the first was taken"
-                            : "the source says what cannot be, and was read with a correction",
-                kReadAgain},
+                            : "the source was read with a correction",
+                is_conflict ? kReadAgain
+                            : "nothing to repair where the correction is right; else correct the "
+                              "source and import it again"},
                {fmt::format("{} ({}): {}", note.source.empty() ? "a source" : note.source,
                             to_string(Provenance::import), note.text)});
   }

@@ -249,6 +249,14 @@ const std::vector<Case>& cases() {
       {"W10", "a fabric that is not ready", machines::hgx,
        on_node<&TopologyNode::fabric>(FabricState::in_progress), Severity::failure, "hgx",
        "in_progress (nvml)", on_node<&TopologyNode::fabric>(std::optional<FabricState>())},
+      {"W10", "a fabric that failed, so that no NVSwitch is seen", machines::hgx,
+       [](auto& graph) {
+         graph.nodes[0].fabric = FabricState::failed;
+         forget_links(graph, LinkKind::nvlink);
+         std::erase_if(graph.components,
+                       [](const auto& part) { return part.kind == ComponentKind::nvswitch; });
+       },
+       Severity::failure, "hgx", "failed (", nullptr},
       {"W11", "most GPUs are where the NICs are, one is not", machines::hgx,
        [](auto& graph) {
          for (const auto kind : {ComponentKind::nic, ComponentKind::gpu})
@@ -583,6 +591,30 @@ TEST_CASE("a circle of bridges is walked once") {
   });
   INFO(summary(diagnosis));
   CHECK(findings_of(diagnosis, "W06").empty());
+}
+
+TEST_CASE("a fabric that is not completed says that the NVSwitch island is not usable yet") {
+  for (const auto state :
+       {FabricState::not_started, FabricState::in_progress, FabricState::failed}) {
+    const auto diagnosis = diagnose_with(machines::hgx(), on_node<&TopologyNode::fabric>(state));
+    const auto found = findings_of(diagnosis, "W10");
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].severity == Severity::failure);
+    CHECK(found[0].meaning.starts_with("the NVSwitch island is not usable yet"));
+  }
+}
+
+TEST_CASE("remarks of readers are no findings, and a repair is not called impossible") {
+  const auto diagnosis = diagnose_with(machines::hgx(), [](auto& graph) {
+    graph.notes.push_back({TopologyNote::Kind::remark, "a.xml:3", "calls the machine 'A' a"});
+    graph.notes.push_back({TopologyNote::Kind::repaired, "a.xml:4", "left out a UUID"});
+  });
+  const auto found = findings_of(diagnosis, "W16");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].severity == Severity::info);
+  CHECK(found[0].evidence == "a.xml:4 (import): left out a UUID");
+  CHECK(found[0].meaning == "the source was read with a correction");
+  CHECK(diagnosis.exit_code() == 0);
 }
 
 TEST_CASE("the worst comes first") {
