@@ -142,7 +142,7 @@ LinkCount Examination::gpu_links(const Component& gpu) const {
     count.active = *gpu.nvlinks_max - count.down;
     count.is_counted = true;
   }
-  if (count.has_record || !has_links) count.source = to_string(source(gpu, Provenance::nvml));
+  if (count.has_record || !has_links) count.source = source(gpu);
   return count;
 }
 
@@ -177,20 +177,22 @@ std::optional<bool> Examination::gpu_direct_capable(const Component& gpu) const 
   return std::nullopt;
 }
 
-Provenance Examination::source(const Component& component, Provenance natural) const {
+std::string Examination::source(const Component& component) const {
   const auto& edges = index_.edges(*index_.find(component.name));
-  if (edges.empty()) return Provenance::import;
+  std::optional<Provenance> all;
   for (const auto& edge : edges) {
     const auto provenance = index_.link(edge).provenance;
-    if (provenance != Provenance::spec && provenance != Provenance::import) return natural;
+    const bool is_told = provenance == Provenance::spec || provenance == Provenance::import;
+    if (!is_told || (all && all != provenance)) return kUntold;
+    all = provenance;
   }
-  return index_.link(edges.front()).provenance;
+  return all ? std::string(to_string(*all)) : kUntold;
 }
 
-Provenance Examination::source(const NodeParts& node, Provenance natural) const {
+std::string Examination::source(const NodeParts& node) const {
   for (const auto* parts : {&node.gpus, &node.nics, &node.cpus})
-    if (!parts->empty()) return source(*parts->front(), natural);
-  return Provenance::import;
+    if (!parts->empty()) return source(*parts->front());
+  return kUntold;
 }
 
 }  // namespace causeway::doctor

@@ -47,6 +47,8 @@ struct LinkCount {
   std::string source;
 };
 
+constexpr const char* kUntold = "as its source says";
+
 class Examination {
  public:
   Examination(const Topology& topology, const DoctorOptions& options);
@@ -75,10 +77,10 @@ class Examination {
   [[nodiscard]] std::optional<bool> peers_over_pcie(const Component& gpu) const;
   [[nodiscard]] std::optional<bool> gpu_direct_capable(const Component& gpu) const;
 
-  // Who says so: where the component's links come from a file or a specification, these; else
-  // `natural`, from where a running machine has such a fact.
-  [[nodiscard]] Provenance source(const Component& component, Provenance natural) const;
-  [[nodiscard]] Provenance source(const NodeParts& node, Provenance natural) const;
+  // Who says so, of what a graph holds without a provenance: that of the component's links where
+  // all come from one kind of file or from a specification; else kUntold.
+  [[nodiscard]] std::string source(const Component& component) const;
+  [[nodiscard]] std::string source(const NodeParts& node) const;
 
  private:
   [[nodiscard]] PciPath climb(const Component& device) const;

@@ -252,8 +252,7 @@ void check_fabric(const Examination& machine, Report& report) {
                 "journalctl -u nvidia-fabricmanager has its reason; racks: nvidia-imex and the "
                 "NVLink subnet manager; in VMs it runs on the host"},
                {node.node->name},
-               {fmt::format("fabric state: {} ({})", to_string(*fabric),
-                            to_string(machine.source(node, Provenance::nvml)))});
+               {fmt::format("fabric state: {} ({})", to_string(*fabric), machine.source(node))});
   }
 }
 

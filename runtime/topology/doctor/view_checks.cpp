@@ -13,7 +13,7 @@ namespace causeway::doctor {
 void check_view(const Examination& machine, Report& report) {
   for (const auto& parts : machine.nodes()) {
     const auto& node = *parts.node;
-    const auto source = to_string(machine.source(parts, Provenance::sysfs));
+    const auto source = machine.source(parts);
     if (node.view == MachineView::unknown)
       report.unknown("whether it is a container, a VM or a whole machine is not known", node.name);
     else
@@ -72,8 +72,7 @@ void report_asymmetry(const Examination& machine, Report& report) {
     if (back == nullptr || *a >= *b) continue;
     report.examine();
     const auto* component = machine.index().component(*a);
-    const auto source =
-        component == nullptr ? Provenance::import : machine.source(*component, Provenance::nvml);
+    const auto source = component == nullptr ? std::string(kUntold) : machine.source(*component);
     for (const auto& text : {difference("path", pair.path, back->path),
                              difference("read", pair.granted_read, back->granted_read),
                              difference("write", pair.granted_write, back->granted_write),
@@ -83,7 +82,7 @@ void report_asymmetry(const Examination& machine, Report& report) {
                     "what holds from one device to another should hold back: one of the two is "
                     "wrong, and so may be the islands",
                     kReadAgain},
-                   {pair.from, pair.to}, {fmt::format("{} ({})", text, to_string(source))});
+                   {pair.from, pair.to}, {fmt::format("{} ({})", text, source)});
   }
 }
 
@@ -184,7 +183,6 @@ std::string nvlinks(const Examination& machine, const NodeParts& node) {
 struct Trait {
   std::string_view name;
   Severity severity;
-  Provenance natural;
   std::string_view meaning;
   std::string_view fix;
   Read read;  // Empty: not known of this node.
@@ -192,28 +190,26 @@ struct Trait {
 
 const std::vector<Trait>& traits() {
   static const std::vector<Trait> all{
-      {"driver", Severity::warning, Provenance::nvml,
+      {"driver", Severity::warning,
        "a job over these nodes meets different rules for peer access and different NCCL paths",
        "install one driver version on all of them",
        [](const auto&, const auto& node) { return node.node->driver_version; }},
-      {"CUDA", Severity::info, Provenance::nvml, "programs may not start on all of these nodes",
+      {"CUDA", Severity::info, "programs may not start on all of these nodes",
        "install one driver version on all of them",
        [](const auto&, const auto& node) { return node.node->cuda_version; }},
-      {"kernel", Severity::info, Provenance::sysfs,
-       "network and memory may behave differently from node to node", "update them together",
-       [](const auto&, const auto& node) { return node.node->kernel; }},
-      {"number of GPUs", Severity::warning, Provenance::nvml,
+      {"kernel", Severity::info, "network and memory may behave differently from node to node",
+       "update them together", [](const auto&, const auto& node) { return node.node->kernel; }},
+      {"number of GPUs", Severity::warning,
        "a GPU may have fallen off the bus: jobs that expect it do not start there",
        "dmesg (Xid 79), lspci | grep -i nvidia; restart the node, then reseat the card",
        [](const auto&, const auto& node) { return std::to_string(node.gpus.size()); }},
-      {"NVLinks of all GPUs", Severity::warning, Provenance::nvml,
+      {"NVLinks of all GPUs", Severity::warning,
        "the slowest node sets the pace of every collective", "see W09 and W10 on the odd node",
        nvlinks},
-      {"MTU", Severity::warning, Provenance::sysfs,
+      {"MTU", Severity::warning,
        "large packets are cut or dropped between these nodes: slow, or connections that hang",
        "set one MTU on all nodes and switches: ip link set NAME mtu 9000 (InfiniBand 4096)", mtus},
-      {"network ports", Severity::warning, Provenance::sysfs,
-       "the slowest node sets the pace of every collective",
+      {"network ports", Severity::warning, "the slowest node sets the pace of every collective",
        "compare cables, ports and NICs of the odd node (ethtool NAME, ibstat)", nic_rates}};
   return all;
 }
@@ -246,7 +242,7 @@ void compare(const Examination& machine, const Trait& trait, const Parts& nodes,
                        has_usual ? fmt::format("{} on {} of {} nodes", usual->first,
                                                usual->second.size(), known)
                                  : fmt::format("{} values on {} nodes", by_value.size(), known),
-                       to_string(machine.source(*node, trait.natural)))});
+                       machine.source(*node))});
   }
 }
 

@@ -116,13 +116,14 @@ const std::vector<Case>& cases() {
        [](auto& graph) {
          pair_of(graph, "hgx/gpu2", "hgx/gpu5").granted_write = PeerStatus::disabled_by_registry;
        },
-       Severity::warning, "hgx/gpu2 - hgx/gpu5", "read OK, write DR (nvml)", kForgetPairs},
+       Severity::warning, "hgx/gpu2 - hgx/gpu5", "read OK, write DR (as its source says)",
+       kForgetPairs},
       {"W02", "wrong data", machines::hgx,
        [](auto& graph) { pair_of(graph, "hgx/gpu2", "hgx/gpu5").verified = PeerCheck::wrong_data; },
-       Severity::failure, "hgx/gpu2 - hgx/gpu5", "wrong_data (measured)", kForgetPairs},
+       Severity::failure, "hgx/gpu2 - hgx/gpu5", "wrong_data (as its source says)", kForgetPairs},
       {"W02", "a copy that hangs", machines::hgx,
        [](auto& graph) { pair_of(graph, "hgx/gpu1", "hgx/gpu0").verified = PeerCheck::hung; },
-       Severity::failure, "hgx/gpu1 - hgx/gpu0", "hung (measured)", kForgetPairs},
+       Severity::failure, "hgx/gpu1 - hgx/gpu0", "hung (as its source says)", kForgetPairs},
       {"W02", "slower than staging", machines::hgx,
        [](auto& graph) {
          pair_of(graph, "hgx/gpu2", "hgx/gpu5").bandwidth_bytes_per_s =
@@ -132,7 +133,7 @@ const std::vector<Case>& cases() {
        "peer copy 20 GB/s (measured), through host memory 37 GB/s (measured)", kForgetPairs},
       {"W02", "CUDA refuses what the driver grants", machines::hgx,
        [](auto& graph) { pair_of(graph, "hgx/gpu2", "hgx/gpu5").cuda_agrees = false; },
-       Severity::warning, "hgx/gpu2 - hgx/gpu5", "cuDeviceCanAccessPeer: no (measured)",
+       Severity::warning, "hgx/gpu2 - hgx/gpu5", "cuDeviceCanAccessPeer: no (as its source says)",
        kForgetPairs},
       {"W03", "a card on half of its lanes", machines::desktop,
        [](auto& graph) { uplink(graph, "desktop/gpu1").pcie.width = 8; }, Severity::warning,
@@ -152,22 +153,23 @@ const std::vector<Case>& cases() {
          uplink(graph, "desktop/chipset").pcie_max = {4, 4};
        },
        Severity::warning, "desktop/gpu1",
-       "below the chipset (sysfs), whose uplink Gen4 x4 carries 6 GB/s (sysfs)",
+       "below the chipset (as its source says), whose uplink Gen4 x4 carries 6 GB/s (sysfs)",
        [](auto& graph) {
          each(graph, ComponentKind::bridge, [](auto& port) { port.is_chipset.reset(); });
        }},
       {"W06", "a switch's port redirects", machines::hgx,
        [](auto& graph) { component(graph, "hgx/left3").acs_redirect = true; }, Severity::warning,
-       "hgx/left3", "on (sysfs) between hgx/gpu3 and hgx/nic3",
+       "hgx/left3", "on (as its source says) between hgx/gpu3 and hgx/nic3",
        [](auto& graph) {
          each(graph, ComponentKind::bridge, [](auto& port) { port.acs_redirect.reset(); });
        }},
       {"W07", "a translating IOMMU", machines::hgx,
        on_node<&TopologyNode::iommu>(IommuMode::translating), Severity::warning, "hgx",
-       "translating (sysfs)", on_node<&TopologyNode::iommu>(std::optional<IommuMode>())},
+       "translating (as its source says)",
+       on_node<&TopologyNode::iommu>(std::optional<IommuMode>())},
       {"W08", "a small window", machines::hgx,
        [](auto& graph) { component(graph, "hgx/gpu6").bar1_bytes = 256 << 20; }, Severity::warning,
-       "hgx/gpu6", "BAR1 256 MiB, VRAM 81920 MiB (nvml)",
+       "hgx/gpu6", "BAR1 256 MiB, VRAM 81920 MiB (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.bar1_bytes.reset(); });
        }},
@@ -211,14 +213,15 @@ const std::vector<Case>& cases() {
          });
          component(graph, "hgx/gpu7").nvlinks_down = 18;
        },
-       Severity::failure, "hgx/gpu7", "no NVLink is active, hgx/gpu0 has some (nvml)", nullptr},
+       Severity::failure, "hgx/gpu7", "no NVLink is active, hgx/gpu0 has some (as its source says)",
+       nullptr},
       {"W09", "an SXM board without any, as its source tells", machines::hgx,
        [](auto& graph) {
          forget_links(graph, LinkKind::nvlink);
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_max.reset(); });
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_down.reset(); });
        },
-       Severity::failure, "hgx/gpu0", "0 of 18 NVLinks active (", nullptr},
+       Severity::failure, "hgx/gpu0", "0 of 18 NVLinks active (as its source says)", nullptr},
       {"W09", "a switched board whose links are all down", machines::hgx,
        [](auto& graph) {
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_max.reset(); });
@@ -248,7 +251,8 @@ const std::vector<Case>& cases() {
        Severity::failure, "hgx/gpu5", "no NVLink is active, hgx/gpu0 has some (", nullptr},
       {"W10", "a fabric that is not ready", machines::hgx,
        on_node<&TopologyNode::fabric>(FabricState::in_progress), Severity::failure, "hgx",
-       "in_progress (nvml)", on_node<&TopologyNode::fabric>(std::optional<FabricState>())},
+       "in_progress (as its source says)",
+       on_node<&TopologyNode::fabric>(std::optional<FabricState>())},
       {"W10", "a fabric that failed, so that no NVSwitch is seen", machines::hgx,
        [](auto& graph) {
          graph.nodes[0].fabric = FabricState::failed;
@@ -256,21 +260,22 @@ const std::vector<Case>& cases() {
          std::erase_if(graph.components,
                        [](const auto& part) { return part.kind == ComponentKind::nvswitch; });
        },
-       Severity::failure, "hgx", "failed (", nullptr},
+       Severity::failure, "hgx", "failed (as its source says)", nullptr},
       {"W11", "most GPUs are where the NICs are, one is not", machines::hgx,
        [](auto& graph) {
          for (const auto kind : {ComponentKind::nic, ComponentKind::gpu})
            each(graph, kind, [](auto& part) { part.numa = 0; });
          component(graph, "hgx/gpu5").numa = 1;
        },
-       Severity::warning, "hgx/gpu5", "on NUMA node 1, RDMA NICs are on 0 only (sysfs)",
+       Severity::warning, "hgx/gpu5",
+       "on NUMA node 1, RDMA NICs are on 0 only (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::nic, [](auto& nic) { nic.numa.reset(); });
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.cpus.clear(); });
        }},
       {"W12", "cores clipped by a cgroup", machines::hgx,
        [](auto& graph) { component(graph, "hgx/gpu1").cpus = "0-3"; }, Severity::warning,
-       "hgx/gpu1", "near to cores 0-3, NUMA node 0 has 0-47,96-143 (sysfs)",
+       "hgx/gpu1", "near to cores 0-3, NUMA node 0 has 0-47,96-143 (as its source says)",
        [](auto& graph) {
          for (auto& part : graph.components) part.cpus.clear();
        }},
@@ -279,7 +284,8 @@ const std::vector<Case>& cases() {
          each(graph, ComponentKind::cpu, [](auto& cpu) { cpu.cpus.clear(); });
          for (const auto* name : {"hgx/gpu0", "hgx/gpu1"}) component(graph, name).cpus = "7";
        },
-       Severity::warning, "hgx/gpu1", "2 GPUs are near to cores 7 alone (sysfs)", nullptr},
+       Severity::warning, "hgx/gpu1", "2 GPUs are near to cores 7 alone (as its source says)",
+       nullptr},
       {"W12", "a list of cores that a cgroup emptied", machines::hgx,
        [](auto& graph) { component(graph, "hgx/gpu2").cpus.clear(); }, Severity::warning,
        "hgx/gpu2", "no cores are near to it, hgx/gpu0 has 0-47,96-143 (", nullptr},
@@ -288,26 +294,27 @@ const std::vector<Case>& cases() {
          for (const int i : {4, 5, 7}) uplink(graph, fmt::format("hgx/root{}", i)).b = "hgx/cpu0";
          component(graph, "hgx/nic6").is_rdma = false;
        },
-       Severity::warning, "hgx/gpu6 - hgx/nic0", "the nearest RDMA NIC is SYS away (sysfs)",
+       Severity::warning, "hgx/gpu6 - hgx/nic0",
+       "the nearest RDMA NIC is SYS away (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::nic, [](auto& nic) { nic.gpu_direct.reset(); });
          forget_links(graph, LinkKind::pcie);
        }},
       {"W13", "the module is not loaded", machines::hgx,
        [](auto& graph) { component(graph, "hgx/nic2").gpu_direct = false; }, Severity::warning,
-       "hgx/nic2", "GPUDirect RDMA: no (sysfs)", nullptr},
+       "hgx/nic2", "GPUDirect RDMA: no (as its source says)", nullptr},
       {"W14", "a port at half of its rate", machines::hgx,
        [](auto& graph) { component(graph, "hgx/nic2").port_bytes_per_s = 25e9; }, Severity::warning,
-       "hgx/nic2", "runs at 25 GB/s of 50 GB/s (sysfs)",
+       "hgx/nic2", "runs at 25 GB/s of 50 GB/s (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::nic, [](auto& nic) { nic.port_max_bytes_per_s.reset(); });
          each(graph, ComponentKind::nic, [](auto& nic) { nic.port_up.reset(); });
        }},
       {"W14", "a port that is down", machines::hgx,
        [](auto& graph) { component(graph, "hgx/nic3").port_up = false; }, Severity::warning,
-       "hgx/nic3", "down (sysfs)", nullptr},
+       "hgx/nic3", "down (as its source says)", nullptr},
       {"W15", "a container", machines::hgx, on_node<&TopologyNode::view>(MachineView::container),
-       Severity::info, "hgx", "seen from a container (sysfs)",
+       Severity::info, "hgx", "seen from a container (as its source says)",
        on_node<&TopologyNode::view>(MachineView::unknown)},
       {"W15", "something that was not seen", machines::hgx,
        on_node<&TopologyNode::unseen>(std::vector<std::string>{"GPU links: no libnvidia-ml.so.1"}),
@@ -327,14 +334,15 @@ const std::vector<Case>& cases() {
          pair_of(graph, "hgx/gpu2", "hgx/gpu5").path = PathClass::pix;
          pair_of(graph, "hgx/gpu5", "hgx/gpu2").path = PathClass::sys;
        },
-       Severity::warning, "hgx/gpu2 - hgx/gpu5", "path PIX there, SYS back (nvml)", nullptr},
+       Severity::warning, "hgx/gpu2 - hgx/gpu5", "path PIX there, SYS back (as its source says)",
+       nullptr},
       {"W16", "fewer links to NVSwitches than the GPU counts", machines::hgx,
        [](auto& graph) {
          for (auto& link : graph.links)
            if (link.a == "hgx/gpu4" && link.b == "hgx/switch1") link.count = 4;
        },
-       Severity::warning, "hgx/gpu4", "links for 17 NVLinks, 18 active by its own record (",
-       nullptr},
+       Severity::warning, "hgx/gpu4",
+       "links for 17 NVLinks, 18 active by its own record (as its source says)", nullptr},
       {"W16", "more links than the chip has", machines::hgx,
        [](auto& graph) {
          component(graph, "hgx/gpu4").nvlinks_max.reset();
@@ -343,14 +351,15 @@ const std::vector<Case>& cases() {
        },
        Severity::warning, "hgx/gpu4", "22 NVLinks, its chip has 18 (nvml)", nullptr},
       {"W17", "another driver", two_nodes, on_node<&TopologyNode::driver_version>("570.1"),
-       Severity::warning, "node00", "driver: 570.1 here, 580.95.05 on 2 of 3 nodes (nvml)",
+       Severity::warning, "node00",
+       "driver: 570.1 here, 580.95.05 on 2 of 3 nodes (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.model.clear(); });
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.title.clear(); });
        }},
       {"W17", "another MTU", two_nodes,
        [](auto& graph) { component(graph, "node01/nic3").mtu = 1500; }, Severity::warning, "node01",
-       "MTU: 1500, 4096 here, 4096 on 2 of 3 nodes (sysfs)", nullptr},
+       "MTU: 1500, 4096 here, 4096 on 2 of 3 nodes (as its source says)", nullptr},
       {"W17", "a GPU less", two_nodes,
        [](auto& graph) {
          const auto is_lost = [](const std::string& name) { return name == "node02/gpu7"; };
@@ -359,7 +368,8 @@ const std::vector<Case>& cases() {
          std::erase_if(graph.pairs,
                        [&](const auto& p) { return is_lost(p.from) || is_lost(p.to); });
        },
-       Severity::warning, "node02", "number of GPUs: 7 here, 8 on 2 of 3 nodes (nvml)", nullptr},
+       Severity::warning, "node02",
+       "number of GPUs: 7 here, 8 on 2 of 3 nodes (as its source says)", nullptr},
       {"W17", "a slower port", two_nodes,
        [](auto& graph) { component(graph, "node01/nic3").port_bytes_per_s = 25e9; },
        Severity::warning, "node01", "network ports: 1 x 25 GB/s, 7 x 50 GB/s here", nullptr},
@@ -486,7 +496,7 @@ TEST_CASE("figures behind alike findings become a range") {
   CHECK(found[0].severity == Severity::info);
   CHECK(found[0].subjects.size() == 2);
   CHECK(found[0].evidence ==
-        "read GNS, write GNS (nvml), a copy gets 24.9 GB/s to 43 GB/s (measured)");
+        "read GNS, write GNS (as its source says), a copy gets 24.9 GB/s to 43 GB/s (measured)");
 }
 
 TEST_CASE("an idle card's generation is no evidence, whatever it is") {
@@ -617,6 +627,20 @@ TEST_CASE("remarks of readers are no findings, and a repair is not called imposs
   CHECK(diagnosis.exit_code() == 0);
 }
 
+TEST_CASE("facts without a provenance get that of a file or specification, and no other") {
+  const auto evidence = [](Provenance provenance) {
+    const auto diagnosis = diagnose_with(machines::hgx(), [=](auto& graph) {
+      for (auto& link : graph.links) link.provenance = provenance;
+      component(graph, "hgx/gpu6").bar1_bytes = 256 << 20;
+    });
+    return findings_of(diagnosis, "W08").at(0).evidence;
+  };
+  CHECK(evidence(Provenance::import).ends_with(" (import)"));
+  CHECK(evidence(Provenance::spec).ends_with(" (spec)"));
+  for (const auto provenance : {Provenance::sysfs, Provenance::nvml, Provenance::measured})
+    CHECK(evidence(provenance).ends_with(" (as its source says)"));
+}
+
 TEST_CASE("the worst comes first") {
   const auto diagnosis = diagnose_with(machines::hgx(), [](auto& graph) {
     graph.nodes[0].fabric = FabricState::failed;
@@ -742,7 +766,8 @@ TEST_CASE("the asking process is looked at where it is") {
   const auto clipped = findings_of(diagnosis, "W12");
   REQUIRE(clipped.size() == 1);
   CHECK(clipped[0].severity == Severity::info);
-  CHECK(clipped[0].evidence == "the process may use 48 of the 96 cores near to it (sysfs)");
+  CHECK(clipped[0].evidence ==
+        "the process may use 48 of the 96 cores near to it (as its source says)");
   options.process_cpus = "0-191";
   CHECK(diagnose_graph(machines::hgx(), options).findings.empty());
   // Of several nodes it must be said which.
@@ -789,7 +814,8 @@ TEST_CASE("two nodes that differ are both named, without a majority") {
   const auto found = findings_of(diagnosis, "W17");
   REQUIRE(found.size() == 1);
   CHECK(found[0].subjects.size() == 2);
-  CHECK(found[0].evidence.find("node01: driver: 580.95.05 here, 2 values on 2 nodes (nvml)") !=
+  CHECK(found[0].evidence.find(
+            "node01: driver: 580.95.05 here, 2 values on 2 nodes (as its source says)") !=
         std::string::npos);
 }
 
