@@ -1,13 +1,15 @@
 // Goal:   the doctor names what is wrong, stays silent on healthy machines, and says where it could
 //         not look.
 // Method: every check on a machine that is healthy, broken, and described without the facts; edges
-//         by hand; then random graphs. Replay with CAUSEWAY_TEST_SEED.
+//         by hand; files that others have published, where they are there; then random graphs.
+//         Replay with CAUSEWAY_TEST_SEED.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <boost/json.hpp>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <random>
 #include <set>
@@ -15,6 +17,7 @@
 
 #include "causeway/topology_doctor.h"
 #include "runtime/topology/doctor/core_list.h"
+#include "tests/runtime/topology/import_support.h"
 #include "tests/runtime/topology/machines.h"
 
 using namespace causeway;
@@ -838,6 +841,78 @@ TEST_CASE("the JSON form has all of it") {
   CHECK(checks[1].at("state") == "fired");
   CHECK(checks[2].at("state") == "silent");
   CHECK(checks[2].at("examined") == 48);
+}
+
+namespace {
+
+struct PublishedFault {
+  const char* file;
+  const char* id;  // The only check of more than info.
+  std::vector<const char*> subjects;
+};
+
+// Of the published files those whose index names a fault that the file itself shows.
+const std::vector<PublishedFault>& published_faults() {
+  static const std::vector<PublishedFault> all{
+      {"4x-nv4-3nic-slurm-affinity-clipped.topo.txt",
+       "W12",
+       {"node0/gpu0", "node0/gpu1", "node0/gpu2", "node0/gpu3"}}};
+  return all;
+}
+
+// The index itself, a graph of channels, and a model that no tool of ours writes.
+bool is_no_topology(const std::string& file) {
+  return file.ends_with(".md") || file.ends_with(".ncclgraph.xml") ||
+         file.starts_with("SYNTHETIC-");
+}
+
+void check_published(const std::string& file, const Diagnosis& diagnosis) {
+  INFO(file, "\n", summary(diagnosis));
+  std::set<std::string> alarms;
+  for (const auto& finding : diagnosis.findings)
+    if (finding.severity != Severity::info) alarms.insert(finding.id);
+  const auto fault = std::ranges::find(published_faults(), file, &PublishedFault::file);
+  if (fault == published_faults().end()) {
+    CHECK(diagnosis.exit_code() == 0);
+    CHECK(alarms.empty());
+    return;
+  }
+  CHECK(diagnosis.exit_code() == 1);
+  CHECK(alarms == std::set<std::string>{fault->id});
+  const auto found = findings_of(diagnosis, fault->id);
+  for (const auto* subject : fault->subjects)
+    CHECK(std::ranges::any_of(found, [&](const auto& entry) { return names(entry, subject); }));
+}
+
+}  // namespace
+
+TEST_CASE("published files raise no alarm but for the faults that they are known to have") {
+  if (!causeway_test::published("INDEX.md")) return;
+  const char* root = std::getenv("CAUSEWAY_SHARED");
+  const auto folder =
+      std::filesystem::path(root != nullptr ? root : CAUSEWAY_SHARED_DEFAULT) / "topology-data";
+  std::size_t read = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const auto file = entry.path().filename().string();
+    if (!entry.is_regular_file() || is_no_topology(file)) continue;
+    INFO(file);
+    check_published(file, diagnose_graph(import_topology_file(entry.path().string())));
+    ++read;
+  }
+  CHECK(read > published_faults().size());
+  for (const auto& fault : published_faults())
+    CHECK_MESSAGE(std::filesystem::exists(folder / fault.file), "no file " << fault.file);
+}
+
+TEST_CASE("published refusals of GeForce cards are told as normal") {
+  const std::string file = "2x-rtx5090-threadripper-p2pGNS.p2p-rw.txt";
+  const auto text = causeway_test::published(file);
+  if (!text) return;
+  const auto found = findings_of(diagnose_graph(import_topology(*text, file)), "W01");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].severity == Severity::info);
+  CHECK(found[0].subjects.size() == 2);
+  CHECK(found[0].evidence.find("GNS") != std::string::npos);
 }
 
 TEST_CASE("lists of cores are read as the kernel writes them") {
