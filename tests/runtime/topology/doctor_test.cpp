@@ -440,9 +440,9 @@ TEST_CASE("healthy machines raise no alarm") {
       {"desktop", machines::desktop()},     {"HGX H100", machines::hgx()},
       {"3090s", machines::bridged_3090s()}, {"DGX-1V", machines::dgx1v()},
       {"MI300X", machines::mi300x()},       {"cluster", machines::cluster()}};
-  for (const auto& [name, graph] : healthy) {
-    const auto diagnosis = diagnose_graph(graph);
-    INFO(std::string(name), "\n", summary(diagnosis));
+  for (const auto& entry : healthy) {
+    const auto diagnosis = diagnose_graph(entry.second);
+    INFO(std::string(entry.first), "\n", summary(diagnosis));
     CHECK(diagnosis.exit_code() == 0);
     // What remains says that some pairs are staged by design.
     for (const auto& finding : diagnosis.findings) CHECK(finding.id == "W01");
