@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
+
+#include "runtime/topology/link_rates.h"
 
 namespace causeway::doctor {
 
@@ -23,6 +26,15 @@ std::optional<PeerPolicy> peer_policy(const Component& gpu) {
     return PeerPolicy::refused;
   if (names_series(gpu.title, "")) return PeerPolicy::nvlink_only;
   return std::nullopt;
+}
+
+bool is_gpu_link(LinkKind kind) noexcept {
+  return kind == LinkKind::nvlink || kind == LinkKind::xgmi;
+}
+
+std::optional<std::uint32_t> chip_links(const Component& gpu) noexcept {
+  const auto rate = gpu.sm ? nvlink_rate(*gpu.sm) : std::nullopt;
+  return rate ? std::optional(rate->links) : std::nullopt;
 }
 
 std::optional<PeerStatus> grant(const Pair& pair) noexcept {
@@ -106,6 +118,34 @@ PciPath Examination::climb(const Component& device) const {
 
 const PciPath& Examination::path(const Component& device) const { return paths_.at(&device); }
 
+LinkCount Examination::gpu_links(const Component& gpu) const {
+  LinkCount count;
+  bool has_links = false;
+  std::set<Vertex> peers;
+  const auto self = *index_.find(gpu.name);
+  for (const auto& edge : index_.edges(self)) {
+    const auto& link = index_.link(edge);
+    if (!is_gpu_link(link.kind) || edge.to == self) continue;
+    if (!has_links) count.source = to_string(link.provenance);
+    has_links = true;
+    if (link.provenance == Provenance::spec) count.is_counted = false;
+    const auto* other = index_.component(edge.to);
+    if (other != nullptr && other->kind == ComponentKind::nvswitch) count.to_switch = true;
+    if (other != nullptr && other->kind == ComponentKind::gpu) peers.insert(edge.to);
+    (link.state == LinkState::down ? count.down : count.drawn) += link.count;
+  }
+  count.peers = peers.size();
+  count.active = count.drawn;
+  count.has_record = gpu.nvlinks_max && gpu.nvlinks_down;
+  if (count.has_record) {
+    count.down = std::min(*gpu.nvlinks_max, *gpu.nvlinks_down);
+    count.active = *gpu.nvlinks_max - count.down;
+    count.is_counted = true;
+  }
+  if (count.has_record || !has_links) count.source = source(gpu);
+  return count;
+}
+
 std::optional<std::size_t> Examination::domain(const Component& gpu) const {
   const auto at = domains_.find(gpu.name);
   if (at == domains_.end()) return std::nullopt;
@@ -137,20 +177,22 @@ std::optional<bool> Examination::gpu_direct_capable(const Component& gpu) const 
   return std::nullopt;
 }
 
-Provenance Examination::source(const Component& component, Provenance natural) const {
+std::string Examination::source(const Component& component) const {
   const auto& edges = index_.edges(*index_.find(component.name));
-  if (edges.empty()) return Provenance::import;
+  std::optional<Provenance> all;
   for (const auto& edge : edges) {
     const auto provenance = index_.link(edge).provenance;
-    if (provenance != Provenance::spec && provenance != Provenance::import) return natural;
+    const bool is_told = provenance == Provenance::spec || provenance == Provenance::import;
+    if (!is_told || (all && all != provenance)) return kUntold;
+    all = provenance;
   }
-  return index_.link(edges.front()).provenance;
+  return all ? std::string(to_string(*all)) : kUntold;
 }
 
-Provenance Examination::source(const NodeParts& node, Provenance natural) const {
+std::string Examination::source(const NodeParts& node) const {
   for (const auto* parts : {&node.gpus, &node.nics, &node.cpus})
-    if (!parts->empty()) return source(*parts->front(), natural);
-  return Provenance::import;
+    if (!parts->empty()) return source(*parts->front());
+  return kUntold;
 }
 
 }  // namespace causeway::doctor

@@ -34,6 +34,21 @@ struct PciPath {
   bool is_ambiguous = false;  // Something on it hangs below several others.
 };
 
+// The NVLinks or xGMI links of a GPU. A GPU's own record says how many there are and not where they
+// lead; the graph's links say where they lead.
+struct LinkCount {
+  std::uint64_t active = 0;  // By the record, else by the graph's links.
+  std::uint64_t down = 0;
+  std::uint64_t drawn = 0;  // Links of the graph that are not down.
+  std::size_t peers = 0;    // GPUs at the other ends of the graph's links.
+  bool has_record = false;
+  bool is_counted = true;  // A declared link says that there is one, not how many.
+  bool to_switch = false;
+  std::string source;
+};
+
+constexpr const char* kUntold = "as its source says";
+
 class Examination {
  public:
   Examination(const Topology& topology, const DoctorOptions& options);
@@ -51,6 +66,7 @@ class Examination {
   }
   [[nodiscard]] const TopologyNode* process_node() const noexcept { return process_node_; }
 
+  [[nodiscard]] LinkCount gpu_links(const Component& gpu) const;
   // Number of the NVLink domain that a GPU is in.
   [[nodiscard]] std::optional<std::size_t> domain(const Component& gpu) const;
   // Both in one node and one domain.
@@ -61,10 +77,10 @@ class Examination {
   [[nodiscard]] std::optional<bool> peers_over_pcie(const Component& gpu) const;
   [[nodiscard]] std::optional<bool> gpu_direct_capable(const Component& gpu) const;
 
-  // Who says so: where the component's links come from a file or a specification, these; else
-  // `natural`, from where a running machine has such a fact.
-  [[nodiscard]] Provenance source(const Component& component, Provenance natural) const;
-  [[nodiscard]] Provenance source(const NodeParts& node, Provenance natural) const;
+  // Who says so, of what a graph holds without a provenance: that of the component's links where
+  // all come from one kind of file or from a specification; else kUntold.
+  [[nodiscard]] std::string source(const Component& component) const;
+  [[nodiscard]] std::string source(const NodeParts& node) const;
 
  private:
   [[nodiscard]] PciPath climb(const Component& device) const;
@@ -81,6 +97,10 @@ class Examination {
 
 // By the catalogue, else by the name of the product: GeForce cards that the catalogue lacks.
 [[nodiscard]] std::optional<PeerPolicy> peer_policy(const Component& gpu);
+
+[[nodiscard]] bool is_gpu_link(LinkKind kind) noexcept;  // NVLink or xGMI.
+// How many NVLinks the chip has at most; nullopt if that is not known.
+[[nodiscard]] std::optional<std::uint32_t> chip_links(const Component& gpu) noexcept;
 
 // What both directions of a pair's status come to: the first that is not OK.
 [[nodiscard]] std::optional<PeerStatus> grant(const Pair& pair) noexcept;

@@ -23,33 +23,6 @@ constexpr const char* kRepairNvlinks =
     "AMD: "
     "rocm-smi --showtoponuma and --showxgmierr";
 
-struct LinkCount {
-  std::uint32_t active = 0;
-  bool is_counted = true;  // A declared link says that there is one, not how many.
-  bool to_switch = false;
-  Provenance provenance = Provenance::nvml;  // Who says so, of the first link.
-};
-
-bool is_gpu_link(LinkKind kind) { return kind == LinkKind::nvlink || kind == LinkKind::xgmi; }
-
-LinkCount count_links(const Examination& machine, const Component& gpu) {
-  LinkCount count;
-  count.provenance = machine.source(gpu, Provenance::nvml);
-  bool is_first = true;
-  const auto self = *machine.index().find(gpu.name);
-  for (const auto& edge : machine.index().edges(self)) {
-    const auto& link = machine.index().link(edge);
-    if (!is_gpu_link(link.kind) || edge.to == self) continue;
-    if (is_first) count.provenance = link.provenance;
-    is_first = false;
-    if (link.provenance == Provenance::spec) count.is_counted = false;
-    const auto* other = machine.index().component(edge.to);
-    if (other != nullptr && other->kind == ComponentKind::nvswitch) count.to_switch = true;
-    if (link.state != LinkState::down) count.active += link.count;
-  }
-  return count;
-}
-
 bool is_partial(const TopologyNode& node) {
   return node.view == MachineView::vm || node.view == MachineView::container;
 }
@@ -58,9 +31,24 @@ bool is_partial(const TopologyNode& node) {
 std::optional<std::uint32_t> expected_links(const Component& gpu) {
   if (gpu.nvlinks_max) return gpu.nvlinks_max;
   const auto* model = find_gpu_model(gpu.model);
-  const auto rate = gpu.sm ? nvlink_rate(*gpu.sm) : std::nullopt;
-  if (model == nullptr || !model->has_nvswitch_form || !rate) return std::nullopt;
-  return rate->links;
+  if (model == nullptr || !model->has_nvswitch_form) return std::nullopt;
+  return chip_links(gpu);
+}
+
+// How many it should have, of what is seen and expected; never more than the chip can have.
+std::uint64_t due_links(const NodeParts& node, const Component& gpu, const LinkCount& links) {
+  auto expected = links.is_counted ? expected_links(gpu) : std::nullopt;
+  // Links to what a container or VM does not see are not missing.
+  if (!links.to_switch && is_partial(*node.node)) expected.reset();
+  const auto due = std::max<std::uint64_t>(expected.value_or(0), links.active + links.down);
+  return std::min<std::uint64_t>(due, chip_links(gpu).value_or(due));
+}
+
+// "16 of 18 NVLinks active, 2 inactive (nvml)"
+std::string shortfall(const LinkCount& links, std::uint64_t due) {
+  return fmt::format("{} of {} NVLinks active{} ({})", links.active, due,
+                     links.down > 0 ? fmt::format(", {} inactive", links.down) : std::string(),
+                     links.source);
 }
 
 // Cards take bridges, and may have fewer of them than they have places, or none.
@@ -70,12 +58,14 @@ bool takes_bridges(const Component& gpu) {
   return peer_policy(gpu) == PeerPolicy::nvlink_only;
 }
 
-std::string cost_of_links(const Component& gpu, std::uint32_t has, std::uint32_t should) {
+std::string cost_of_links(const Component& gpu, std::uint64_t has, std::uint64_t should) {
   const auto rate = gpu.sm ? nvlink_rate(*gpu.sm) : std::nullopt;
-  if (!rate) return fmt::format("NVLink carries {:.0f}% of what it should", 100.0 * has / should);
+  if (!rate)
+    return fmt::format("NVLink carries {:.0f}% of what it should",
+                       100.0 * static_cast<double>(has) / static_cast<double>(should));
   return fmt::format("NVLink carries {} where {} is possible (spec)",
-                     rate_text(has * rate->effective_bytes_per_s),
-                     rate_text(should * rate->effective_bytes_per_s));
+                     rate_text(static_cast<double>(has) * rate->effective_bytes_per_s),
+                     rate_text(static_cast<double>(should) * rate->effective_bytes_per_s));
 }
 
 void report_bad_links(const Examination& machine, Report& report) {
@@ -97,22 +87,15 @@ void report_bad_links(const Examination& machine, Report& report) {
 // True if it reported the GPU.
 bool report_missing(const NodeParts& node, const Component& gpu, const LinkCount& links,
                     Report& report) {
-  const auto down = gpu.nvlinks_down.value_or(0);
-  auto expected = links.is_counted ? expected_links(gpu) : std::nullopt;
-  // Links to what a container or VM does not see are not missing.
-  if (!links.to_switch && is_partial(*node.node)) expected.reset();
-  const auto should = std::max(expected.value_or(0), links.active + down);
-  if (links.active == 0 || links.active >= should) return false;
+  const auto due = due_links(node, gpu, links);
+  // None at all is report_cut_off()'s.
+  if (links.active == 0 || links.active >= due) return false;
   const bool is_card = takes_bridges(gpu);
-  report.add(
-      {is_card ? Severity::info : Severity::warning, cost_of_links(gpu, links.active, should),
-       is_card ? "nothing to repair unless a bridge should be there: check that all bridges "
-                 "are seated"
-               : kRepairNvlinks},
-      {gpu.name},
-      {fmt::format("{} of {} NVLinks active{} ({})", links.active, should,
-                   down > 0 ? fmt::format(", {} inactive", down) : std::string(),
-                   to_string(links.provenance))});
+  report.add({is_card ? Severity::info : Severity::warning, cost_of_links(gpu, links.active, due),
+              is_card ? "nothing to repair unless a bridge should be there: check that all bridges "
+                        "are seated"
+                      : kRepairNvlinks},
+             {gpu.name}, {shortfall(links, due)});
   return true;
 }
 
@@ -127,10 +110,10 @@ struct Counted {
 };
 
 // The count that most of them have; of two the higher.
-std::uint32_t usual_count(const std::vector<Counted*>& gpus) {
-  std::map<std::uint32_t, std::size_t> votes;
+std::uint64_t usual_count(const std::vector<Counted*>& gpus) {
+  std::map<std::uint64_t, std::size_t> votes;
   for (const auto* entry : gpus) ++votes[entry->links.active];
-  std::uint32_t usual = 0;
+  std::uint64_t usual = 0;
   std::size_t most = 0;
   for (const auto& [count, number] : votes) {
     if (number < most) continue;
@@ -152,43 +135,64 @@ void report_unequal(const Examination& machine, const NodeParts& node,
     if (!is_switched && (gpus.size() < kWholeMesh || is_partial(*node.node))) continue;
     const auto usual = usual_count(gpus);
     for (auto* entry : gpus) {
-      if (entry->is_reported || entry->links.active >= usual || !entry->links.is_counted) continue;
+      const auto& links = entry->links;
+      if (entry->is_reported || !links.is_counted) continue;
+      if (links.active == 0 || links.active >= usual) continue;
       entry->is_reported = true;
-      report.add({Severity::warning, cost_of_links(*entry->gpu, entry->links.active, usual),
-                  kRepairNvlinks},
-                 {entry->gpu->name},
-                 {fmt::format("{} NVLinks active, its peers have {} ({})", entry->links.active,
-                              usual, to_string(entry->links.provenance))});
+      report.add(
+          {Severity::warning, cost_of_links(*entry->gpu, links.active, usual), kRepairNvlinks},
+          {entry->gpu->name},
+          {fmt::format("{} NVLinks active, its peers have {} ({})", links.active, usual,
+                       links.source)});
     }
   }
 }
 
-// A GPU without any where its kind on this node has them, and not by bridges, which are a choice.
-void report_cut_off(const Examination& machine, const std::vector<Counted>& counted,
-                    Report& report) {
-  std::map<Kin, std::size_t> largest;  // Size of the largest domain of each kind.
+// What the GPUs of one kind on a node have.
+struct KinLinks {
+  const Component* peer = nullptr;  // One with active links.
+  // Links that are part of the board, not bridges, which are a choice: bridges join two or three.
+  bool is_board = false;
+};
+
+std::map<Kin, KinLinks> links_by_kin(const Examination& machine,
+                                     const std::vector<Counted>& counted) {
+  std::map<Kin, KinLinks> kins;
   std::map<std::pair<std::size_t, Kin>, std::size_t> sizes;
-  std::map<Kin, const Component*> peer;
-  std::map<Kin, bool> is_switched;
   for (const auto& [gpu, links, is_reported] : counted) {
-    const auto kin = kin_of(*gpu);
+    auto& kin = kins[kin_of(*gpu)];
+    if (links.active > 0 && kin.peer == nullptr) kin.peer = gpu;
+    const auto* model = find_gpu_model(gpu->model);
+    if (links.to_switch || links.peers + 1 >= kWholeMesh ||
+        (model != nullptr && model->has_nvswitch_form))
+      kin.is_board = true;
     if (const auto domain = machine.domain(*gpu))
-      largest[kin] = std::max(largest[kin], ++sizes[{*domain, kin}]);
-    if (links.active > 0) peer.emplace(kin, gpu);
-    is_switched[kin] = is_switched[kin] || links.to_switch;
+      if (++sizes[{*domain, kin_of(*gpu)}] >= kWholeMesh) kin.is_board = true;
   }
+  return kins;
+}
+
+// GPUs without any active link whose board has them.
+void report_cut_off(const Examination& machine, const NodeParts& node,
+                    const std::vector<Counted>& counted, Report& report) {
+  const auto kins = links_by_kin(machine, counted);
   for (const auto& [gpu, links, is_reported] : counted) {
-    const auto kin = kin_of(*gpu);
-    if (links.active > 0 || !peer.contains(kin)) continue;
-    // Bridges join two or three cards; more are a board.
-    if (!is_switched[kin] && largest[kin] < kWholeMesh) continue;
-    report.add({Severity::failure,
-                "the GPU is cut off from its NVLink peers: jobs over all GPUs fail or fall back to "
-                "PCIe",
-                kRepairNvlinks},
-               {gpu->name},
-               {fmt::format("no NVLink is active, {} has some ({})", peer[kin]->name,
-                            to_string(links.provenance))});
+    const auto& kin = kins.at(kin_of(*gpu));
+    if (links.active > 0 || !kin.is_board) continue;
+    const auto due = due_links(node, *gpu, links);
+    if (kin.peer != nullptr)
+      report.add(
+          {Severity::failure,
+           "the GPU is cut off from its NVLink peers: jobs over all GPUs fail or fall back "
+           "to PCIe",
+           kRepairNvlinks},
+          {gpu->name},
+          {fmt::format("no NVLink is active, {} has some ({})", kin.peer->name, links.source)});
+    else if (due > 0 && node.gpus.size() > 1)  // One alone has nobody to reach.
+      report.add({Severity::failure,
+                  "no GPU of this board has NVLink: jobs over all GPUs fail or fall back to PCIe",
+                  kRepairNvlinks},
+                 {gpu->name}, {shortfall(links, due)});
   }
 }
 
@@ -199,8 +203,8 @@ void check_nvlinks(const Examination& machine, Report& report) {
   for (const auto& node : machine.nodes()) {
     std::vector<Counted> counted;
     for (const auto* gpu : node.gpus) {
-      const auto links = count_links(machine, *gpu);
-      if (!node.node->nvlinks_known && links.active == 0) {
+      const auto links = machine.gpu_links(*gpu);
+      if (!node.node->nvlinks_known && !links.has_record && links.active == 0) {
         report.unknown("no source spoke of NVLinks", gpu->name);
         continue;
       }
@@ -209,7 +213,7 @@ void check_nvlinks(const Examination& machine, Report& report) {
       counted.back().is_reported = report_missing(node, *gpu, links, report);
     }
     report_unequal(machine, node, counted, report);
-    report_cut_off(machine, counted, report);
+    report_cut_off(machine, node, counted, report);
   }
 }
 
@@ -217,7 +221,7 @@ namespace {
 
 bool uses_nvswitch(const Examination& machine, const NodeParts& node) {
   return node.has_nvswitch || std::ranges::any_of(node.gpus, [&](const auto* gpu) {
-           return count_links(machine, *gpu).to_switch;
+           return machine.gpu_links(*gpu).to_switch;
          });
 }
 
@@ -239,16 +243,16 @@ void check_fabric(const Examination& machine, Report& report) {
     }
     report.examine();
     if (*fabric == FabricState::completed) continue;
-    const bool is_needed = is_switched || !node.node->fabric_cluster.empty();
-    report.add({is_needed ? Severity::failure : Severity::warning,
-                "until the fabric manager is done the GPUs have no NVLink, and CUDA programs fail "
-                "to start (error 802, system not yet initialized)",
+    // Where the driver knows of a fabric, its switches may be unseen because of this.
+    report.add({Severity::failure,
+                "the NVSwitch island is not usable yet: until the fabric manager is done the GPUs "
+                "have no NVLink, and CUDA programs fail to start (error 802, system not yet "
+                "initialized)",
                 "systemctl enable --now nvidia-fabricmanager, of exactly the driver's version; "
                 "journalctl -u nvidia-fabricmanager has its reason; racks: nvidia-imex and the "
                 "NVLink subnet manager; in VMs it runs on the host"},
                {node.node->name},
-               {fmt::format("fabric state: {} ({})", to_string(*fabric),
-                            to_string(machine.source(node, Provenance::nvml)))});
+               {fmt::format("fabric state: {} ({})", to_string(*fabric), machine.source(node))});
   }
 }
 

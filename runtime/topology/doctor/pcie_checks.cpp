@@ -219,7 +219,7 @@ void check_chipset_slot(const Examination& machine, Report& report) {
         if (!*behind) continue;
         const auto mode = uplink->pcie_max.generation ? uplink->pcie_max : uplink->pcie;
         const auto rate = pcie_bytes_per_s(mode);
-        const auto source = to_string(machine.source(*device, Provenance::sysfs));
+        const auto source = machine.source(*device);
         report.add(
             {Severity::warning,
              "the device shares the chipset's uplink with disks, USB and network, and peers "
@@ -313,8 +313,7 @@ void check_acs(const Examination& machine, Report& report) {
          "on bare metal add pci=disable_acs_redir=ADDRESS (the bridges, separated by ';') to the "
          "kernel's command line, or turn ACS off in the BIOS; keep it where VMs own the devices"},
         {bridge->name},
-        {fmt::format("ACS redirect is on ({}) between {} and {}",
-                     to_string(machine.source(*bridge, Provenance::sysfs)),
+        {fmt::format("ACS redirect is on ({}) between {} and {}", machine.source(*bridge),
                      among_gpus ? all.peers[0]->name : all.direct[0]->name,
                      among_gpus ? all.peers[1]->name : all.nics[0]->name)});
   }
@@ -354,8 +353,7 @@ void check_iommu(const Examination& machine, Report& report) {
                 : "boot with iommu=pt, or turn the IOMMU (VT-d, AMD-Vi) off in the BIOS "
                   "unless VMs own devices"},
         {node.node->name},
-        {fmt::format("IOMMU mode: {} ({})", to_string(*node.node->iommu),
-                     to_string(machine.source(node, Provenance::sysfs)))});
+        {fmt::format("IOMMU mode: {} ({})", to_string(*node.node->iommu), machine.source(node))});
   }
 }
 
@@ -386,7 +384,7 @@ void check_bar1(const Examination& machine, Report& report) {
            "its size on cards with display outputs"},
           {gpu->name},
           {fmt::format("BAR1 {} MiB, VRAM {} MiB ({})", *gpu->bar1_bytes >> 20, *vram >> 20,
-                       to_string(machine.source(*gpu, Provenance::nvml)))});
+                       machine.source(*gpu))});
     }
 }
 

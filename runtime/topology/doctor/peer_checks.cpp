@@ -110,9 +110,8 @@ void judge_access(const Examination& machine, const Component& a, const Componen
   if (status == PeerStatus::ok || (!status && !is_refused_by_cuda)) return;
   auto trouble = refusal(machine, a, b, status.value_or(PeerStatus::not_supported));
   std::string seen = is_refused_by_cuda
-                         ? "cuDeviceCanAccessPeer: no (measured)"
-                         : fmt::format("{} ({})", answer_text(pair),
-                                       to_string(machine.source(a, Provenance::nvml)));
+                         ? fmt::format("cuDeviceCanAccessPeer: no ({})", machine.source(a))
+                         : fmt::format("{} ({})", answer_text(pair), machine.source(a));
   const auto rate = staged_rate(pair);
   if (rate) seen += ", a copy gets";
   report.add(trouble, {a.name, b.name}, {std::move(seen), rate});
@@ -144,9 +143,10 @@ constexpr const char* kRepairPeerCopies =
     "turn off ACS redirect and the IOMMU's translation (see W06, W07), update driver and BIOS; "
     "until then export NCCL_P2P_DISABLE=1";
 
-void judge_check(const Pair& pair, Report& report) {
-  const auto seen =
-      fmt::format("copy with a check of the data: {} (measured)", to_string(*pair.verified));
+void judge_check(const Examination& machine, const Component& from, const Pair& pair,
+                 Report& report) {
+  const auto seen = fmt::format("copy with a check of the data: {} ({})", to_string(*pair.verified),
+                                machine.source(from));
   const FindingSubject subject{pair.from, pair.to};
   switch (*pair.verified) {
     case PeerCheck::passed:
@@ -202,9 +202,9 @@ void check_peer_copies(const Examination& machine, Report& report) {
            "compare CUDA_VISIBLE_DEVICES, MIG and the container's devices; restart after a "
            "driver update"},
           {pair.from, pair.to},
-          {fmt::format("{} ({}), cuDeviceCanAccessPeer: no (measured)", answer_text(pair),
-                       to_string(machine.source(*a, Provenance::nvml)))});
-    if (pair.verified) judge_check(pair, report);
+          {fmt::format("{}, cuDeviceCanAccessPeer: no ({})", answer_text(pair),
+                       machine.source(*a))});
+    if (pair.verified) judge_check(machine, *a, pair, report);
     const bool can_compare = pair.bandwidth_bytes_per_s && pair.staged_bytes_per_s;
     const bool is_direct = is_granted && pair.cuda_agrees != false;
     if (is_direct && can_compare) judge_speed(pair, report);

@@ -73,7 +73,7 @@ void check_nic_numa(const Examination& machine, const NodeParts& node, Report& r
          "the GPUs that have one; NCCL_IB_HCA and UCX_NET_DEVICES choose the NIC"},
         {gpu->name},
         {fmt::format("on NUMA node {}, RDMA NICs are on {} only ({})", *gpu->numa,
-                     fmt::join(near, ", "), to_string(machine.source(*gpu, Provenance::sysfs)))});
+                     fmt::join(near, ", "), machine.source(*gpu))});
   }
 }
 
@@ -107,8 +107,8 @@ void check_numa(const Examination& machine, Report& report) {
                 "start one process per NUMA node: numactl --cpunodebind=N --membind=N, or ask "
                 "Slurm for --gpus-per-task with --gpu-bind=closest, or widen the cpuset"},
                {gpu->name},
-               {fmt::format("near to cores {} ({}), of which the process may use none (sysfs)",
-                            gpu->cpus, to_string(machine.source(*gpu, Provenance::sysfs)))});
+               {fmt::format("near to cores {} ({}), of which the process may use none", gpu->cpus,
+                            machine.source(*gpu))});
   }
 }
 
@@ -143,7 +143,21 @@ void check_against_numa(const Examination& machine, const NodeParts& node, const
   if (common == all->count()) return;
   report.add(clipped(Severity::warning), {device.name},
              {fmt::format("near to cores {}, NUMA node {} has {} ({})", device.cpus, *device.numa,
-                          cpu->cpus, to_string(machine.source(device, Provenance::sysfs)))});
+                          cpu->cpus, machine.source(device))});
+}
+
+// A list that is empty beside those of other GPUs is one that a cgroup emptied.
+void check_no_cores(const Examination& machine, const NodeParts& node, Report& report) {
+  const auto listed =
+      std::ranges::find_if(node.gpus, [](const auto* gpu) { return !gpu->cpus.empty(); });
+  if (listed == node.gpus.end()) return;
+  for (const auto* gpu : node.gpus) {
+    if (!gpu->cpus.empty()) continue;
+    report.examine();
+    report.add(clipped(Severity::warning), {gpu->name},
+               {fmt::format("no cores are near to it, {} has {} ({})", (*listed)->name,
+                            (*listed)->cpus, machine.source(*gpu))});
+  }
 }
 
 // No machine has fewer cores than GPUs on a NUMA node; a job's view of one has.
@@ -158,7 +172,7 @@ void check_core_per_gpu(const Examination& machine, const NodeParts& node, Repor
     for (const auto* gpu : gpus)
       report.add(clipped(Severity::warning), {gpu->name},
                  {fmt::format("{} GPUs are near to cores {} alone ({})", gpus.size(), cpus,
-                              to_string(machine.source(*gpu, Provenance::sysfs)))});
+                              machine.source(*gpu))});
   }
 }
 
@@ -168,6 +182,7 @@ void check_cpu_affinity(const Examination& machine, Report& report) {
   for (const auto& node : machine.nodes()) {
     for (const auto* devices : {&node.gpus, &node.nics})
       for (const auto* device : *devices) check_against_numa(machine, node, *device, report);
+    check_no_cores(machine, node, report);
     check_core_per_gpu(machine, node, report);
   }
   const auto* node = process_parts(machine);
@@ -180,8 +195,8 @@ void check_cpu_affinity(const Examination& machine, Report& report) {
     // None at all is W11's.
     if (usable == 0 || usable == near->count()) continue;
     report.add(clipped(Severity::info), {gpu->name},
-               {fmt::format("the process may use {} of the {} cores near to it (sysfs)", usable,
-                            near->count())});
+               {fmt::format("the process may use {} of the {} cores near to it ({})", usable,
+                            near->count(), machine.source(*gpu))});
   }
 }
 
@@ -200,9 +215,7 @@ void check_gpu_direct_flag(const Examination& machine, const Component& device, 
       {is_geforce ? Severity::info : Severity::warning,
        "what the network brings goes to host memory first and is copied from there",
        is_geforce ? "nothing to repair: GeForce cards have no GPUDirect RDMA" : kLoadPeerMemory},
-      {device.name},
-      {fmt::format("GPUDirect RDMA: no ({})",
-                   to_string(machine.source(device, Provenance::sysfs)))});
+      {device.name}, {fmt::format("GPUDirect RDMA: no ({})", machine.source(device))});
 }
 
 bool has_c2c(const Examination& machine, const Component& gpu) {
@@ -244,7 +257,7 @@ void check_distances(const Examination& machine, const NodeParts& node,
          "known to be good, NCCL_NET_GDR_LEVEL=SYS uses it all the same: measure before"},
         {gpu->name, nearest.nic->name},
         {fmt::format("the nearest RDMA NIC is {} away ({})", to_string(nearest.path),
-                     to_string(machine.source(*gpu, Provenance::sysfs)))});
+                     machine.source(*gpu))});
 }
 
 }  // namespace
@@ -290,8 +303,7 @@ void check_speed(const Examination& machine, const Component& nic, Report& repor
               "slower switch is the limit for all that is behind it"},
              {nic.name},
              {fmt::format("runs at {} of {} ({})", rate_text(*nic.port_bytes_per_s),
-                          rate_text(*nic.port_max_bytes_per_s),
-                          to_string(machine.source(nic, Provenance::sysfs)))});
+                          rate_text(*nic.port_max_bytes_per_s), machine.source(nic))});
 }
 
 }  // namespace
@@ -309,14 +321,12 @@ void check_nic_ports(const Examination& machine, Report& report) {
       // A second port without a cable, or a board's own port, is how machines are.
       const bool is_spare =
           cards_up.contains(card_of(*nic)) || (nic->is_rdma != true && !cards_up.empty());
-      report.add(
-          {is_spare ? Severity::info : Severity::warning,
-           is_spare ? "the port is not used" : "nothing reaches the node over this port",
-           "plug in the cable and bring the port up (ip link set NAME up; InfiniBand needs "
-           "a subnet manager: ibstat shows State: Active); leave it if it is not meant to "
-           "be used"},
-          {nic->name},
-          {fmt::format("port is down ({})", to_string(machine.source(*nic, Provenance::sysfs)))});
+      report.add({is_spare ? Severity::info : Severity::warning,
+                  is_spare ? "the port is not used" : "nothing reaches the node over this port",
+                  "plug in the cable and bring the port up (ip link set NAME up; InfiniBand needs "
+                  "a subnet manager: ibstat shows State: Active); leave it if it is not meant to "
+                  "be used"},
+                 {nic->name}, {fmt::format("port is down ({})", machine.source(*nic))});
     }
   }
 }

@@ -13,7 +13,7 @@ namespace causeway::doctor {
 void check_view(const Examination& machine, Report& report) {
   for (const auto& parts : machine.nodes()) {
     const auto& node = *parts.node;
-    const auto source = to_string(machine.source(parts, Provenance::sysfs));
+    const auto source = machine.source(parts);
     if (node.view == MachineView::unknown)
       report.unknown("whether it is a container, a VM or a whole machine is not known", node.name);
     else
@@ -45,8 +45,10 @@ void report_notes(const TopologyGraph& graph, Report& report) {
     const bool is_conflict = note.kind == TopologyNote::Kind::conflict;
     report.add({is_conflict ? Severity::warning : Severity::info,
                 is_conflict ? "two sources say different things; the first was taken"
-                            : "the source says what cannot be, and was read with a correction",
-                kReadAgain},
+                            : "the source was read with a correction",
+                is_conflict ? kReadAgain
+                            : "nothing to repair where the correction is right; else correct the "
+                              "source and import it again"},
                {fmt::format("{} ({}): {}", note.source.empty() ? "a source" : note.source,
                             to_string(Provenance::import), note.text)});
   }
@@ -70,8 +72,7 @@ void report_asymmetry(const Examination& machine, Report& report) {
     if (back == nullptr || *a >= *b) continue;
     report.examine();
     const auto* component = machine.index().component(*a);
-    const auto source =
-        component == nullptr ? Provenance::import : machine.source(*component, Provenance::nvml);
+    const auto source = component == nullptr ? std::string(kUntold) : machine.source(*component);
     for (const auto& text : {difference("path", pair.path, back->path),
                              difference("read", pair.granted_read, back->granted_read),
                              difference("write", pair.granted_write, back->granted_write),
@@ -81,8 +82,32 @@ void report_asymmetry(const Examination& machine, Report& report) {
                     "what holds from one device to another should hold back: one of the two is "
                     "wrong, and so may be the islands",
                     kReadAgain},
-                   {pair.from, pair.to}, {fmt::format("{} ({})", text, to_string(source))});
+                   {pair.from, pair.to}, {fmt::format("{} ({})", text, source)});
   }
+}
+
+// A GPU's own record and the graph's links that end there, and both and what its chip can have.
+void report_link_counts(const Examination& machine, Report& report) {
+  for (const auto& node : machine.nodes())
+    for (const auto* gpu : node.gpus) {
+      const auto links = machine.gpu_links(*gpu);
+      if (!links.is_counted) continue;
+      const auto chip = chip_links(*gpu);
+      const auto most = std::max(links.active + links.down, links.drawn);
+      if (chip && most > *chip)
+        report.add({Severity::warning, "the source says what cannot be", kReadAgain}, {gpu->name},
+                   {fmt::format("{} NVLinks, its chip has {} ({})", most, *chip, links.source)});
+      // Links may lead to GPUs that are not seen; those to NVSwitches are all there.
+      const bool too_few = links.to_switch && links.drawn < links.active;
+      if (!links.has_record || links.drawn == 0 || !(too_few || links.drawn > links.active))
+        continue;
+      report.add({Severity::warning,
+                  "the sources differ in how many NVLinks the GPU has; its own record was taken",
+                  kReadAgain},
+                 {gpu->name},
+                 {fmt::format("links for {} NVLinks, {} active by its own record ({})", links.drawn,
+                              links.active, links.source)});
+    }
 }
 
 }  // namespace
@@ -91,6 +116,7 @@ void check_sources(const Examination& machine, Report& report) {
   // The notes are there to be read: that there are none is an answer.
   report.examine(1 + machine.graph().notes.size());
   report_notes(machine.graph(), report);
+  report_link_counts(machine, report);
   report_asymmetry(machine, report);
 }
 
@@ -150,19 +176,13 @@ std::string nic_rates(const Examination&, const NodeParts& node) {
 std::string nvlinks(const Examination& machine, const NodeParts& node) {
   if (!node.node->nvlinks_known) return {};
   std::uint64_t links = 0;
-  for (const auto* gpu : node.gpus)
-    for (const auto& edge : machine.index().edges(*machine.index().find(gpu->name))) {
-      const auto& link = machine.index().link(edge);
-      if (link.kind != LinkKind::nvlink && link.kind != LinkKind::xgmi) continue;
-      if (link.state != LinkState::down) links += link.count;
-    }
+  for (const auto* gpu : node.gpus) links += machine.gpu_links(*gpu).active;
   return std::to_string(links);
 }
 
 struct Trait {
   std::string_view name;
   Severity severity;
-  Provenance natural;
   std::string_view meaning;
   std::string_view fix;
   Read read;  // Empty: not known of this node.
@@ -170,28 +190,26 @@ struct Trait {
 
 const std::vector<Trait>& traits() {
   static const std::vector<Trait> all{
-      {"driver", Severity::warning, Provenance::nvml,
+      {"driver", Severity::warning,
        "a job over these nodes meets different rules for peer access and different NCCL paths",
        "install one driver version on all of them",
        [](const auto&, const auto& node) { return node.node->driver_version; }},
-      {"CUDA", Severity::info, Provenance::nvml, "programs may not start on all of these nodes",
+      {"CUDA", Severity::info, "programs may not start on all of these nodes",
        "install one driver version on all of them",
        [](const auto&, const auto& node) { return node.node->cuda_version; }},
-      {"kernel", Severity::info, Provenance::sysfs,
-       "network and memory may behave differently from node to node", "update them together",
-       [](const auto&, const auto& node) { return node.node->kernel; }},
-      {"number of GPUs", Severity::warning, Provenance::nvml,
+      {"kernel", Severity::info, "network and memory may behave differently from node to node",
+       "update them together", [](const auto&, const auto& node) { return node.node->kernel; }},
+      {"number of GPUs", Severity::warning,
        "a GPU may have fallen off the bus: jobs that expect it do not start there",
        "dmesg (Xid 79), lspci | grep -i nvidia; restart the node, then reseat the card",
        [](const auto&, const auto& node) { return std::to_string(node.gpus.size()); }},
-      {"NVLinks of all GPUs", Severity::warning, Provenance::nvml,
+      {"NVLinks of all GPUs", Severity::warning,
        "the slowest node sets the pace of every collective", "see W09 and W10 on the odd node",
        nvlinks},
-      {"MTU", Severity::warning, Provenance::sysfs,
+      {"MTU", Severity::warning,
        "large packets are cut or dropped between these nodes: slow, or connections that hang",
        "set one MTU on all nodes and switches: ip link set NAME mtu 9000 (InfiniBand 4096)", mtus},
-      {"network ports", Severity::warning, Provenance::sysfs,
-       "the slowest node sets the pace of every collective",
+      {"network ports", Severity::warning, "the slowest node sets the pace of every collective",
        "compare cables, ports and NICs of the odd node (ethtool NAME, ibstat)", nic_rates}};
   return all;
 }
@@ -224,7 +242,7 @@ void compare(const Examination& machine, const Trait& trait, const Parts& nodes,
                        has_usual ? fmt::format("{} on {} of {} nodes", usual->first,
                                                usual->second.size(), known)
                                  : fmt::format("{} values on {} nodes", by_value.size(), known),
-                       to_string(machine.source(*node, trait.natural)))});
+                       machine.source(*node))});
   }
 }
 

@@ -1,13 +1,15 @@
 // Goal:   the doctor names what is wrong, stays silent on healthy machines, and says where it could
 //         not look.
 // Method: every check on a machine that is healthy, broken, and described without the facts; edges
-//         by hand; then random graphs. Replay with CAUSEWAY_TEST_SEED.
+//         by hand; files that others have published, where they are there; then random graphs.
+//         Replay with CAUSEWAY_TEST_SEED.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <boost/json.hpp>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <random>
 #include <set>
@@ -15,6 +17,7 @@
 
 #include "causeway/topology_doctor.h"
 #include "runtime/topology/doctor/core_list.h"
+#include "tests/runtime/topology/import_support.h"
 #include "tests/runtime/topology/machines.h"
 
 using namespace causeway;
@@ -116,13 +119,14 @@ const std::vector<Case>& cases() {
        [](auto& graph) {
          pair_of(graph, "hgx/gpu2", "hgx/gpu5").granted_write = PeerStatus::disabled_by_registry;
        },
-       Severity::warning, "hgx/gpu2 - hgx/gpu5", "read OK, write DR (nvml)", kForgetPairs},
+       Severity::warning, "hgx/gpu2 - hgx/gpu5", "read OK, write DR (as its source says)",
+       kForgetPairs},
       {"W02", "wrong data", machines::hgx,
        [](auto& graph) { pair_of(graph, "hgx/gpu2", "hgx/gpu5").verified = PeerCheck::wrong_data; },
-       Severity::failure, "hgx/gpu2 - hgx/gpu5", "wrong_data (measured)", kForgetPairs},
+       Severity::failure, "hgx/gpu2 - hgx/gpu5", "wrong_data (as its source says)", kForgetPairs},
       {"W02", "a copy that hangs", machines::hgx,
        [](auto& graph) { pair_of(graph, "hgx/gpu1", "hgx/gpu0").verified = PeerCheck::hung; },
-       Severity::failure, "hgx/gpu1 - hgx/gpu0", "hung (measured)", kForgetPairs},
+       Severity::failure, "hgx/gpu1 - hgx/gpu0", "hung (as its source says)", kForgetPairs},
       {"W02", "slower than staging", machines::hgx,
        [](auto& graph) {
          pair_of(graph, "hgx/gpu2", "hgx/gpu5").bandwidth_bytes_per_s =
@@ -132,7 +136,7 @@ const std::vector<Case>& cases() {
        "peer copy 20 GB/s (measured), through host memory 37 GB/s (measured)", kForgetPairs},
       {"W02", "CUDA refuses what the driver grants", machines::hgx,
        [](auto& graph) { pair_of(graph, "hgx/gpu2", "hgx/gpu5").cuda_agrees = false; },
-       Severity::warning, "hgx/gpu2 - hgx/gpu5", "cuDeviceCanAccessPeer: no (measured)",
+       Severity::warning, "hgx/gpu2 - hgx/gpu5", "cuDeviceCanAccessPeer: no (as its source says)",
        kForgetPairs},
       {"W03", "a card on half of its lanes", machines::desktop,
        [](auto& graph) { uplink(graph, "desktop/gpu1").pcie.width = 8; }, Severity::warning,
@@ -152,22 +156,23 @@ const std::vector<Case>& cases() {
          uplink(graph, "desktop/chipset").pcie_max = {4, 4};
        },
        Severity::warning, "desktop/gpu1",
-       "below the chipset (sysfs), whose uplink Gen4 x4 carries 6 GB/s (sysfs)",
+       "below the chipset (as its source says), whose uplink Gen4 x4 carries 6 GB/s (sysfs)",
        [](auto& graph) {
          each(graph, ComponentKind::bridge, [](auto& port) { port.is_chipset.reset(); });
        }},
       {"W06", "a switch's port redirects", machines::hgx,
        [](auto& graph) { component(graph, "hgx/left3").acs_redirect = true; }, Severity::warning,
-       "hgx/left3", "on (sysfs) between hgx/gpu3 and hgx/nic3",
+       "hgx/left3", "on (as its source says) between hgx/gpu3 and hgx/nic3",
        [](auto& graph) {
          each(graph, ComponentKind::bridge, [](auto& port) { port.acs_redirect.reset(); });
        }},
       {"W07", "a translating IOMMU", machines::hgx,
        on_node<&TopologyNode::iommu>(IommuMode::translating), Severity::warning, "hgx",
-       "translating (sysfs)", on_node<&TopologyNode::iommu>(std::optional<IommuMode>())},
+       "translating (as its source says)",
+       on_node<&TopologyNode::iommu>(std::optional<IommuMode>())},
       {"W08", "a small window", machines::hgx,
        [](auto& graph) { component(graph, "hgx/gpu6").bar1_bytes = 256 << 20; }, Severity::warning,
-       "hgx/gpu6", "BAR1 256 MiB, VRAM 81920 MiB (nvml)",
+       "hgx/gpu6", "BAR1 256 MiB, VRAM 81920 MiB (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.bar1_bytes.reset(); });
        }},
@@ -181,6 +186,7 @@ const std::vector<Case>& cases() {
        Severity::warning, "hgx/gpu4", "17 NVLinks active, its peers have 18 (nvml)",
        [](auto& graph) {
          forget_links(graph, LinkKind::nvlink);
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_down.reset(); });
          graph.nodes[0].nvlinks_known = false;
        }},
       {"W09", "all GPUs have fewer than their form", machines::hgx,
@@ -208,25 +214,71 @@ const std::vector<Case>& cases() {
          std::erase_if(graph.links, [](const auto& link) {
            return link.kind == LinkKind::nvlink && link.a == "hgx/gpu7";
          });
+         component(graph, "hgx/gpu7").nvlinks_down = 18;
        },
-       Severity::failure, "hgx/gpu7", "no NVLink is active, hgx/gpu0 has some (nvml)", nullptr},
+       Severity::failure, "hgx/gpu7", "no NVLink is active, hgx/gpu0 has some (as its source says)",
+       nullptr},
+      {"W09", "an SXM board without any, as its source tells", machines::hgx,
+       [](auto& graph) {
+         forget_links(graph, LinkKind::nvlink);
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_max.reset(); });
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_down.reset(); });
+       },
+       Severity::failure, "hgx/gpu0", "0 of 18 NVLinks active (as its source says)", nullptr},
+      {"W09", "a switched board whose links are all down", machines::hgx,
+       [](auto& graph) {
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.nvlinks_max.reset(); });
+         each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.model.clear(); });
+         for (auto& link : graph.links)
+           if (link.kind == LinkKind::nvlink) link.state = LinkState::down;
+       },
+       Severity::failure, "hgx/gpu0", "0 of 18 NVLinks active, 18 inactive (nvml)", nullptr},
+      {"W09", "a mesh whose links are all down", machines::mi300x,
+       [](auto& graph) {
+         for (auto& link : graph.links)
+           if (link.kind == LinkKind::xgmi) link.state = LinkState::down;
+       },
+       Severity::failure, "mi300/gpu0", "0 of 7 NVLinks active, 7 inactive (sysfs)", nullptr},
+      {"W09", "a GPU that counts inactive links, where nothing tells where links lead",
+       machines::hgx,
+       [](auto& graph) {
+         graph.links.clear();
+         component(graph, "hgx/gpu3").nvlinks_down = 2;
+       },
+       Severity::warning, "hgx/gpu3", "16 of 18 NVLinks active, 2 inactive (", nullptr},
+      {"W09", "a GPU that counts all of its links inactive", machines::hgx,
+       [](auto& graph) {
+         graph.links.clear();
+         component(graph, "hgx/gpu5").nvlinks_down = 18;
+       },
+       Severity::failure, "hgx/gpu5", "no NVLink is active, hgx/gpu0 has some (", nullptr},
       {"W10", "a fabric that is not ready", machines::hgx,
        on_node<&TopologyNode::fabric>(FabricState::in_progress), Severity::failure, "hgx",
-       "in_progress (nvml)", on_node<&TopologyNode::fabric>(std::optional<FabricState>())},
+       "in_progress (as its source says)",
+       on_node<&TopologyNode::fabric>(std::optional<FabricState>())},
+      {"W10", "a fabric that failed, so that no NVSwitch is seen", machines::hgx,
+       [](auto& graph) {
+         graph.nodes[0].fabric = FabricState::failed;
+         forget_links(graph, LinkKind::nvlink);
+         std::erase_if(graph.components,
+                       [](const auto& part) { return part.kind == ComponentKind::nvswitch; });
+       },
+       Severity::failure, "hgx", "failed (as its source says)", nullptr},
       {"W11", "most GPUs are where the NICs are, one is not", machines::hgx,
        [](auto& graph) {
          for (const auto kind : {ComponentKind::nic, ComponentKind::gpu})
            each(graph, kind, [](auto& part) { part.numa = 0; });
          component(graph, "hgx/gpu5").numa = 1;
        },
-       Severity::warning, "hgx/gpu5", "on NUMA node 1, RDMA NICs are on 0 only (sysfs)",
+       Severity::warning, "hgx/gpu5",
+       "on NUMA node 1, RDMA NICs are on 0 only (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::nic, [](auto& nic) { nic.numa.reset(); });
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.cpus.clear(); });
        }},
       {"W12", "cores clipped by a cgroup", machines::hgx,
        [](auto& graph) { component(graph, "hgx/gpu1").cpus = "0-3"; }, Severity::warning,
-       "hgx/gpu1", "near to cores 0-3, NUMA node 0 has 0-47,96-143 (sysfs)",
+       "hgx/gpu1", "near to cores 0-3, NUMA node 0 has 0-47,96-143 (as its source says)",
        [](auto& graph) {
          for (auto& part : graph.components) part.cpus.clear();
        }},
@@ -235,32 +287,37 @@ const std::vector<Case>& cases() {
          each(graph, ComponentKind::cpu, [](auto& cpu) { cpu.cpus.clear(); });
          for (const auto* name : {"hgx/gpu0", "hgx/gpu1"}) component(graph, name).cpus = "7";
        },
-       Severity::warning, "hgx/gpu1", "2 GPUs are near to cores 7 alone (sysfs)", nullptr},
+       Severity::warning, "hgx/gpu1", "2 GPUs are near to cores 7 alone (as its source says)",
+       nullptr},
+      {"W12", "a list of cores that a cgroup emptied", machines::hgx,
+       [](auto& graph) { component(graph, "hgx/gpu2").cpus.clear(); }, Severity::warning,
+       "hgx/gpu2", "no cores are near to it, hgx/gpu0 has 0-47,96-143 (", nullptr},
       {"W13", "one GPU and its NIC are below the wrong CPU", machines::hgx,
        [](auto& graph) {
          for (const int i : {4, 5, 7}) uplink(graph, fmt::format("hgx/root{}", i)).b = "hgx/cpu0";
          component(graph, "hgx/nic6").is_rdma = false;
        },
-       Severity::warning, "hgx/gpu6 - hgx/nic0", "the nearest RDMA NIC is SYS away (sysfs)",
+       Severity::warning, "hgx/gpu6 - hgx/nic0",
+       "the nearest RDMA NIC is SYS away (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::nic, [](auto& nic) { nic.gpu_direct.reset(); });
          forget_links(graph, LinkKind::pcie);
        }},
       {"W13", "the module is not loaded", machines::hgx,
        [](auto& graph) { component(graph, "hgx/nic2").gpu_direct = false; }, Severity::warning,
-       "hgx/nic2", "GPUDirect RDMA: no (sysfs)", nullptr},
+       "hgx/nic2", "GPUDirect RDMA: no (as its source says)", nullptr},
       {"W14", "a port at half of its rate", machines::hgx,
        [](auto& graph) { component(graph, "hgx/nic2").port_bytes_per_s = 25e9; }, Severity::warning,
-       "hgx/nic2", "runs at 25 GB/s of 50 GB/s (sysfs)",
+       "hgx/nic2", "runs at 25 GB/s of 50 GB/s (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::nic, [](auto& nic) { nic.port_max_bytes_per_s.reset(); });
          each(graph, ComponentKind::nic, [](auto& nic) { nic.port_up.reset(); });
        }},
       {"W14", "a port that is down", machines::hgx,
        [](auto& graph) { component(graph, "hgx/nic3").port_up = false; }, Severity::warning,
-       "hgx/nic3", "down (sysfs)", nullptr},
+       "hgx/nic3", "down (as its source says)", nullptr},
       {"W15", "a container", machines::hgx, on_node<&TopologyNode::view>(MachineView::container),
-       Severity::info, "hgx", "seen from a container (sysfs)",
+       Severity::info, "hgx", "seen from a container (as its source says)",
        on_node<&TopologyNode::view>(MachineView::unknown)},
       {"W15", "something that was not seen", machines::hgx,
        on_node<&TopologyNode::unseen>(std::vector<std::string>{"GPU links: no libnvidia-ml.so.1"}),
@@ -280,16 +337,32 @@ const std::vector<Case>& cases() {
          pair_of(graph, "hgx/gpu2", "hgx/gpu5").path = PathClass::pix;
          pair_of(graph, "hgx/gpu5", "hgx/gpu2").path = PathClass::sys;
        },
-       Severity::warning, "hgx/gpu2 - hgx/gpu5", "path PIX there, SYS back (nvml)", nullptr},
+       Severity::warning, "hgx/gpu2 - hgx/gpu5", "path PIX there, SYS back (as its source says)",
+       nullptr},
+      {"W16", "fewer links to NVSwitches than the GPU counts", machines::hgx,
+       [](auto& graph) {
+         for (auto& link : graph.links)
+           if (link.a == "hgx/gpu4" && link.b == "hgx/switch1") link.count = 4;
+       },
+       Severity::warning, "hgx/gpu4",
+       "links for 17 NVLinks, 18 active by its own record (as its source says)", nullptr},
+      {"W16", "more links than the chip has", machines::hgx,
+       [](auto& graph) {
+         component(graph, "hgx/gpu4").nvlinks_max.reset();
+         for (auto& link : graph.links)
+           if (link.a == "hgx/gpu4" && link.b == "hgx/switch1") link.count = 9;
+       },
+       Severity::warning, "hgx/gpu4", "22 NVLinks, its chip has 18 (nvml)", nullptr},
       {"W17", "another driver", two_nodes, on_node<&TopologyNode::driver_version>("570.1"),
-       Severity::warning, "node00", "driver: 570.1 here, 580.95.05 on 2 of 3 nodes (nvml)",
+       Severity::warning, "node00",
+       "driver: 570.1 here, 580.95.05 on 2 of 3 nodes (as its source says)",
        [](auto& graph) {
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.model.clear(); });
          each(graph, ComponentKind::gpu, [](auto& gpu) { gpu.title.clear(); });
        }},
       {"W17", "another MTU", two_nodes,
        [](auto& graph) { component(graph, "node01/nic3").mtu = 1500; }, Severity::warning, "node01",
-       "MTU: 1500, 4096 here, 4096 on 2 of 3 nodes (sysfs)", nullptr},
+       "MTU: 1500, 4096 here, 4096 on 2 of 3 nodes (as its source says)", nullptr},
       {"W17", "a GPU less", two_nodes,
        [](auto& graph) {
          const auto is_lost = [](const std::string& name) { return name == "node02/gpu7"; };
@@ -298,7 +371,8 @@ const std::vector<Case>& cases() {
          std::erase_if(graph.pairs,
                        [&](const auto& p) { return is_lost(p.from) || is_lost(p.to); });
        },
-       Severity::warning, "node02", "number of GPUs: 7 here, 8 on 2 of 3 nodes (nvml)", nullptr},
+       Severity::warning, "node02",
+       "number of GPUs: 7 here, 8 on 2 of 3 nodes (as its source says)", nullptr},
       {"W17", "a slower port", two_nodes,
        [](auto& graph) { component(graph, "node01/nic3").port_bytes_per_s = 25e9; },
        Severity::warning, "node01", "network ports: 1 x 25 GB/s, 7 x 50 GB/s here", nullptr},
@@ -366,9 +440,9 @@ TEST_CASE("healthy machines raise no alarm") {
       {"desktop", machines::desktop()},     {"HGX H100", machines::hgx()},
       {"3090s", machines::bridged_3090s()}, {"DGX-1V", machines::dgx1v()},
       {"MI300X", machines::mi300x()},       {"cluster", machines::cluster()}};
-  for (const auto& [name, graph] : healthy) {
-    const auto diagnosis = diagnose_graph(graph);
-    INFO(std::string(name), "\n", summary(diagnosis));
+  for (const auto& entry : healthy) {
+    const auto diagnosis = diagnose_graph(entry.second);
+    INFO(std::string(entry.first), "\n", summary(diagnosis));
     CHECK(diagnosis.exit_code() == 0);
     // What remains says that some pairs are staged by design.
     for (const auto& finding : diagnosis.findings) CHECK(finding.id == "W01");
@@ -425,7 +499,7 @@ TEST_CASE("figures behind alike findings become a range") {
   CHECK(found[0].severity == Severity::info);
   CHECK(found[0].subjects.size() == 2);
   CHECK(found[0].evidence ==
-        "read GNS, write GNS (nvml), a copy gets 24.9 GB/s to 43 GB/s (measured)");
+        "read GNS, write GNS (as its source says), a copy gets 24.9 GB/s to 43 GB/s (measured)");
 }
 
 TEST_CASE("an idle card's generation is no evidence, whatever it is") {
@@ -532,6 +606,44 @@ TEST_CASE("a circle of bridges is walked once") {
   CHECK(findings_of(diagnosis, "W06").empty());
 }
 
+TEST_CASE("a fabric that is not completed says that the NVSwitch island is not usable yet") {
+  for (const auto state :
+       {FabricState::not_started, FabricState::in_progress, FabricState::failed}) {
+    const auto diagnosis = diagnose_with(machines::hgx(), on_node<&TopologyNode::fabric>(state));
+    const auto found = findings_of(diagnosis, "W10");
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].severity == Severity::failure);
+    CHECK(found[0].meaning.starts_with("the NVSwitch island is not usable yet"));
+  }
+}
+
+TEST_CASE("remarks of readers are no findings, and a repair is not called impossible") {
+  const auto diagnosis = diagnose_with(machines::hgx(), [](auto& graph) {
+    graph.notes.push_back({TopologyNote::Kind::remark, "a.xml:3", "calls the machine 'A' a"});
+    graph.notes.push_back({TopologyNote::Kind::repaired, "a.xml:4", "left out a UUID"});
+  });
+  const auto found = findings_of(diagnosis, "W16");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].severity == Severity::info);
+  CHECK(found[0].evidence == "a.xml:4 (import): left out a UUID");
+  CHECK(found[0].meaning == "the source was read with a correction");
+  CHECK(diagnosis.exit_code() == 0);
+}
+
+TEST_CASE("facts without a provenance get that of a file or specification, and no other") {
+  const auto evidence = [](Provenance provenance) {
+    const auto diagnosis = diagnose_with(machines::hgx(), [=](auto& graph) {
+      for (auto& link : graph.links) link.provenance = provenance;
+      component(graph, "hgx/gpu6").bar1_bytes = 256 << 20;
+    });
+    return findings_of(diagnosis, "W08").at(0).evidence;
+  };
+  CHECK(evidence(Provenance::import).ends_with(" (import)"));
+  CHECK(evidence(Provenance::spec).ends_with(" (spec)"));
+  for (const auto provenance : {Provenance::sysfs, Provenance::nvml, Provenance::measured})
+    CHECK(evidence(provenance).ends_with(" (as its source says)"));
+}
+
 TEST_CASE("the worst comes first") {
   const auto diagnosis = diagnose_with(machines::hgx(), [](auto& graph) {
     graph.nodes[0].fabric = FabricState::failed;
@@ -576,6 +688,75 @@ TEST_CASE("bridges that are not there are no fault, and a part of a mesh is no w
   CHECK(findings_of(part, "W09").empty());
 }
 
+TEST_CASE("a GPU's own record is taken for its count, and what differs is the sources' conflict") {
+  // A link that is inactive beside a link for all of them: no 18 of 20.
+  const auto inactive = diagnose_with(machines::hgx(), [](auto& graph) {
+    component(graph, "hgx/gpu3").nvlinks_down = 2;
+    component(graph, "hgx/gpu5").nvlinks_down = 18;
+  });
+  INFO(summary(inactive));
+  const auto found = findings_of(inactive, "W09");
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].evidence.starts_with("no NVLink is active"));
+  CHECK(found[1].evidence.starts_with("16 of 18 NVLinks active, 2 inactive"));
+  CHECK(findings_of(inactive, "W16").size() == 1);
+  CHECK(findings_of(inactive, "W16")[0].subjects.size() == 2);
+  // Links of others end at switches, this one's record says that it has all of its own.
+  const auto unlinked = diagnose_with(machines::hgx(), [](auto& graph) {
+    std::erase_if(graph.links, [](const auto& link) {
+      return link.kind == LinkKind::nvlink && link.a == "hgx/gpu7";
+    });
+    for (auto& link : graph.links)
+      if (link.a == "hgx/gpu4" && link.b == "hgx/switch1") link.count = 4;
+  });
+  CHECK(findings_of(unlinked, "W09").empty());
+  // A part of a mesh shows a part of the links.
+  const auto part = diagnose_with(machines::bridged_3090s(), [](auto& graph) {
+    for (auto& link : graph.links)
+      if (link.kind == LinkKind::nvlink) link.count = 2;
+  });
+  CHECK(part.exit_code() == 0);
+  // Nothing is due that the chip cannot have.
+  const auto more = diagnose_with(machines::hgx(), [](auto& graph) {
+    component(graph, "hgx/gpu3").nvlinks_max = 36;
+    component(graph, "hgx/gpu3").nvlinks_down = 18;
+  });
+  CHECK(findings_of(more, "W09").empty());
+  CHECK(findings_of(more, "W16").at(0).evidence.starts_with("36 NVLinks, its chip has 18"));
+}
+
+TEST_CASE("no NVLink at all is in order for cards, for one GPU alone, and in a part of a machine") {
+  const auto unlinked = [](const char* model, std::uint32_t sm, MachineView view) {
+    return [=](auto& graph) {
+      forget_links(graph, LinkKind::nvlink);
+      graph.nodes[0].view = view;
+      each(graph, ComponentKind::gpu, [=](auto& gpu) {
+        gpu.model = model;
+        gpu.sm = sm;
+        gpu.nvlinks_max.reset();
+        gpu.nvlinks_down.reset();
+      });
+    };
+  };
+  const auto look = [&](TopologyGraph graph, const Change& change) {
+    return findings_of(diagnose_with(std::move(graph), change), "W09").size();
+  };
+  CHECK(look(machines::hgx(), unlinked("h100-pcie", 90, MachineView::bare_metal)) == 0);
+  CHECK(look(machines::hgx(), unlinked("h100-sxm", 90, MachineView::container)) == 0);
+  CHECK(look(machines::hgx(), unlinked("h100-sxm", 90, MachineView::unknown)) == 1);
+  CHECK(look(machines::hgx(), [&](auto& graph) {
+          unlinked("h100-sxm", 90, MachineView::bare_metal)(graph);
+          graph.nodes[0].nvlinks_known = false;
+        }) == 0);
+  CHECK(look(machines::desktop(), [&](auto& graph) {
+          unlinked("h100-sxm", 90, MachineView::bare_metal)(graph);
+          const auto is_gone = [](const auto& name) { return name == "desktop/gpu1"; };
+          std::erase_if(graph.components, [&](const auto& part) { return is_gone(part.name); });
+          std::erase_if(graph.links, [&](const auto& l) { return is_gone(l.a) || is_gone(l.b); });
+          graph.pairs.clear();
+        }) == 0);
+}
+
 TEST_CASE("the asking process is looked at where it is") {
   DoctorOptions options;
   options.process_cpus = "0-47";
@@ -588,7 +769,8 @@ TEST_CASE("the asking process is looked at where it is") {
   const auto clipped = findings_of(diagnosis, "W12");
   REQUIRE(clipped.size() == 1);
   CHECK(clipped[0].severity == Severity::info);
-  CHECK(clipped[0].evidence == "the process may use 48 of the 96 cores near to it (sysfs)");
+  CHECK(clipped[0].evidence ==
+        "the process may use 48 of the 96 cores near to it (as its source says)");
   options.process_cpus = "0-191";
   CHECK(diagnose_graph(machines::hgx(), options).findings.empty());
   // Of several nodes it must be said which.
@@ -635,7 +817,8 @@ TEST_CASE("two nodes that differ are both named, without a majority") {
   const auto found = findings_of(diagnosis, "W17");
   REQUIRE(found.size() == 1);
   CHECK(found[0].subjects.size() == 2);
-  CHECK(found[0].evidence.find("node01: driver: 580.95.05 here, 2 values on 2 nodes (nvml)") !=
+  CHECK(found[0].evidence.find(
+            "node01: driver: 580.95.05 here, 2 values on 2 nodes (as its source says)") !=
         std::string::npos);
 }
 
@@ -658,6 +841,78 @@ TEST_CASE("the JSON form has all of it") {
   CHECK(checks[1].at("state") == "fired");
   CHECK(checks[2].at("state") == "silent");
   CHECK(checks[2].at("examined") == 48);
+}
+
+namespace {
+
+struct PublishedFault {
+  const char* file;
+  const char* id;  // The only check of more than info.
+  std::vector<const char*> subjects;
+};
+
+// Of the published files those whose index names a fault that the file itself shows.
+const std::vector<PublishedFault>& published_faults() {
+  static const std::vector<PublishedFault> all{
+      {"4x-nv4-3nic-slurm-affinity-clipped.topo.txt",
+       "W12",
+       {"node0/gpu0", "node0/gpu1", "node0/gpu2", "node0/gpu3"}}};
+  return all;
+}
+
+// The index itself, a graph of channels, and a model that no tool of ours writes.
+bool is_no_topology(const std::string& file) {
+  return file.ends_with(".md") || file.ends_with(".ncclgraph.xml") ||
+         file.starts_with("SYNTHETIC-");
+}
+
+void check_published(const std::string& file, const Diagnosis& diagnosis) {
+  INFO(file, "\n", summary(diagnosis));
+  std::set<std::string> alarms;
+  for (const auto& finding : diagnosis.findings)
+    if (finding.severity != Severity::info) alarms.insert(finding.id);
+  const auto fault = std::ranges::find(published_faults(), file, &PublishedFault::file);
+  if (fault == published_faults().end()) {
+    CHECK(diagnosis.exit_code() == 0);
+    CHECK(alarms.empty());
+    return;
+  }
+  CHECK(diagnosis.exit_code() == 1);
+  CHECK(alarms == std::set<std::string>{fault->id});
+  const auto found = findings_of(diagnosis, fault->id);
+  for (const auto* subject : fault->subjects)
+    CHECK(std::ranges::any_of(found, [&](const auto& entry) { return names(entry, subject); }));
+}
+
+}  // namespace
+
+TEST_CASE("published files raise no alarm but for the faults that they are known to have") {
+  if (!causeway_test::published("INDEX.md")) return;
+  const char* root = std::getenv("CAUSEWAY_SHARED");
+  const auto folder =
+      std::filesystem::path(root != nullptr ? root : CAUSEWAY_SHARED_DEFAULT) / "topology-data";
+  std::size_t read = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const auto file = entry.path().filename().string();
+    if (!entry.is_regular_file() || is_no_topology(file)) continue;
+    INFO(file);
+    check_published(file, diagnose_graph(import_topology_file(entry.path().string())));
+    ++read;
+  }
+  CHECK(read > published_faults().size());
+  for (const auto& fault : published_faults())
+    CHECK_MESSAGE(std::filesystem::exists(folder / fault.file), "no file " << fault.file);
+}
+
+TEST_CASE("published refusals of GeForce cards are told as normal") {
+  const std::string file = "2x-rtx5090-threadripper-p2pGNS.p2p-rw.txt";
+  const auto text = causeway_test::published(file);
+  if (!text) return;
+  const auto found = findings_of(diagnose_graph(import_topology(*text, file)), "W01");
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].severity == Severity::info);
+  CHECK(found[0].subjects.size() == 2);
+  CHECK(found[0].evidence.find("GNS") != std::string::npos);
 }
 
 TEST_CASE("lists of cores are read as the kernel writes them") {
