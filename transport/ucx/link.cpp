@@ -43,10 +43,9 @@ void Link::connect(std::shared_ptr<Worker> worker, const SocketAddress& to, Setu
 
 void Link::greet() {
   const auto self = shared_from_this();
-  lifeline_->send(frame(Greeting{own_key_, own_, worker_->guard().hosts()}),
-                  [self](const std::optional<Error>& error) {
-                    if (error) self->lose(*error);
-                  });
+  lifeline_->send(frame(Greeting{own_key_, own_}), [self](const std::optional<Error>& error) {
+    if (error) self->lose(*error);
+  });
   lifeline_->receive([self](const std::optional<Error>& error, const Lifeline::Frame& frame) {
     if (error) return self->lose(*error);
     try {
@@ -89,7 +88,10 @@ void Link::accept(std::shared_ptr<Worker> worker, std::shared_ptr<Lifeline> line
   link->lifeline_ = std::move(line);
   link->peer_ = std::move(greeting.hello);
   link->peer_key_ = greeting.key;
-  link->let_in(std::move(greeting.hosts));
+  // A peer on this machine may reach UCX from the address that UCX itself is bound to.
+  const auto& host = link->lifeline_->peer();
+  link->let_in(is_of_this_machine(host) ? link->worker_->guard().hosts()
+                                        : std::vector<HostBytes>());
   link->worker_->adopt(link);
   link->worker_->expect(link->own_key_, *link);
   link->own_alarm_ = link->worker_->set_alarm(deadline, {link.get(), kOwnAlarm});
