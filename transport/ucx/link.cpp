@@ -124,6 +124,7 @@ void Link::watch_lifeline() {
 
 void Link::arrive(ucp_ep_h endpoint) {
   endpoint_ = endpoint;
+  if (failure_) return;  // The link ends, and closes this endpoint with it.
   become_open();
   submit(new_flight(Cargo::control, 0, {.op = Op::welcome}), nullptr, 0);
 }
@@ -134,6 +135,8 @@ void Link::become_open() {
   pass_.reset();
   worker_->clear_alarm(own_alarm_);
   worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
+    // Who waits for a channel may be gone with the transport.
+    if (link->worker_->is_stopped()) return opened(link->failure_, nullptr);
     opened(std::nullopt, link);
   });
 }
