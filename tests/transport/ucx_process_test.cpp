@@ -2,6 +2,8 @@
 //         learns so in time, nobody else notices, and no buffer is touched after its completion.
 // Method: a second program, ucx_peer, killed and stopped by signals while transfers run.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 
 #include <filesystem>
@@ -113,6 +115,60 @@ TEST_CASE("bytes cross between processes") {
     REQUIRE_FALSE(received.get().code);
     CHECK((echoed == source));
   }
+}
+
+TEST_CASE("a killed peer that had started a program is an error as soon") {
+  auto peer = SpawnedProcess::start({UCX_PEER, "serve", "127.0.0.1", "6"});
+  Client client;
+  const auto side = client.join(peer.read_line());
+  auto closing = side.closing();
+  Bytes echoed(8);
+  auto received = side.receive(2, echoed);
+  REQUIRE_FALSE(side.send(1, pattern(8, 1)).get().code);
+  REQUIRE_FALSE(received.get().code);  // So the peer has its channel, and the program runs.
+  peer.signal(SIGKILL);
+  const auto start = std::chrono::steady_clock::now();
+  CHECK((closing.get().code == Errc::peer_lost));
+  CHECK((std::chrono::steady_clock::now() - start < kNoticed));
+}
+
+TEST_CASE("no socket of a transport is inherited by the programs that its process starts") {
+  IoThread thread("server");
+  std::unique_ptr<Transport> transport;
+  std::shared_ptr<Channel> accepted;
+  Memory memory;
+  thread.run_on([&] {
+    transport = make_ucx_transport(thread.context(),
+                                   {"127.0.0.1:0", "server", &memory,
+                                    [&](std::shared_ptr<Channel> channel) { accepted = channel; }});
+  });
+  {
+    Client client;
+    const auto side = client.join(transport->address());
+    int own = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      sockaddr_in bound{};
+      socklen_t size = sizeof(bound);
+      const int fd = std::stoi(entry.path().filename());
+      if (getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) != 0) continue;
+      if (bound.sin_family != AF_INET) continue;
+      const auto address = "127.0.0.1:" + std::to_string(ntohs(bound.sin_port));
+      sockaddr_in peer{};
+      size = sizeof(peer);
+      const bool is_connected = getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+      const bool is_called = is_connected && "127.0.0.1:" + std::to_string(ntohs(peer.sin_port)) ==
+                                                 transport->address();
+      if (address != transport->address() && !is_called) continue;
+      INFO(address, is_connected ? " connected" : " listening");
+      ++own;
+      CHECK((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    }
+    CHECK(own == 3);  // The door's, and both ends of the lifeline.
+  }
+  thread.run_on([&] {
+    accepted.reset();
+    transport.reset();
+  });
 }
 
 TEST_CASE("a killed peer is an error within two seconds, on busy and on idle channels") {

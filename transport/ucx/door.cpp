@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <utility>
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
 #include <boost/asio/io_context.hpp>
@@ -28,6 +29,10 @@ SocketAddress to_address(const tcp::endpoint& endpoint) {
   std::memcpy(&address.storage, endpoint.data(), endpoint.size());
   address.size_bytes = static_cast<socklen_t>(endpoint.size());
   return address;
+}
+
+bool is_shortage(int error) {
+  return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
 }
 
 // UCX 1.13 closes its port for good when it cannot accept: nobody is sent there before it can.
@@ -77,7 +82,12 @@ void Door::bind(const SocketAddress& address) {
   std::memcpy(endpoint.data(), address.get(), address.size_bytes);
   auto& acceptor = acceptor_->tcp;
   error_code error;
-  acceptor.open(endpoint.protocol(), error);
+  // Asio's own open() would let children of this process hold the port.
+  const int fd = ::socket(endpoint.protocol().family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) throw system_error("cannot open a socket", errno);
+  acceptor.assign(endpoint.protocol(), fd, error);
+  if (error) ::close(fd);
+  if (!error) acceptor.non_blocking(true, error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor.bind(endpoint, error);
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
@@ -96,16 +106,16 @@ void Door::close() noexcept {
 }
 
 void Door::accept() {
-  acceptor_->tcp.async_accept(
-      [self = shared_from_this()](const error_code& error, tcp::socket socket) {
-        if (!self->acceptor_->tcp.is_open()) return;
-        if (error == asio::error::no_descriptors || error == asio::error::no_memory ||
-            error == asio::error::no_buffer_space ||
-            error == error_code(ENFILE, asio::error::get_system_category()))
-          return self->back_off();
-        error_code gone;
-        const auto peer = error ? tcp::endpoint{} : socket.remote_endpoint(gone);
-        if (!error && !gone) self->receive(socket.release(gone), to_address(peer));
+  acceptor_->tcp.async_wait(
+      tcp::acceptor::wait_read, [self = shared_from_this()](const error_code& error) {
+        if (error || !self->acceptor_->tcp.is_open()) return;
+        SocketAddress peer;
+        peer.size_bytes = sizeof(peer.storage);
+        const int fd =
+            ::accept4(self->acceptor_->tcp.native_handle(),
+                      reinterpret_cast<sockaddr*>(&peer.storage), &peer.size_bytes, SOCK_CLOEXEC);
+        if (fd < 0 && is_shortage(errno)) return self->back_off();
+        if (fd >= 0) self->receive(fd, peer);
         self->accept();  // Any other error is of the one connection that was to be accepted.
       });
 }
@@ -120,7 +130,12 @@ void Door::back_off() {
 
 void Door::receive(int socket_fd, const SocketAddress& peer) {
   if (visitors_.size() >= kMaxVisitors) send_away_one();
-  const auto line = Lifeline::adopt(context_, socket_fd, peer);
+  std::shared_ptr<Lifeline> line;
+  try {
+    line = Lifeline::adopt(context_, socket_fd, peer);
+  } catch (const Error&) {
+    return;  // It is hung up on.
+  }
   auto& visitor = visitors_.emplace_back(line, asio::steady_timer(context_));
   visitor.patience.expires_after(kPatience);
   // A timer may have gone off when it is cancelled: its visitor is looked up.

@@ -110,7 +110,12 @@ void Link::let_in(std::vector<HostBytes> hosts) {
 }
 
 void Link::watch_lifeline() {
-  lifeline_->watch([self = shared_from_this()] {
+  lifeline_->watch([self = shared_from_this()](Lifeline::End end) {
+    const bool is_silent = end == Lifeline::End::silence;
+    if (is_silent) self->is_peer_gone_ = true;
+    if (is_silent && !self->failure_)
+      return self->lose(
+          Error(Errc::peer_lost, self->describe() + " was lost: no answer from its machine"));
     if (self->phase_ == Phase::greeting)
       return self->lose(Error(Errc::peer_lost, self->describe() + " hung up"));
     if (self->phase_ == Phase::leaving) self->is_peer_gone_ = true;
@@ -209,7 +214,7 @@ void Link::on_alarm(std::uint64_t id) {
     lose(Error(Errc::timed_out, connecting_ ? "no answer from " + peer_address_ + " in time"
                                             : describe() + " did not connect in time"));
   if (phase_ == Phase::open)
-    lose(Error(Errc::peer_lost, describe() + " was lost: its process is gone"));
+    lose(Error(Errc::peer_lost, describe() + " was lost: it hung up without a word"));
   is_peer_gone_ = true;
   worker_->mark(*this);
 }

@@ -1,5 +1,6 @@
 #include "transport/ucx/worker.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <utility>
@@ -121,7 +122,7 @@ void Worker::open(const std::string& interface, bool ipv6) {
   check(ucp_worker_set_am_recv_handler(worker_, &handler), "take active messages");
 
   check(ucp_worker_get_efd(worker_, &event_fd_), "give an event descriptor");
-  const int own_fd = dup(event_fd_);  // Asio closes what it is given.
+  const int own_fd = fcntl(event_fd_, F_DUPFD_CLOEXEC, 0);  // Asio closes what it is given.
   if (own_fd < 0) throw system_error("cannot duplicate UCX's event descriptor", errno);
   waiter_->event.assign(own_fd);
   wake();
