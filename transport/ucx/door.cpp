@@ -1,9 +1,8 @@
 #include "transport/ucx/door.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
@@ -22,7 +21,7 @@ namespace {
 
 constexpr auto kBackOff = std::chrono::milliseconds(20);  // When the kernel has no descriptor left.
 
-constexpr std::size_t kSpareDescriptors = 8;  // A link takes three.
+constexpr auto kMoment = std::chrono::milliseconds(200);  // In which a greeting arrives.
 
 SocketAddress to_address(const tcp::endpoint& endpoint) {
   SocketAddress address;
@@ -31,19 +30,17 @@ SocketAddress to_address(const tcp::endpoint& endpoint) {
   return address;
 }
 
-bool is_shortage(int error) {
-  return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+// One who has an IPv6 address has the 2^64 of its network.
+HostBytes neighbourhood_of(HostBytes host) {
+  const bool is_ipv4 = host[10] == std::byte{0xff} && host[11] == std::byte{0xff} &&
+                       std::all_of(host.begin(), host.begin() + 10,
+                                   [](std::byte byte) { return byte == std::byte{0}; });
+  if (!is_ipv4) std::fill(host.begin() + 8, host.end(), std::byte{0});
+  return host;
 }
 
-// UCX 1.13 closes its port for good when it cannot accept: nobody is sent there before it can.
-bool has_spare_descriptors() {
-  std::array<int, kSpareDescriptors> taken{};
-  taken.fill(-1);
-  for (auto& fd : taken) fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  const bool all = taken.back() >= 0;
-  for (const int fd : taken)
-    if (fd >= 0) ::close(fd);
-  return all;
+bool is_shortage(int error) {
+  return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
 }
 
 }  // namespace
@@ -56,13 +53,18 @@ struct Door::Acceptor {
 
 struct Door::Visitor {
   Visitor(std::shared_ptr<Lifeline> from, asio::steady_timer timer)
-      : line(std::move(from)), patience(std::move(timer)) {}
+      : line(std::move(from)),
+        patience(std::move(timer)),
+        neighbourhood(neighbourhood_of(line->peer().host())) {}
   std::shared_ptr<Lifeline> line;
   asio::steady_timer patience;
+  HostBytes neighbourhood;
+  Deadline since = std::chrono::steady_clock::now();
 };
 
-Door::Door(asio::io_context& context, OnGreeting on_greeting)
+Door::Door(asio::io_context& context, HasRoom has_room, OnGreeting on_greeting)
     : context_(context),
+      has_room_(std::move(has_room)),
       on_greeting_(std::move(on_greeting)),
       acceptor_(std::make_unique<Acceptor>(context)) {}
 
@@ -167,14 +169,16 @@ void Door::take(const std::shared_ptr<Lifeline>& line, const std::optional<Error
 bool Door::send_away_one() {
   if (visitors_.empty()) return false;
   std::map<HostBytes, std::size_t> crowd;
-  for (const auto& visitor : visitors_) ++crowd[visitor.line->peer().host()];
-  const auto most = std::ranges::max_element(
-      crowd, [](const auto& a, const auto& b) { return a.second < b.second; });
-  const auto oldest = std::ranges::find_if(visitors_, [&](const Visitor& visitor) {
-    return visitor.line->peer().host() == most->first;
-  });
-  oldest->line->close();
-  visitors_.erase(oldest);
+  for (const auto& visitor : visitors_) ++crowd[visitor.neighbourhood];
+  // Whoever has just come is about to speak: those who had the time and did not, go first.
+  const auto recent = std::chrono::steady_clock::now() - kMoment;
+  auto chosen = visitors_.begin();
+  for (auto visitor = chosen; visitor != visitors_.end(); ++visitor) {
+    if (visitor->since > recent && chosen->since <= recent) break;
+    if (crowd[visitor->neighbourhood] > crowd[chosen->neighbourhood]) chosen = visitor;
+  }
+  chosen->line->close();
+  visitors_.erase(chosen);
   return true;
 }
 

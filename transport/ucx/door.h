@@ -1,8 +1,8 @@
 // Where others connect to: accepts TCP connections and reads one Greeting from each.
 //
 // Shape:   a visitor has kPatience to say who it is; at most kMaxVisitors wait at a time. When
-// there
-//          are more, or no descriptors are left, the oldest of the host with the most goes:
+//          there are more, or no descriptors are left, the oldest of the host with the most goes
+//          (of IPv6, of the /64), and nobody of the last 200 ms while an older one is there:
 //          strangers may hold the places, but not keep others out.
 // Errors:  open() throws io. Whoever breaks the protocol is hung up on; another version hears why.
 // Threads: the io_context's. `on_greeting` may close the door.
