@@ -195,9 +195,38 @@ TEST_CASE("a thousand idle strangers do not keep a peer out") {
   setrlimit(RLIMIT_NOFILE, &files);
   const Server server;
   std::vector<RawCaller> strangers;
-  for (int i = 0; i < 1000; ++i) strangers.emplace_back(server.address());
+  SUBCASE("of one host") {
+    for (int i = 0; i < 1000; ++i) strangers.emplace_back(server.address());
+  }
+  SUBCASE("of many hosts") {
+    for (int i = 0; i < 1000; ++i)
+      strangers.emplace_back(server.address(), ("127.0.1." + std::to_string(1 + i % 250)).c_str());
+  }
   CHECK(check_serves(server).count() < 1.0);
   CHECK(strangers.front().is_hung_up());  // The oldest gave way.
+}
+
+TEST_CASE("who has just come keeps its place, however many others come from elsewhere") {
+  const Server server;
+  std::vector<RawCaller> strangers, peers;
+  const auto come = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      const auto number = strangers.size() % 250 + 1;
+      strangers.emplace_back(server.address(), ("127.0.1." + std::to_string(number)).c_str());
+    }
+  };
+  come(128);
+  std::this_thread::sleep_for(250ms);  // Time that they had to speak.
+  for (int i = 0; i < 40; ++i) {
+    peers.emplace_back(server.address());
+    come(2);
+  }
+  for (const auto& peer : peers) {
+    peer.be_patient(2s);
+    CHECK(peer.send(frame(alice())));
+    const auto reply = peer.read_frame();
+    CHECK((reply && reply->first == FrameKind::welcome));
+  }
 }
 
 TEST_CASE("a process out of descriptors accepts again when some come free") {
@@ -222,25 +251,52 @@ TEST_CASE("a process out of descriptors accepts again when some come free") {
   check_serves(server);
 }
 
-TEST_CASE("nobody is sent to UCX while it could not accept") {
+TEST_CASE("nobody takes the descriptors that UCX needs, or nobody is sent to it") {
   const Server server;
-  const RawCaller caller(server.address());
+  std::vector<RawCaller> callers(5);  // While there are descriptors.
+  std::vector<int> taken;
+  const auto take_all = [&] {  // Others of this process, who need not say who they are.
+    for (int fd = 0; (fd = ::dup(STDERR_FILENO)) >= 0;) taken.push_back(fd);
+  };
+  const auto give = [&](int count) {
+    for (; count > 0 && !taken.empty(); --count, taken.pop_back()) ::close(taken.back());
+  };
+  const auto greet = [&](RawCaller& caller) {
+    give(1);  // For the door.
+    caller.connect(server.address());
+    return caller.send(frame(alice())) ? caller.read_frame() : std::nullopt;
+  };
+  const auto is_exhausted = [](const auto& reply) {
+    if (!reply || reply->first != FrameKind::refusal) return false;
+    const auto failure = decode_failure(reply->second);
+    return failure && failure->code() == Errc::exhausted;
+  };
   rlimit before{};
   getrlimit(RLIMIT_NOFILE, &before);
-  const int next = ::dup(STDERR_FILENO);  // The lowest that is free.
-  ::close(next);
   auto few = before;
-  few.rlim_cur = static_cast<rlim_t>(next) + 5;  // One for the door, at most, and four to spare.
+  few.rlim_cur = std::min<rlim_t>(before.rlim_cur, 256);
   setrlimit(RLIMIT_NOFILE, &few);
-  const bool sent = caller.send(frame(alice()));
-  const auto reply = caller.read_frame();
+  take_all();
+  const auto first = greet(callers[0]);  // What is held back does for it,
+  bool accepted = false;
+  if (first && first->first == FrameKind::welcome) {
+    const auto welcome = decode_welcome(first->second);
+    callers[4].connect("127.0.0.1:" + std::to_string(welcome->port));
+    callers[4].be_patient(200ms);
+    accepted = callers[4].is_connected() && !callers[4].is_answered();
+  }
+  std::this_thread::sleep_for(50ms);  // Its accept() is UCX's own thread's.
+  take_all();                         // and while it is free, others may take it.
+  const auto second = greet(callers[1]);
+  callers[0].reset();
+  const auto third = greet(callers[2]);
+  give(static_cast<int>(taken.size()));
   setrlimit(RLIMIT_NOFILE, &before);
-  REQUIRE(sent);
-  REQUIRE(reply);
-  CHECK((reply->first == FrameKind::refusal));
-  const auto failure = decode_failure(reply->second);
-  REQUIRE(failure);
-  CHECK((failure->code() == Errc::exhausted));
+  REQUIRE(first);
+  CHECK((first->first == FrameKind::welcome));
+  CHECK(accepted);
+  CHECK(is_exhausted(second));
+  CHECK(is_exhausted(third));
   check_serves(server);
 }
 
@@ -271,6 +327,31 @@ TEST_CASE("while one host is let in, others still are not") {
   CHECK_FALSE(RawCaller(port, "127.0.0.2").is_connected());
 }
 
+namespace {
+
+// Whether the other end, of this process, has accepted the caller and read all that it sent.
+bool is_taken(const RawCaller& caller) {
+  const auto until = std::chrono::steady_clock::now() + 5s;
+  while (std::chrono::steady_clock::now() < until) {
+    std::ifstream table("/proc/self/net/tcp");
+    for (std::string line; std::getline(table, line);) {
+      std::istringstream words(line);
+      std::string number, local, remote, state, queues, timer, retransmits, user, timeout, inode;
+      words >> number >> local >> remote >> state >> queues >> timer >> retransmits >> user >>
+          timeout >> inode;
+      // An end that nobody has accepted has no inode.
+      if (remote == caller.kernel_name() && state != "0A" && inode != "0" &&
+          queues.ends_with(":00000000"))
+        return true;
+    }
+    if (caller.is_answered()) return true;  // It has hung up already.
+    std::this_thread::sleep_for(1ms);
+  }
+  return false;
+}
+
+}  // namespace
+
 TEST_CASE("a peer may hang up in each phase of the greeting") {
   const Server server;
   const auto bytes = frame(alice());
@@ -283,7 +364,10 @@ TEST_CASE("a peer may hang up in each phase of the greeting") {
       some.resize(sent);
       REQUIRE(caller.send(some));
       if (sent == bytes.size() && with_reset) REQUIRE(caller.read_frame());
-      if (with_reset) caller.reset();
+      if (with_reset) {
+        REQUIRE(is_taken(caller));
+        caller.reset();
+      }
     }
   check_serves(server);
   for (const auto& port : listening(server.address())) {
@@ -303,6 +387,8 @@ TEST_CASE("random greetings are answered or dropped") {
     if (random() % 3 == 0) bytes.resize(random() % bytes.size());
     RawCaller caller(server.address());
     REQUIRE(caller.send(bytes));
+    caller.say_no_more();
+    (void)caller.read_frame();  // The answer, or the end: the door has judged it.
     caller.reset();
   };
   if (const char* seed = std::getenv("CAUSEWAY_TEST_SEED")) return run(std::stoull(seed));
@@ -361,7 +447,9 @@ struct GuardedPort {
     guard.close_port(ntohs(own.sin6_port));
     port = std::to_string(ntohs(own.sin6_port));
   }
-  ~GuardedPort() { ::close(fd); }
+  ~GuardedPort() {
+    if (fd >= 0) ::close(fd);
+  }
   GuardedPort(const GuardedPort&) = delete;
 
   auto let_in(const std::string& host) {
@@ -423,6 +511,18 @@ TEST_CASE("a guard that is full refuses who comes, and nobody who is in gives wa
   CHECK(guarded.takes("127.0.0.1"));
   fill();  // As many as before.
   CHECK(passes.size() == fitted);
+}
+
+TEST_CASE("a guard whose port UCX has closed says so") {
+  GuardedPort guarded;
+  ::close(std::exchange(guarded.fd, -1));
+  try {
+    static_cast<void>(guarded.let_in("127.0.0.1"));
+    FAIL("let in");
+  } catch (const Error& error) {
+    CHECK((error.code() == Errc::io));
+    CHECK(std::string(error.what()).find(guarded.port + " for good") != std::string::npos);
+  }
 }
 
 TEST_CASE("a guard is full where the kernel grants only a short filter") {

@@ -71,8 +71,8 @@ Door::Door(asio::io_context& context, HasRoom has_room, OnGreeting on_greeting)
 Door::~Door() = default;
 
 std::shared_ptr<Door> Door::open(asio::io_context& context, const SocketAddress& address,
-                                 OnGreeting on_greeting) {
-  std::shared_ptr<Door> door(new Door(context, std::move(on_greeting)));
+                                 HasRoom has_room, OnGreeting on_greeting) {
+  std::shared_ptr<Door> door(new Door(context, std::move(has_room), std::move(on_greeting)));
   door->bind(address);
   door->accept();
   return door;
@@ -160,7 +160,7 @@ void Door::take(const std::shared_ptr<Lifeline>& line, const std::optional<Error
   auto greeting =
       error || frame.kind != FrameKind::greeting ? std::nullopt : decode_greeting(frame.body);
   if (!greeting) return line->close();
-  while (!has_spare_descriptors())
+  while (!has_room_())
     if (!send_away_one())
       return turn_away(line, Error(Errc::exhausted, "no file descriptors are left; see ulimit -n"));
   on_greeting_(line, std::move(*greeting));

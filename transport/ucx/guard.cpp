@@ -14,6 +14,7 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "allocator/error.h"
 
@@ -178,10 +179,14 @@ struct SocketGuard::Doors {
   struct Port {
     int fd;  // UCX's, which closes it when it can accept no more: then it may be another socket.
     std::uint64_t inode;
+    std::uint16_t number;
   };
   std::vector<Port> ports;
   std::vector<HostBytes> bound_to;
   std::map<HostBytes, std::size_t> guests;
+  bool is_loss_told = false;
+
+  void check_ports();  // Errors: io.
 
   void apply() const {
     std::vector<HostBytes> hosts;
@@ -190,6 +195,18 @@ struct SocketGuard::Doors {
       if (socket_inode(port.fd) == port.inode) admit(port.fd, hosts);
   }
 };
+
+// A lost port stays lost: whoever is to use it hears so, and once the operator of this process.
+void SocketGuard::Doors::check_ports() {
+  for (const auto& port : ports) {
+    if (socket_inode(port.fd) == port.inode) continue;
+    const Error lost(Errc::io, "UCX has closed its port " + std::to_string(port.number) +
+                                   " for good, as it does when it finds no file descriptor to "
+                                   "accept with; raise ulimit -n and restart this process");
+    if (!std::exchange(is_loss_told, true)) std::fprintf(stderr, "causeway: %s\n", lost.what());
+    throw lost;
+  }
+}
 
 // What a Pass owns: its hosts are counted in while it lives.
 struct SocketGuard::Party {
@@ -243,7 +260,7 @@ void SocketGuard::close_ports(std::span<const std::byte> names) {
     before_.insert(*inode);
     attach(fd, from_hosts({}));
     keep_from_children(fd);
-    doors_->ports.push_back({fd, *inode});
+    doors_->ports.push_back({fd, *inode, bound.port()});
     if (std::ranges::find(doors_->bound_to, bound.host()) == doors_->bound_to.end())
       doors_->bound_to.push_back(bound.host());
   }
@@ -258,6 +275,7 @@ void SocketGuard::close_port(std::uint16_t port) {
 std::vector<HostBytes> SocketGuard::hosts() const { return doors_->bound_to; }
 
 SocketGuard::Pass SocketGuard::let_in(std::span<const HostBytes> hosts) {
+  doors_->check_ports();
   auto party = std::make_shared<Party>(doors_);  // Should this fail, it takes itself out again.
   for (const auto& host : hosts) party->join(host);
   doors_->apply();

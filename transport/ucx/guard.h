@@ -38,7 +38,8 @@ class SocketGuard {
   // The addresses that the closed ports are bound to: where connections of UCX come from.
   [[nodiscard]] std::vector<HostBytes> hosts() const;
 
-  // Errors: exhausted when no more hosts fit; nobody who is in gives way.
+  // Errors: exhausted when no more hosts fit; nobody who is in gives way. io if UCX has lost a
+  // port.
   [[nodiscard]] Pass let_in(std::span<const HostBytes> hosts);
 
   // Before UCX closes them: from here on a Pass changes nothing.

@@ -85,6 +85,14 @@ void Lifeline::take(int socket_fd) {
   throw Error(Errc::exhausted, "cannot wait for " + peer_.to_string() + ": " + error.message());
 }
 
+bool Lifeline::is_within_one_host() const noexcept {
+  SocketAddress own;
+  own.size_bytes = sizeof(own.storage);
+  return ::getsockname(socket_->tcp.native_handle(), reinterpret_cast<sockaddr*>(&own.storage),
+                       &own.size_bytes) == 0 &&
+         own.host() == peer_.host();
+}
+
 void Lifeline::keep_alive() {
   const auto set = [fd = socket_->tcp.native_handle()](int level, int option, int value) {
     setsockopt(fd, level, option, &value, sizeof(value));  // Without: noticed later.

@@ -36,6 +36,7 @@ class Lifeline : public std::enable_shared_from_this<Lifeline> {
   ~Lifeline();
 
   [[nodiscard]] const SocketAddress& peer() const noexcept { return peer_; }
+  [[nodiscard]] bool is_within_one_host() const noexcept;  // Both ends have the same address.
   void send(std::vector<std::byte> frame, Done done);
   void receive(Received received);
   enum class End : std::uint8_t { hung_up, silence };

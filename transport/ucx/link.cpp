@@ -89,9 +89,8 @@ void Link::accept(std::shared_ptr<Worker> worker, std::shared_ptr<Lifeline> line
   link->peer_ = std::move(greeting.hello);
   link->peer_key_ = greeting.key;
   // A peer on this machine may reach UCX from the address that UCX itself is bound to.
-  const auto& host = link->lifeline_->peer();
-  link->let_in(is_of_this_machine(host) ? link->worker_->guard().hosts()
-                                        : std::vector<HostBytes>());
+  link->let_in(link->lifeline_->is_within_one_host() ? link->worker_->guard().hosts()
+                                                     : std::vector<HostBytes>());
   link->worker_->adopt(link);
   link->worker_->expect(link->own_key_, *link);
   link->own_alarm_ = link->worker_->set_alarm(deadline, {link.get(), kOwnAlarm});
@@ -106,7 +105,7 @@ void Link::accept(std::shared_ptr<Worker> worker, std::shared_ptr<Lifeline> line
 
 void Link::let_in(std::vector<HostBytes> hosts) {
   hosts.push_back(lifeline_->peer().host());
-  pass_ = worker_->guard().let_in(hosts);
+  pass_ = worker_->let_in(hosts);
 }
 
 void Link::watch_lifeline() {

@@ -124,16 +124,6 @@ std::string interface_of(const SocketAddress& address) {
                                    address.to_string() + "; see `ip address`");
 }
 
-bool is_of_this_machine(const SocketAddress& address) {
-  try {
-    static_cast<void>(interface_of(address));
-    return true;
-  } catch (const Error& error) {
-    if (error.code() != Errc::not_found) throw;
-    return false;
-  }
-}
-
 std::string interface_towards(const SocketAddress& peer) {
   // Connecting a datagram socket sends nothing; it only makes the kernel choose a source address.
   const int fd = socket(peer.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);

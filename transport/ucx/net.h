@@ -39,8 +39,6 @@ struct SocketAddress {
 // Errors: not_found if this machine does not have that address.
 [[nodiscard]] std::string interface_of(const SocketAddress& address);
 
-[[nodiscard]] bool is_of_this_machine(const SocketAddress& address);
-
 // The interface through which the kernel would reach `peer`. Errors: peer_lost if there is no
 // route.
 [[nodiscard]] std::string interface_towards(const SocketAddress& peer);

@@ -107,7 +107,7 @@ class UcxTransport final : public Transport {
     const auto wanted = ucx::parse_address(options_.listen);
     const auto worker = worker_for(ucx::interface_of(wanted), wanted.is_ipv6());
     door_ = ucx::Door::open(
-        context_, wanted,
+        context_, wanted, [raw = worker.get()] { return raw->has_descriptors(); },
         [this, raw = worker.get()](std::shared_ptr<Lifeline> line, Greeting greeting) {
           accept(*raw, line, std::move(greeting));
         });
