@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -130,6 +131,48 @@ TEST_CASE("a killed peer that had started a program is an error as soon") {
   const auto start = std::chrono::steady_clock::now();
   CHECK((closing.get().code == Errc::peer_lost));
   CHECK((std::chrono::steady_clock::now() - start < kNoticed));
+}
+
+// The inner run: a peer in the network namespace of process CAUSEWAY_TEST_FAR, behind a cable.
+TEST_CASE("far: a machine that vanishes is an error within about two seconds") {
+  const char* far = std::getenv("CAUSEWAY_TEST_FAR");
+  if (far == nullptr) return;
+  auto peer =
+      SpawnedProcess::start({"/usr/bin/nsenter", "-t", far, "-n", UCX_PEER, "serve", "10.99.0.2"});
+  Client client;
+  const auto side = client.join(peer.read_line());
+  auto closing = side.closing();
+  std::this_thread::sleep_for(1500ms);  // A silence does not end it.
+  REQUIRE((closing.wait_for(0s) == std::future_status::timeout));
+  const auto start = std::chrono::steady_clock::now();
+  REQUIRE(std::system(("nsenter -t " + std::string(far) + " -n ip link set vb down").c_str()) == 0);
+  const auto reason = closing.get();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  MESSAGE("noticed after " << took.count() << " s: " << reason.text);
+  CHECK((reason.code == Errc::peer_lost));
+  CHECK(reason.text.find("no answer") != std::string::npos);
+  CHECK(took.count() < 2.3);  // Two probes a second apart, and what the kernel rounds up.
+}
+
+TEST_CASE("a machine that vanishes is an error within about two seconds") {
+  if (std::system("unshare -n sh -c 'ip link add va type veth peer name vb' 2>/dev/null") != 0) {
+    MESSAGE("skipped: needs root, unshare, ip and veth devices");
+    return;
+  }
+  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
+  const std::string script = R"(
+    set -e
+    ip link set lo up
+    ip link add va type veth peer name vb
+    unshare -n sleep 30 & far=$!
+    while [ "$(readlink /proc/$far/ns/net)" = "$(readlink /proc/self/ns/net)" ];
+  do sleep 0.01;
+  done ip link set vb netns $far ip addr add 10.99.0.1 / 24 dev va ip link set va up nsenter -
+      t $far - n sh -
+      c "ip link set lo up; ip addr add 10.99.0.2/24 dev vb; ip link set vb up" code =
+      0 CAUSEWAY_TEST_FAR = $far "$1" --test - case = "far: *" || code =
+                                                          $ ? kill $far exit $code) ";
+      CHECK(std::system(("unshare -n sh -c '" + script + "' sh \"" + self + "\"").c_str()) == 0);
 }
 
 TEST_CASE("no socket of a transport is inherited by the programs that its process starts") {
