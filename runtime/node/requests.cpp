@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <boost/asio/ip/address.hpp>
 #include <boost/asio/post.hpp>
 #include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
@@ -22,6 +23,17 @@ constexpr auto kMaxTtl = std::chrono::hours(24);
 constexpr auto kMaxTransferTime = std::chrono::hours(1);
 constexpr std::size_t kMaxNameBytes = 200;
 constexpr std::size_t kMaxTopologyBytes = 1 << 20;
+
+// Channels are opened to these addresses from the event loop, where no name service is asked.
+void check_digits(const std::string& address, const char* field, const char* where) {
+  boost::system::error_code is_name;
+  static_cast<void>(asio::ip::make_address(parse_host_port(address).host, is_name));
+  if (is_name)
+    throw Error(Errc::invalid_argument,
+                fmt::format("{}: {}: '{}' names a host; give its address in digits, such as "
+                            "10.0.0.1:7000 or [fd00::1]:7000",
+                            where, field, address));
+}
 
 ControlResponse answer(Json body) {
   ControlResponse response;
@@ -210,7 +222,7 @@ Daemon::Answer Daemon::put_node(ControlRequest request) {
   if (!cluster.find_node(node.name))
     throw Error(Errc::parse, fmt::format("{}: cluster: has no node '{}'", kWhere, node.name));
   static_cast<void>(parse_host_port(node.control_address));
-  static_cast<void>(parse_host_port(node.data_address));
+  check_digits(node.data_address, "data", kWhere);
   const auto name = node.name;
   if (joined_.contains(request.connection))
     throw Error(Errc::already_exists, fmt::format("this connection already stands for node '{}'",
@@ -286,7 +298,7 @@ Daemon::Answer Daemon::join_group(ControlRequest request) {
   member.rank = static_cast<int>(std::min<std::uint64_t>(get_uint(body, "rank", kWhere), 1 << 30));
   member.node = checked_name(get_string(body, "node", kWhere), "node", kWhere);
   member.address = get_string(body, "address", kWhere);
-  static_cast<void>(parse_host_port(member.address));
+  check_digits(member.address, "address", kWhere);
   const auto deadline =
       std::chrono::steady_clock::now() + get_timeout(body, "timeout_ms", kMaxTtl, kWhere);
   boost::json::array list;

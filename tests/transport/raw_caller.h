@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <optional>
 #include <span>
 #include <string>
@@ -64,6 +65,23 @@ class RawCaller {
     const linger at_once{.l_onoff = 1, .l_linger = 0};
     ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
     ::close(std::exchange(fd_, -1));
+  }
+
+  void say_no_more() const { ::shutdown(fd_, SHUT_WR); }
+
+  // Its own address, as /proc/net/tcp writes it: "0100007F:1F90".
+  [[nodiscard]] std::string kernel_name() const {
+    sockaddr_in own{};
+    socklen_t size = sizeof(own);
+    ::getsockname(fd_, reinterpret_cast<sockaddr*>(&own), &size);
+    char text[32];
+    std::snprintf(text, sizeof(text), "%08X:%04X", own.sin_addr.s_addr, ntohs(own.sin_port));
+    return text;
+  }
+  // True if something came that read() would not wait for: bytes, or the end.
+  [[nodiscard]] bool is_answered() const {
+    std::byte byte{};
+    return ::recv(fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
   }
 
   // Up to `most` bytes; fewer if the other end hangs up first.

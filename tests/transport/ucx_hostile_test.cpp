@@ -93,7 +93,7 @@ class RawPeer {
  public:
   explicit RawPeer(const std::string& address) : lifeline(address) {
     REQUIRE(lifeline.send(causeway::ucx::frame(
-        causeway::ucx::Greeting{42, Hello{Hello::Role::client, "mallory", 7, "secret"}, {}})));
+        causeway::ucx::Greeting{42, Hello{Hello::Role::client, "mallory", 7, "secret"}})));
     const auto reply = lifeline.read_frame();
     REQUIRE(reply);
     const auto welcome = causeway::ucx::decode_welcome(reply->second);

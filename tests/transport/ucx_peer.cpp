@@ -1,8 +1,10 @@
 // The other process of ucx_process_test, there to be killed and stopped.
 //
-// ucx_peer serve          listens as "peer", prints its address, serves region 1 of session 7
+// ucx_peer serve [HOST [SECONDS]]
+//                         listens as "peer", prints its address, serves region 1 of session 7
 //                         (64 MiB), echoes tag 1 on tag 2, and runs until its standard output or
-//                         its life ends.
+//                         its life ends. With SECONDS, each channel makes it start a program that
+//                         lives so long and knows nothing of channels.
 // ucx_peer hammer ADDRESS connects as "hammer", prints "ready", and then writes, reads and sends
 //                         until the channel ends; then it prints "ended CODE" and exits with 0.
 #include <unistd.h>
@@ -10,6 +12,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <future>
 #include <memory>
 #include <string>
@@ -58,14 +61,19 @@ void say(const std::string& line) {
   for (;;) pause();
 }
 
-[[noreturn]] void serve() {
+void start_program(const std::string& seconds) {
+  if (std::system(("sleep " + seconds + " >/dev/null 2>&1 &").c_str()) != 0) std::abort();
+}
+
+[[noreturn]] void serve(const std::string& host, const std::string& child_seconds) {
   Region region;
   IoThread thread("peer");
   std::vector<std::shared_ptr<Channel>> channels;
   std::unique_ptr<Transport> transport;
   thread.run_on([&] {
     transport = make_ucx_transport(
-        thread.context(), {"127.0.0.1:0", "peer", &region, [&](std::shared_ptr<Channel> channel) {
+        thread.context(), {host + ":0", "peer", &region, [&](std::shared_ptr<Channel> channel) {
+                             if (!child_seconds.empty()) start_program(child_seconds);
                              echo(*channel, std::make_shared<std::vector<std::byte>>(8 << 20));
                              channels.push_back(std::move(channel));
                            }});
@@ -116,12 +124,13 @@ void hammer(const std::string& address) {
 
 int main(int argc, char** argv) {
   try {
-    if (argc == 2 && std::string(argv[1]) == "serve") serve();
+    if (argc >= 2 && argc <= 4 && std::string(argv[1]) == "serve")
+      serve(argc > 2 ? argv[2] : "127.0.0.1", argc > 3 ? argv[3] : "");
     if (argc == 3 && std::string(argv[1]) == "hammer") {
       hammer(argv[2]);
       return 0;
     }
-    std::fprintf(stderr, "usage: ucx_peer serve | ucx_peer hammer ADDRESS\n");
+    std::fprintf(stderr, "usage: ucx_peer serve [HOST [SECONDS]] | ucx_peer hammer ADDRESS\n");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ucx_peer: %s\n", error.what());
   }

@@ -2,8 +2,11 @@
 //         learns so in time, nobody else notices, and no buffer is touched after its completion.
 // Method: a second program, ucx_peer, killed and stopped by signals while transfers run.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -113,6 +116,102 @@ TEST_CASE("bytes cross between processes") {
     REQUIRE_FALSE(received.get().code);
     CHECK((echoed == source));
   }
+}
+
+TEST_CASE("a killed peer that had started a program is an error as soon") {
+  auto peer = SpawnedProcess::start({UCX_PEER, "serve", "127.0.0.1", "6"});
+  Client client;
+  const auto side = client.join(peer.read_line());
+  auto closing = side.closing();
+  Bytes echoed(8);
+  auto received = side.receive(2, echoed);
+  REQUIRE_FALSE(side.send(1, pattern(8, 1)).get().code);
+  REQUIRE_FALSE(received.get().code);  // So the peer has its channel, and the program runs.
+  peer.signal(SIGKILL);
+  const auto start = std::chrono::steady_clock::now();
+  CHECK((closing.get().code == Errc::peer_lost));
+  CHECK((std::chrono::steady_clock::now() - start < kNoticed));
+}
+
+// The inner run: a peer in the network namespace of process CAUSEWAY_TEST_FAR, behind a cable.
+TEST_CASE("far: a machine that vanishes is an error within about two seconds") {
+  const char* far = std::getenv("CAUSEWAY_TEST_FAR");
+  if (far == nullptr) return;
+  auto peer =
+      SpawnedProcess::start({"/usr/bin/nsenter", "-t", far, "-n", UCX_PEER, "serve", "10.99.0.2"});
+  Client client;
+  const auto side = client.join(peer.read_line());
+  auto closing = side.closing();
+  std::this_thread::sleep_for(1500ms);  // A silence does not end it.
+  REQUIRE((closing.wait_for(0s) == std::future_status::timeout));
+  const auto start = std::chrono::steady_clock::now();
+  REQUIRE(std::system(("nsenter -t " + std::string(far) + " -n ip link set vb down").c_str()) == 0);
+  const auto reason = closing.get();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  MESSAGE("noticed after " << took.count() << " s: " << reason.text);
+  CHECK((reason.code == Errc::peer_lost));
+  CHECK(reason.text.find("no answer") != std::string::npos);
+  CHECK(took.count() < 2.3);  // Two probes a second apart, and what the kernel rounds up.
+}
+
+TEST_CASE("a machine that vanishes is an error within about two seconds") {
+  if (std::system("unshare -n sh -c 'ip link add va type veth peer name vb' 2>/dev/null") != 0) {
+    MESSAGE("skipped: needs root, unshare, ip and veth devices");
+    return;
+  }
+  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
+  const std::string script = R"(
+    set -e
+    ip link set lo up
+    ip link add va type veth peer name vb
+    unshare -n sleep 30 & far=$!
+    while [ "$(readlink /proc/$far/ns/net)" = "$(readlink /proc/self/ns/net)" ];
+  do sleep 0.01;
+  done ip link set vb netns $far ip addr add 10.99.0.1 / 24 dev va ip link set va up nsenter -
+      t $far - n sh -
+      c "ip link set lo up; ip addr add 10.99.0.2/24 dev vb; ip link set vb up" code =
+      0 CAUSEWAY_TEST_FAR = $far "$1" --test - case = "far: *" || code =
+                                                          $ ? kill $far exit $code) ";
+      CHECK(std::system(("unshare -n sh -c '" + script + "' sh \"" + self + "\"").c_str()) == 0);
+}
+
+TEST_CASE("no socket of a transport is inherited by the programs that its process starts") {
+  IoThread thread("server");
+  std::unique_ptr<Transport> transport;
+  std::shared_ptr<Channel> accepted;
+  Memory memory;
+  thread.run_on([&] {
+    transport = make_ucx_transport(thread.context(),
+                                   {"127.0.0.1:0", "server", &memory,
+                                    [&](std::shared_ptr<Channel> channel) { accepted = channel; }});
+  });
+  {
+    Client client;
+    const auto side = client.join(transport->address());
+    int own = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      sockaddr_in bound{};
+      socklen_t size = sizeof(bound);
+      const int fd = std::stoi(entry.path().filename());
+      if (getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) != 0) continue;
+      if (bound.sin_family != AF_INET) continue;
+      const auto address = "127.0.0.1:" + std::to_string(ntohs(bound.sin_port));
+      sockaddr_in peer{};
+      size = sizeof(peer);
+      const bool is_connected = getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+      const bool is_called = is_connected && "127.0.0.1:" + std::to_string(ntohs(peer.sin_port)) ==
+                                                 transport->address();
+      if (address != transport->address() && !is_called) continue;
+      INFO(address, is_connected ? " connected" : " listening");
+      ++own;
+      CHECK((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    }
+    CHECK(own == 3);  // The door's, and both ends of the lifeline.
+  }
+  thread.run_on([&] {
+    accepted.reset();
+    transport.reset();
+  });
 }
 
 TEST_CASE("a killed peer is an error within two seconds, on busy and on idle channels") {

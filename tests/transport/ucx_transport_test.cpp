@@ -3,6 +3,9 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "transport/ucx/ucx_transport.h"
 
+#include <boost/asio/io_context.hpp>
+#include <optional>
+
 #include "transport/blocking.h"
 
 namespace {
@@ -38,3 +41,42 @@ struct UcxTwoThreads : UcxBody {
 
 #define CHANNEL_BODIES UcxOneThread, UcxTwoThreads
 #include "tests/conformance/channel_suite.h"
+
+// The server goes after some number of its handlers, with the hello of a client on its way.
+TEST_CASE("a transport may be destroyed at any moment of a greeting") {
+  int opened = 0;
+  for (int handlers = 1; handlers <= 40; ++handlers) {
+    INFO("handlers=", handlers);
+    boost::asio::io_context server_context, client_context;
+    channel_suite::Memory memory;
+    auto is_alive = std::make_shared<bool>(true);
+    std::vector<std::shared_ptr<causeway::Channel>> channels;
+    auto server = causeway::make_ucx_transport(
+        server_context, {"127.0.0.1:0", "server", &memory,
+                         [&, is_alive](std::shared_ptr<causeway::Channel> channel) {
+                           CHECK(*is_alive);
+                           channels.push_back(std::move(channel));
+                         }});
+    auto client = causeway::make_ucx_transport(client_context, {"", "client", nullptr, {}});
+    int answers = 0;
+    client->connect(server->address(), {causeway::Hello::Role::client, "alice", 7, "secret"},
+                    channel_suite::in(std::chrono::seconds(5)),
+                    [&](std::optional<causeway::Error> error, std::shared_ptr<causeway::Channel>) {
+                      ++answers;
+                      if (!error) ++opened;
+                    });
+    for (int i = 0; i < handlers; ++i) {
+      server_context.poll_one();
+      client_context.run_for(std::chrono::milliseconds(5));
+    }
+    server.reset();
+    *is_alive = false;
+    server_context.run_for(std::chrono::milliseconds(20));
+    client_context.run_for(std::chrono::milliseconds(20));
+    channels.clear();
+    client.reset();
+    client_context.run_for(std::chrono::milliseconds(20));
+    CHECK(answers == 1);
+  }
+  CHECK(opened > 0);  // The last moments are those of an open channel.
+}

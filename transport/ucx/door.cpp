@@ -1,9 +1,9 @@
 #include "transport/ucx/door.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
+#include <cerrno>
 #include <utility>
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
 #include <boost/asio/io_context.hpp>
@@ -21,7 +21,7 @@ namespace {
 
 constexpr auto kBackOff = std::chrono::milliseconds(20);  // When the kernel has no descriptor left.
 
-constexpr std::size_t kSpareDescriptors = 8;  // A link takes three.
+constexpr auto kMoment = std::chrono::milliseconds(200);  // In which a greeting arrives.
 
 SocketAddress to_address(const tcp::endpoint& endpoint) {
   SocketAddress address;
@@ -30,15 +30,17 @@ SocketAddress to_address(const tcp::endpoint& endpoint) {
   return address;
 }
 
-// UCX 1.13 closes its port for good when it cannot accept: nobody is sent there before it can.
-bool has_spare_descriptors() {
-  std::array<int, kSpareDescriptors> taken{};
-  taken.fill(-1);
-  for (auto& fd : taken) fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  const bool all = taken.back() >= 0;
-  for (const int fd : taken)
-    if (fd >= 0) ::close(fd);
-  return all;
+// One who has an IPv6 address has the 2^64 of its network.
+HostBytes neighbourhood_of(HostBytes host) {
+  const bool is_ipv4 = host[10] == std::byte{0xff} && host[11] == std::byte{0xff} &&
+                       std::all_of(host.begin(), host.begin() + 10,
+                                   [](std::byte byte) { return byte == std::byte{0}; });
+  if (!is_ipv4) std::fill(host.begin() + 8, host.end(), std::byte{0});
+  return host;
+}
+
+bool is_shortage(int error) {
+  return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
 }
 
 }  // namespace
@@ -51,21 +53,26 @@ struct Door::Acceptor {
 
 struct Door::Visitor {
   Visitor(std::shared_ptr<Lifeline> from, asio::steady_timer timer)
-      : line(std::move(from)), patience(std::move(timer)) {}
+      : line(std::move(from)),
+        patience(std::move(timer)),
+        neighbourhood(neighbourhood_of(line->peer().host())) {}
   std::shared_ptr<Lifeline> line;
   asio::steady_timer patience;
+  HostBytes neighbourhood;
+  Deadline since = std::chrono::steady_clock::now();
 };
 
-Door::Door(asio::io_context& context, OnGreeting on_greeting)
+Door::Door(asio::io_context& context, HasRoom has_room, OnGreeting on_greeting)
     : context_(context),
+      has_room_(std::move(has_room)),
       on_greeting_(std::move(on_greeting)),
       acceptor_(std::make_unique<Acceptor>(context)) {}
 
 Door::~Door() = default;
 
 std::shared_ptr<Door> Door::open(asio::io_context& context, const SocketAddress& address,
-                                 OnGreeting on_greeting) {
-  std::shared_ptr<Door> door(new Door(context, std::move(on_greeting)));
+                                 HasRoom has_room, OnGreeting on_greeting) {
+  std::shared_ptr<Door> door(new Door(context, std::move(has_room), std::move(on_greeting)));
   door->bind(address);
   door->accept();
   return door;
@@ -77,7 +84,12 @@ void Door::bind(const SocketAddress& address) {
   std::memcpy(endpoint.data(), address.get(), address.size_bytes);
   auto& acceptor = acceptor_->tcp;
   error_code error;
-  acceptor.open(endpoint.protocol(), error);
+  // Asio's own open() would let children of this process hold the port.
+  const int fd = ::socket(endpoint.protocol().family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) throw system_error("cannot open a socket", errno);
+  acceptor.assign(endpoint.protocol(), fd, error);
+  if (error) ::close(fd);
+  if (!error) acceptor.non_blocking(true, error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor.bind(endpoint, error);
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
@@ -96,16 +108,16 @@ void Door::close() noexcept {
 }
 
 void Door::accept() {
-  acceptor_->tcp.async_accept(
-      [self = shared_from_this()](const error_code& error, tcp::socket socket) {
-        if (!self->acceptor_->tcp.is_open()) return;
-        if (error == asio::error::no_descriptors || error == asio::error::no_memory ||
-            error == asio::error::no_buffer_space ||
-            error == error_code(ENFILE, asio::error::get_system_category()))
-          return self->back_off();
-        error_code gone;
-        const auto peer = error ? tcp::endpoint{} : socket.remote_endpoint(gone);
-        if (!error && !gone) self->receive(socket.release(gone), to_address(peer));
+  acceptor_->tcp.async_wait(
+      tcp::acceptor::wait_read, [self = shared_from_this()](const error_code& error) {
+        if (error || !self->acceptor_->tcp.is_open()) return;
+        SocketAddress peer;
+        peer.size_bytes = sizeof(peer.storage);
+        const int fd =
+            ::accept4(self->acceptor_->tcp.native_handle(),
+                      reinterpret_cast<sockaddr*>(&peer.storage), &peer.size_bytes, SOCK_CLOEXEC);
+        if (fd < 0 && is_shortage(errno)) return self->back_off();
+        if (fd >= 0) self->receive(fd, peer);
         self->accept();  // Any other error is of the one connection that was to be accepted.
       });
 }
@@ -120,7 +132,12 @@ void Door::back_off() {
 
 void Door::receive(int socket_fd, const SocketAddress& peer) {
   if (visitors_.size() >= kMaxVisitors) send_away_one();
-  const auto line = Lifeline::adopt(context_, socket_fd, peer);
+  std::shared_ptr<Lifeline> line;
+  try {
+    line = Lifeline::adopt(context_, socket_fd, peer);
+  } catch (const Error&) {
+    return;  // It is hung up on.
+  }
   auto& visitor = visitors_.emplace_back(line, asio::steady_timer(context_));
   visitor.patience.expires_after(kPatience);
   // A timer may have gone off when it is cancelled: its visitor is looked up.
@@ -143,7 +160,7 @@ void Door::take(const std::shared_ptr<Lifeline>& line, const std::optional<Error
   auto greeting =
       error || frame.kind != FrameKind::greeting ? std::nullopt : decode_greeting(frame.body);
   if (!greeting) return line->close();
-  while (!has_spare_descriptors())
+  while (!has_room_())
     if (!send_away_one())
       return turn_away(line, Error(Errc::exhausted, "no file descriptors are left; see ulimit -n"));
   on_greeting_(line, std::move(*greeting));
@@ -152,14 +169,16 @@ void Door::take(const std::shared_ptr<Lifeline>& line, const std::optional<Error
 bool Door::send_away_one() {
   if (visitors_.empty()) return false;
   std::map<HostBytes, std::size_t> crowd;
-  for (const auto& visitor : visitors_) ++crowd[visitor.line->peer().host()];
-  const auto most = std::ranges::max_element(
-      crowd, [](const auto& a, const auto& b) { return a.second < b.second; });
-  const auto oldest = std::ranges::find_if(visitors_, [&](const Visitor& visitor) {
-    return visitor.line->peer().host() == most->first;
-  });
-  oldest->line->close();
-  visitors_.erase(oldest);
+  for (const auto& visitor : visitors_) ++crowd[visitor.neighbourhood];
+  // Whoever has just come is about to speak: those who had the time and did not, go first.
+  const auto recent = std::chrono::steady_clock::now() - kMoment;
+  auto chosen = visitors_.begin();
+  for (auto visitor = chosen; visitor != visitors_.end(); ++visitor) {
+    if (visitor->since > recent && chosen->since <= recent) break;
+    if (crowd[visitor->neighbourhood] > crowd[chosen->neighbourhood]) chosen = visitor;
+  }
+  chosen->line->close();
+  visitors_.erase(chosen);
   return true;
 }
 

@@ -1,8 +1,8 @@
 // Where others connect to: accepts TCP connections and reads one Greeting from each.
 //
 // Shape:   a visitor has kPatience to say who it is; at most kMaxVisitors wait at a time. When
-// there
-//          are more, or no descriptors are left, the oldest of the host with the most goes:
+//          there are more, or no descriptors are left, the oldest of the host with the most goes
+//          (of IPv6, of the /64), and nobody of the last 200 ms while an older one is there:
 //          strangers may hold the places, but not keep others out.
 // Errors:  open() throws io. Whoever breaks the protocol is hung up on; another version hears why.
 // Threads: the io_context's. `on_greeting` may close the door.
@@ -21,8 +21,11 @@ class Door : public std::enable_shared_from_this<Door> {
  public:
   using OnGreeting = std::function<void(std::shared_ptr<Lifeline>, Greeting)>;
 
+  // Visitors are sent away until `has_room` says that one may be taken.
+  using HasRoom = std::function<bool()>;
+
   static std::shared_ptr<Door> open(boost::asio::io_context& context, const SocketAddress& address,
-                                    OnGreeting on_greeting);
+                                    HasRoom has_room, OnGreeting on_greeting);
   ~Door();
 
   [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
@@ -32,7 +35,7 @@ class Door : public std::enable_shared_from_this<Door> {
   struct Acceptor;
   struct Visitor;
 
-  Door(boost::asio::io_context& context, OnGreeting on_greeting);
+  Door(boost::asio::io_context& context, HasRoom has_room, OnGreeting on_greeting);
   void bind(const SocketAddress& address);
   void accept();
   void back_off();
@@ -43,6 +46,7 @@ class Door : public std::enable_shared_from_this<Door> {
   bool send_away_one();  // False if nobody was there.
 
   boost::asio::io_context& context_;
+  HasRoom has_room_;
   OnGreeting on_greeting_;
   std::unique_ptr<Acceptor> acceptor_;
   SocketAddress address_;

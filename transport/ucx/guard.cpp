@@ -1,6 +1,7 @@
 #include "transport/ucx/guard.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <netinet/tcp.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "allocator/error.h"
 
@@ -20,9 +22,7 @@ namespace causeway::ucx {
 
 namespace {
 
-// Beyond this many hosts at once the filter would outgrow what the kernel grants a socket: those
-// who come then wait for the retransmission of their first packet.
-constexpr std::size_t kMaxHostsIn = 64;
+constexpr std::size_t kMaxHostsIn = 64;  // At once. The kernel may grant a filter of fewer.
 constexpr int kMaxEpollDepth = 4;
 
 constexpr std::uint32_t kDrop = 0;
@@ -78,10 +78,30 @@ std::vector<sock_filter> without_resets() {
           give(kWhole)};
 }
 
-void attach(int fd, std::vector<sock_filter> program) {
+// 0 or the error number.
+int try_attach(int fd, std::vector<sock_filter> program) {
   const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
-  if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) != 0)
-    throw system_error("cannot guard a socket of UCX", errno);
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) == 0 ? 0 : errno;
+}
+
+void attach(int fd, std::vector<sock_filter> program) {
+  if (const int error = try_attach(fd, std::move(program)); error != 0)
+    throw system_error("cannot guard a socket of UCX", error);
+}
+
+// The kernel charges the old filter and the new one together (net.core.optmem_max). Where the two
+// do not fit, the shortest one comes between: for a moment it drops everybody's packets.
+void admit(int fd, const std::vector<HostBytes>& hosts) {
+  int error = try_attach(fd, from_hosts(hosts));
+  if (error == ENOMEM) {
+    attach(fd, from_hosts({}));
+    error = try_attach(fd, from_hosts(hosts));
+  }
+  if (error == ENOMEM)
+    throw Error(Errc::exhausted, std::to_string(hosts.size()) +
+                                     " hosts cannot be let in at once, the kernel's limit for a "
+                                     "filter is less (net.core.optmem_max); try again");
+  if (error != 0) throw system_error("cannot guard a socket of UCX", error);
 }
 
 std::optional<std::uint64_t> socket_inode(int fd) {
@@ -139,10 +159,15 @@ std::vector<int> sockets_behind(int epoll_fd, int depth) {
   return found;
 }
 
+// UCX lets programs that this process starts inherit its sockets. A best effort: one that is
+// started before this comes in between, and holds a port or a connection, but no lifeline.
+void keep_from_children(int fd) { fcntl(fd, F_SETFD, FD_CLOEXEC); }
+
 // From now on the socket hears of no reset. Its own end is one: with nobody to tell it that the
 // peer is gone, the kernel would offer a dead peer the unsent bytes for a minute.
 void shield(int fd) {
   attach(fd, without_resets());
+  keep_from_children(fd);
   const linger at_once{.l_onoff = 1, .l_linger = 0};
   if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)) != 0)
     throw system_error("cannot guard a socket of UCX", errno);
@@ -154,18 +179,61 @@ struct SocketGuard::Doors {
   struct Port {
     int fd;  // UCX's, which closes it when it can accept no more: then it may be another socket.
     std::uint64_t inode;
+    std::uint16_t number;
   };
   std::vector<Port> ports;
   std::vector<HostBytes> bound_to;
   std::map<HostBytes, std::size_t> guests;
+  bool is_loss_told = false;
+
+  void check_ports();  // Errors: io.
 
   void apply() const {
     std::vector<HostBytes> hosts;
-    for (const auto& [host, passes] : guests)
-      if (hosts.size() < kMaxHostsIn) hosts.push_back(host);
+    for (const auto& [host, passes] : guests) hosts.push_back(host);
     for (const auto& port : ports)
-      if (socket_inode(port.fd) == port.inode) attach(port.fd, from_hosts(hosts));
+      if (socket_inode(port.fd) == port.inode) admit(port.fd, hosts);
   }
+};
+
+// A lost port stays lost: whoever is to use it hears so, and once the operator of this process.
+void SocketGuard::Doors::check_ports() {
+  for (const auto& port : ports) {
+    if (socket_inode(port.fd) == port.inode) continue;
+    const Error lost(Errc::io, "UCX has closed its port " + std::to_string(port.number) +
+                                   " for good, as it does when it finds no file descriptor to "
+                                   "accept with; raise ulimit -n and restart this process");
+    if (!std::exchange(is_loss_told, true)) std::fprintf(stderr, "causeway: %s\n", lost.what());
+    throw lost;
+  }
+}
+
+// What a Pass owns: its hosts are counted in while it lives.
+struct SocketGuard::Party {
+  explicit Party(std::shared_ptr<Doors> at) : doors(std::move(at)) {}
+  ~Party() {
+    for (const auto& host : hosts)
+      if (--doors->guests[host] == 0) doors->guests.erase(host);
+    try {
+      doors->apply();
+    } catch (const Error&) {
+      // A guest stays in, or all stay out, until the next Pass comes or goes.
+    }
+  }
+  Party(const Party&) = delete;
+  Party& operator=(const Party&) = delete;
+
+  void join(const HostBytes& host) {
+    if (doors->guests.size() >= kMaxHostsIn && !doors->guests.contains(host))
+      throw Error(Errc::exhausted, "peers of " + std::to_string(kMaxHostsIn) +
+                                       " hosts are connecting, as many as fit; try again");
+    hosts.reserve(hosts.size() + 1);
+    ++doors->guests[host];
+    hosts.push_back(host);
+  }
+
+  std::shared_ptr<Doors> doors;
+  std::vector<HostBytes> hosts;
 };
 
 SocketGuard::SocketGuard() : doors_(std::make_shared<Doors>()) {
@@ -192,7 +260,8 @@ void SocketGuard::close_ports(std::span<const std::byte> names) {
       continue;
     before_.insert(*inode);
     attach(fd, from_hosts({}));
-    doors_->ports.push_back({fd, *inode});
+    keep_from_children(fd);
+    doors_->ports.push_back({fd, *inode, bound.port()});
     if (std::ranges::find(doors_->bound_to, bound.host()) == doors_->bound_to.end())
       doors_->bound_to.push_back(bound.host());
   }
@@ -207,18 +276,11 @@ void SocketGuard::close_port(std::uint16_t port) {
 std::vector<HostBytes> SocketGuard::hosts() const { return doors_->bound_to; }
 
 SocketGuard::Pass SocketGuard::let_in(std::span<const HostBytes> hosts) {
-  const std::vector<HostBytes> guests(hosts.begin(), hosts.end());
-  for (const auto& host : guests) ++doors_->guests[host];
+  doors_->check_ports();
+  auto party = std::make_shared<Party>(doors_);  // Should this fail, it takes itself out again.
+  for (const auto& host : hosts) party->join(host);
   doors_->apply();
-  return {doors_.get(), [doors = doors_, guests](const void*) {
-            for (const auto& host : guests)
-              if (--doors->guests[host] == 0) doors->guests.erase(host);
-            try {
-              doors->apply();
-            } catch (const Error&) {
-              // They stay open for those who were let in; the next pass tries again.
-            }
-          }};
+  return party;
 }
 
 void SocketGuard::shield_data(int event_fd) {

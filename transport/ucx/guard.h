@@ -4,11 +4,11 @@
 //
 // Shape:   UCX's listening sockets take packets from nobody, except from the hosts of the peers
 // that
-//          are being connected just now (a Pass each). A data socket, once its link is open, never
-//          hears of a reset: the link's lifeline tells that the peer is gone.
+//          are being connected just now (a Pass each, at most 64 hosts). A data socket, once its
+//          link is open, never hears of a reset: the link's lifeline tells that the peer is gone.
 // Finds:   listening sockets among the descriptors that are new since the constructor, by a port
 //          that UCX named; data sockets in UCX's own epoll set, as /proc/self/fdinfo lists it.
-// Errors:  io if a socket cannot be guarded.
+// Errors:  io if a socket cannot be guarded; see let_in().
 // Cost:    a few instructions of the kernel per packet; per link one look into /proc.
 // Threads: the worker's.
 #pragma once
@@ -38,6 +38,8 @@ class SocketGuard {
   // The addresses that the closed ports are bound to: where connections of UCX come from.
   [[nodiscard]] std::vector<HostBytes> hosts() const;
 
+  // Errors: exhausted when no more hosts fit; nobody who is in gives way. io if UCX has lost a
+  // port.
   [[nodiscard]] Pass let_in(std::span<const HostBytes> hosts);
 
   // Before UCX closes them: from here on a Pass changes nothing.
@@ -48,6 +50,7 @@ class SocketGuard {
 
  private:
   struct Doors;
+  struct Party;
   std::set<std::uint64_t> before_;  // Inodes of the sockets that listened already.
   std::shared_ptr<Doors> doors_;
 };

@@ -1,11 +1,13 @@
 #include "transport/ucx/lifeline.h"
 
 #include <netinet/tcp.h>
+#include <unistd.h>
 
 #include <utility>
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/write.hpp>
 
@@ -41,6 +43,17 @@ Lifeline::~Lifeline() = default;
 std::shared_ptr<Lifeline> Lifeline::connect(asio::io_context& context, const SocketAddress& to,
                                             Done done) {
   std::shared_ptr<Lifeline> line(new Lifeline(context, to));
+  // Asio's own open() would let children of this process hold the line.
+  const int fd = ::socket(to.get()->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  try {
+    if (fd < 0) throw system_error("cannot open a socket", errno);
+    line->take(fd);
+  } catch (const Error& error) {
+    asio::post(context, [line, error, done = std::move(done)] {
+      if (!line->is_closed_) done(error);
+    });
+    return line;
+  }
   tcp::endpoint endpoint;
   endpoint.resize(to.size_bytes);
   std::memcpy(endpoint.data(), to.get(), to.size_bytes);
@@ -59,9 +72,25 @@ std::shared_ptr<Lifeline> Lifeline::connect(asio::io_context& context, const Soc
 std::shared_ptr<Lifeline> Lifeline::adopt(asio::io_context& context, int socket_fd,
                                           SocketAddress peer) {
   std::shared_ptr<Lifeline> line(new Lifeline(context, peer));
-  line->socket_->tcp.assign(protocol_of(peer), socket_fd);
+  line->take(socket_fd);
   line->keep_alive();
   return line;
+}
+
+void Lifeline::take(int socket_fd) {
+  error_code error;
+  socket_->tcp.assign(protocol_of(peer_), socket_fd, error);
+  if (!error) return;
+  ::close(socket_fd);
+  throw Error(Errc::exhausted, "cannot wait for " + peer_.to_string() + ": " + error.message());
+}
+
+bool Lifeline::is_within_one_host() const noexcept {
+  SocketAddress own;
+  own.size_bytes = sizeof(own.storage);
+  return ::getsockname(socket_->tcp.native_handle(), reinterpret_cast<sockaddr*>(&own.storage),
+                       &own.size_bytes) == 0 &&
+         own.host() == peer_.host();
 }
 
 void Lifeline::keep_alive() {
@@ -71,7 +100,8 @@ void Lifeline::keep_alive() {
   set(SOL_SOCKET, SO_KEEPALIVE, 1);
   set(IPPROTO_TCP, TCP_KEEPIDLE, 1);
   set(IPPROTO_TCP, TCP_KEEPINTVL, 1);
-  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
+  // The first probe after a silence of a second, and the end a second later if there was no answer.
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 1500);
   set(IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
@@ -125,18 +155,24 @@ void Lifeline::receive_body(const FrameHead& head, Received received) {
       });
 }
 
-void Lifeline::watch(std::function<void()> ended) {
+void Lifeline::watch(std::function<void(End)> ended) {
   in_.resize(1);
   socket_->tcp.async_read_some(
       asio::buffer(in_),
-      [self = shared_from_this(), ended = std::move(ended)](const error_code&, std::size_t) {
-        if (!self->is_closed_) ended();  // A byte is against the rules, and the end as well.
+      [self = shared_from_this(), ended = std::move(ended)](const error_code& error, std::size_t) {
+        if (self->is_closed_) return;
+        // A byte is against the rules, and the end as well.
+        const bool spoke =
+            !error || error == asio::error::eof || error == asio::error::connection_reset;
+        ended(spoke ? End::hung_up : End::silence);
       });
 }
 
 void Lifeline::close() noexcept {
   is_closed_ = true;
   error_code ignored;
+  // A child that was forked and did not exec may hold a copy of the descriptor.
+  socket_->tcp.shutdown(tcp::socket::shutdown_both, ignored);
   socket_->tcp.close(ignored);
 }
 

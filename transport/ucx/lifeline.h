@@ -1,10 +1,11 @@
 // The TCP connection that a link begins with, and whose end is the end of the peer's process.
 //
 // Shape:   connect() or adopt(), then frames in turn (protocol.h), then watch(): nothing more is
-//          sent, and only its end is awaited. A machine that vanished ends it too, by the kernel's
-//          probes (1 s, three of them a second apart), whatever the data connection does.
+//          sent, and only its end is awaited. A machine that vanished ends it too, after two
+//          seconds without an answer to the kernel's probes, whatever the data connection does.
+//          Programs that this process starts do not inherit it.
 // Errors:  peer_lost; unsupported from receive() for another version, protocol for what is no
-// frame.
+//          frame; exhausted from adopt(), which owns the descriptor in any case.
 //          After close() no callback comes.
 // Threads: the io_context's.
 #pragma once
@@ -35,14 +36,17 @@ class Lifeline : public std::enable_shared_from_this<Lifeline> {
   ~Lifeline();
 
   [[nodiscard]] const SocketAddress& peer() const noexcept { return peer_; }
+  [[nodiscard]] bool is_within_one_host() const noexcept;  // Both ends have the same address.
   void send(std::vector<std::byte> frame, Done done);
   void receive(Received received);
-  void watch(std::function<void()> ended);
+  enum class End : std::uint8_t { hung_up, silence };
+  void watch(std::function<void(End)> ended);
   void close() noexcept;
 
  private:
   struct Socket;
   Lifeline(boost::asio::io_context& context, SocketAddress peer);
+  void take(int socket_fd);
   void receive_body(const FrameHead& head, Received received);
   void keep_alive();
 

@@ -43,10 +43,9 @@ void Link::connect(std::shared_ptr<Worker> worker, const SocketAddress& to, Setu
 
 void Link::greet() {
   const auto self = shared_from_this();
-  lifeline_->send(frame(Greeting{own_key_, own_, worker_->guard().hosts()}),
-                  [self](const std::optional<Error>& error) {
-                    if (error) self->lose(*error);
-                  });
+  lifeline_->send(frame(Greeting{own_key_, own_}), [self](const std::optional<Error>& error) {
+    if (error) self->lose(*error);
+  });
   lifeline_->receive([self](const std::optional<Error>& error, const Lifeline::Frame& frame) {
     if (error) return self->lose(*error);
     try {
@@ -89,7 +88,9 @@ void Link::accept(std::shared_ptr<Worker> worker, std::shared_ptr<Lifeline> line
   link->lifeline_ = std::move(line);
   link->peer_ = std::move(greeting.hello);
   link->peer_key_ = greeting.key;
-  link->let_in(std::move(greeting.hosts));
+  // A peer on this machine may reach UCX from the address that UCX itself is bound to.
+  link->let_in(link->lifeline_->is_within_one_host() ? link->worker_->guard().hosts()
+                                                     : std::vector<HostBytes>());
   link->worker_->adopt(link);
   link->worker_->expect(link->own_key_, *link);
   link->own_alarm_ = link->worker_->set_alarm(deadline, {link.get(), kOwnAlarm});
@@ -104,11 +105,16 @@ void Link::accept(std::shared_ptr<Worker> worker, std::shared_ptr<Lifeline> line
 
 void Link::let_in(std::vector<HostBytes> hosts) {
   hosts.push_back(lifeline_->peer().host());
-  pass_ = worker_->guard().let_in(hosts);
+  pass_ = worker_->let_in(hosts);
 }
 
 void Link::watch_lifeline() {
-  lifeline_->watch([self = shared_from_this()] {
+  lifeline_->watch([self = shared_from_this()](Lifeline::End end) {
+    const bool is_silent = end == Lifeline::End::silence;
+    if (is_silent) self->is_peer_gone_ = true;
+    if (is_silent && !self->failure_)
+      return self->lose(
+          Error(Errc::peer_lost, self->describe() + " was lost: no answer from its machine"));
     if (self->phase_ == Phase::greeting)
       return self->lose(Error(Errc::peer_lost, self->describe() + " hung up"));
     if (self->phase_ == Phase::leaving) self->is_peer_gone_ = true;
@@ -122,6 +128,7 @@ void Link::watch_lifeline() {
 
 void Link::arrive(ucp_ep_h endpoint) {
   endpoint_ = endpoint;
+  if (failure_) return;  // The link ends, and closes this endpoint with it.
   become_open();
   submit(new_flight(Cargo::control, 0, {.op = Op::welcome}), nullptr, 0);
 }
@@ -132,6 +139,8 @@ void Link::become_open() {
   pass_.reset();
   worker_->clear_alarm(own_alarm_);
   worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
+    // Who waits for a channel may be gone with the transport.
+    if (link->worker_->is_stopped()) return opened(link->failure_, nullptr);
     opened(std::nullopt, link);
   });
 }
@@ -204,7 +213,7 @@ void Link::on_alarm(std::uint64_t id) {
     lose(Error(Errc::timed_out, connecting_ ? "no answer from " + peer_address_ + " in time"
                                             : describe() + " did not connect in time"));
   if (phase_ == Phase::open)
-    lose(Error(Errc::peer_lost, describe() + " was lost: its process is gone"));
+    lose(Error(Errc::peer_lost, describe() + " was lost: it hung up without a word"));
   is_peer_gone_ = true;
   worker_->mark(*this);
 }

@@ -96,11 +96,14 @@ SocketAddress parse_address(const std::string& text) {
 
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;  // The name service would block the loop.
   addrinfo* list = nullptr;
   const int failed = getaddrinfo(host.c_str(), port.c_str(), &hints, &list);
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(failed == 0 ? list : nullptr,
                                                                  freeaddrinfo);
-  if (failed != 0) throw Error(Errc::not_found, "address '" + text + "': " + gai_strerror(failed));
+  if (failed == EAI_NONAME)
+    throw malformed("the host is not in digits, and names are not looked up here");
+  if (failed != 0) throw malformed(gai_strerror(failed));
   SocketAddress result;
   std::memcpy(&result.storage, list->ai_addr, list->ai_addrlen);
   result.size_bytes = list->ai_addrlen;

@@ -1,8 +1,7 @@
 // Socket addresses and the network interfaces that own them.
 //
 // Errors:  each function throws as written beside it.
-// Threads: plain functions. parse_address() may ask the name service and block when the host is a
-//          name; is_numeric() tells.
+// Threads: plain functions. None asks the name service.
 #pragma once
 
 #include <netinet/in.h>
@@ -32,8 +31,8 @@ struct SocketAddress {
   [[nodiscard]] std::string to_string() const;  // "127.0.0.1:40211", "[::1]:40211"
 };
 
-// "127.0.0.1:0", "[::1]:7000", "hgx:7000".
-// Errors: invalid_argument for a malformed text, not_found for an unknown host.
+// "127.0.0.1:0", "[::1]:7000": the host in digits.
+// Errors: invalid_argument.
 [[nodiscard]] SocketAddress parse_address(const std::string& text);
 
 // The interface that owns `address`: "lo", "eth0"; empty for the any-address.

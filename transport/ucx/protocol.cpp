@@ -8,7 +8,7 @@ namespace causeway::ucx {
 namespace {
 
 constexpr std::uint64_t kFrameMagic = 0x43575946;                      // "CWYF"
-constexpr std::uint64_t kMagic = 0x43575900 + '0' + kProtocolVersion;  // "CWY2"
+constexpr std::uint64_t kMagic = 0x43575900 + '0' + kProtocolVersion;  // "CWY3"
 
 void put(std::byte* at, std::uint64_t value, std::size_t bytes) noexcept {
   for (std::size_t i = 0; i < bytes; ++i) at[i] = static_cast<std::byte>(value >> (8 * i));
@@ -126,7 +126,6 @@ std::vector<std::byte> frame(const Greeting& greeting) {
   put(&body[9], greeting.hello.session, 8);
   append_short(body, greeting.hello.name);
   append_short(body, greeting.hello.credential);
-  append_hosts(body, greeting.hosts);
   return make_frame(FrameKind::greeting, body);
 }
 
@@ -134,16 +133,13 @@ std::optional<Greeting> decode_greeting(std::span<const std::byte> body) {
   if (body.size() < 17) return std::nullopt;
   const auto role = get(&body[8], 1);
   if (role > static_cast<std::uint64_t>(Hello::Role::worker)) return std::nullopt;
-  Greeting greeting{
-      get(&body[0], 8), {static_cast<Hello::Role>(role), {}, get(&body[9], 8), {}}, {}};
+  Greeting greeting{get(&body[0], 8), {static_cast<Hello::Role>(role), {}, get(&body[9], 8), {}}};
   body = body.subspan(17);
   const auto name = take_short(body);
   const auto credential = name ? take_short(body) : std::nullopt;
-  auto hosts = credential ? take_hosts(body) : std::nullopt;
-  if (!hosts || !body.empty()) return std::nullopt;
+  if (!credential || !body.empty()) return std::nullopt;
   greeting.hello.name = printable(*name);
   greeting.hello.credential = *credential;
-  greeting.hosts = std::move(*hosts);
   return greeting;
 }
 

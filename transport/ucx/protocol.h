@@ -22,10 +22,10 @@
 
 namespace causeway::ucx {
 
-constexpr std::uint8_t kProtocolVersion = 2;  // Of everything here: peers of others are refused.
+constexpr std::uint8_t kProtocolVersion = 3;  // Of everything here: peers of others are refused.
 constexpr std::size_t kFrameHeadBytes = 8;
 constexpr std::size_t kMaxBodyBytes = 2048;
-constexpr std::size_t kMaxHosts = 8;
+constexpr std::size_t kMaxHosts = 2;  // Of the two ports that UCX opens.
 
 enum class FrameKind : std::uint8_t { greeting = 1, welcome, refusal };
 
@@ -35,14 +35,15 @@ struct FrameHead {
   std::size_t body_bytes;
 };
 
-// The connecting side: who it is, and from where its data connections come.
+// The connecting side: who it is. From where, the lifeline tells: what a client says of hosts must
+// not decide whom the guard lets in.
 struct Greeting {
   std::uint64_t key = 0;  // The accepting side puts it in every Header.
   Hello hello;
-  std::vector<HostBytes> hosts;
 };
 
-// The accepting side, which has admitted the other one.
+// The accepting side, which has admitted the other one. Its data connections come from the first
+// address of an interface, and the one that was called may be another of the same.
 struct Welcome {
   std::uint64_t key = 0;   // The other way.
   std::uint16_t port = 0;  // Where UCX listens, at the host that was called.
@@ -50,7 +51,7 @@ struct Welcome {
   std::vector<HostBytes> hosts;
 };
 
-// Whole frames. A Greeting's texts and a Welcome's name take at most 255 bytes, hosts kMaxHosts.
+// Whole frames. Texts take at most 255 bytes, hosts kMaxHosts.
 [[nodiscard]] std::vector<std::byte> frame(const Greeting& greeting);
 [[nodiscard]] std::vector<std::byte> frame(const Welcome& welcome);
 [[nodiscard]] std::vector<std::byte> frame(const Error& refusal);

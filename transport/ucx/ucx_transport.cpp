@@ -107,7 +107,7 @@ class UcxTransport final : public Transport {
     const auto wanted = ucx::parse_address(options_.listen);
     const auto worker = worker_for(ucx::interface_of(wanted), wanted.is_ipv6());
     door_ = ucx::Door::open(
-        context_, wanted,
+        context_, wanted, [raw = worker.get()] { return raw->has_descriptors(); },
         [this, raw = worker.get()](std::shared_ptr<Lifeline> line, Greeting greeting) {
           accept(*raw, line, std::move(greeting));
         });
@@ -116,10 +116,12 @@ class UcxTransport final : public Transport {
   }
 
   void accept(Worker& worker, const std::shared_ptr<Lifeline>& line, Greeting greeting) {
-    const auto opened = [this](const std::optional<Error>& error, std::shared_ptr<Link> link) {
+    // Its own copy: it may let go of this transport.
+    const auto opened = [on_accept = options_.on_accept](const std::optional<Error>& error,
+                                                         std::shared_ptr<Link> link) {
       if (error) return;
       auto channel = std::make_shared<UcxChannel>(std::move(link));
-      if (options_.on_accept) options_.on_accept(std::move(channel));
+      if (on_accept) on_accept(std::move(channel));
     };
     try {
       if (worker.link_count() >= kMaxLinks)

@@ -1,5 +1,6 @@
 #include "transport/ucx/worker.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <utility>
@@ -31,6 +32,8 @@ constexpr auto kFarewell = std::chrono::milliseconds(100);
 constexpr auto kTeardown = std::chrono::milliseconds(1000);
 constexpr auto kIntroduction = std::chrono::seconds(5);  // For an arrival to name its key.
 constexpr std::size_t kMaxArrivals = 256;
+constexpr std::size_t kSpareDescriptors = 8;
+constexpr std::size_t kLinkDescriptors = 3;
 
 struct Default {
   const char* variable;  // Of the user's environment: its word is final.
@@ -121,9 +124,10 @@ void Worker::open(const std::string& interface, bool ipv6) {
   check(ucp_worker_set_am_recv_handler(worker_, &handler), "take active messages");
 
   check(ucp_worker_get_efd(worker_, &event_fd_), "give an event descriptor");
-  const int own_fd = dup(event_fd_);  // Asio closes what it is given.
+  const int own_fd = fcntl(event_fd_, F_DUPFD_CLOEXEC, 0);  // Asio closes what it is given.
   if (own_fd < 0) throw system_error("cannot duplicate UCX's event descriptor", errno);
   waiter_->event.assign(own_fd);
+  static_cast<void>(has_descriptors());  // If not now, then before the first link.
   wake();
   arm_timer();
 }
@@ -235,6 +239,38 @@ void Worker::discard_arrivals() {
     if (UCS_PTR_IS_PTR(request)) ucp_request_free(request);
     return true;
   });
+}
+
+// What a Pass of let_in() owns.
+struct Worker::Introduction {
+  Introduction(std::shared_ptr<Worker> at, SocketGuard::Pass guards)
+      : worker(std::move(at)), pass(std::move(guards)) {
+    ++worker->introductions_;
+    worker->spares_.release();
+  }
+  ~Introduction() {
+    pass.reset();
+    // What is missing then is asked for again before the next one.
+    if (--worker->introductions_ == 0 && !worker->stopped_)
+      static_cast<void>(worker->spares_.hold(kSpareDescriptors));
+  }
+  Introduction(const Introduction&) = delete;
+  Introduction& operator=(const Introduction&) = delete;
+
+  std::shared_ptr<Worker> worker;
+  SocketGuard::Pass pass;
+};
+
+bool Worker::has_descriptors() {
+  const bool enough = spares_.hold(kSpareDescriptors + kLinkDescriptors * introductions_);
+  if (introductions_ > 0) spares_.release();
+  return enough;
+}
+
+SocketGuard::Pass Worker::let_in(std::span<const HostBytes> hosts) {
+  if (!has_descriptors())
+    throw Error(Errc::exhausted, "no file descriptors are left; see ulimit -n");
+  return std::make_shared<Introduction>(shared_from_this(), guard_->let_in(hosts));
 }
 
 void Worker::shield_data_sockets() { guard_->shield_data(event_fd_); }
@@ -414,6 +450,7 @@ void Worker::stop(const Error& reason) {
 
 void Worker::release() noexcept {
   waiter_.reset();
+  spares_.release();
   if (worker_ != nullptr) ucp_worker_destroy(std::exchange(worker_, nullptr));
   if (ucp_ != nullptr) ucp_cleanup(std::exchange(ucp_, nullptr));
   guard_.reset();

@@ -25,6 +25,7 @@
 #include "transport/ucx/guard.h"
 #include "transport/ucx/net.h"
 #include "transport/ucx/protocol.h"
+#include "transport/ucx/spare_descriptors.h"
 
 namespace causeway::ucx {
 
@@ -59,6 +60,12 @@ class Worker : public std::enable_shared_from_this<Worker> {
   [[nodiscard]] SocketGuard& guard() noexcept { return *guard_; }
   void shield_data_sockets();  // Errors: io.
 
+  // UCX closes its ports for good when it finds no descriptor to accept with. Some are held back,
+  // and free only while a Pass lives. has_descriptors() tells whether they do for one link more.
+  [[nodiscard]] bool has_descriptors();
+  [[nodiscard]] SocketGuard::Pass let_in(
+      std::span<const HostBytes> hosts);  // Errors: exhausted, io.
+
   // A link is kept until it calls forget(). connect() and expect() give it an endpoint, by which it
   // is found until unbind(). Errors: peer_lost.
   void adopt(std::shared_ptr<Link> link);
@@ -81,6 +88,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
 
  private:
   struct Waiter;
+  struct Introduction;
   explicit Worker(boost::asio::io_context& context);
   void open(const std::string& interface, bool ipv6);
   void pump();
@@ -107,6 +115,8 @@ class Worker : public std::enable_shared_from_this<Worker> {
   std::uint16_t port_ = 0;
   int event_fd_ = -1;  // UCX's.
   std::unique_ptr<SocketGuard> guard_;
+  SpareDescriptors spares_;
+  std::size_t introductions_ = 0;  // Passes that live.
   std::unique_ptr<Waiter> waiter_;
   std::unordered_map<ucp_ep_h, Link*> endpoints_;
   std::unordered_map<std::uint64_t, Link*> expected_;  // By key.

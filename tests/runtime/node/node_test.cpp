@@ -180,6 +180,20 @@ static int running(ControlClient& client) {
   return std::stoi(metrics.substr(at + kName.size())) - 1;
 }
 
+static Json member(const Json& session, int rank);
+
+TEST_CASE("where a member of a group is called is in digits") {
+  LivePool live(kCluster, {"a"});
+  ControlClient client("unix:" + live.socket("a"), "", "a");
+  auto body = member(open_session(client).json(), 0);
+  body["address"] = "localhost:1";
+  const auto failed =
+      error_of([&] { client.call("POST", "/v1/group-members/g", serialize(body), kLimit); });
+  REQUIRE(failed);
+  CHECK(failed->code() == Errc::invalid_argument);
+  CHECK(std::string(failed->what()).find("digits") != std::string::npos);
+}
+
 static Json member(const Json& session, int rank) {
   auto body = session;
   body["rank"] = rank;
@@ -283,12 +297,13 @@ TEST_CASE("a node publishes its machine with itself, and its own only") {
   const auto graph = [&] {
     return graph_from_json(client.call("GET", "/v1/topology", "", kLimit).body, "the daemon");
   };
-  const auto join = [&](ControlClient& node, const std::string& topology) {
+  const auto join = [&](ControlClient& node, const std::string& topology,
+                        const std::string& data = "127.0.0.1:1") {
     return node.call(
         "POST", "/v1/nodes",
         serialize(Json{{"name", "b"},
                        {"control", "127.0.0.1:1"},
-                       {"data", "127.0.0.1:1"},
+                       {"data", data},
                        {"cluster", "{name: b, nodes: [{name: b, devices: [{host: 1 MiB}]}]}"},
                        {"topology", topology}}),
         kLimit);
@@ -303,6 +318,8 @@ TEST_CASE("a node publishes its machine with itself, and its own only") {
     for (const auto& bad :
          {std::string("{"), graph_to_json(foreign.graph()), std::string(std::size_t{2} << 20, ' ')})
       CHECK_THROWS_AS((void)join(node, bad), Error);
+    CHECK(code_of([&] { (void)join(node, graph_to_json(machine.graph()), "localhost:1"); }) ==
+          Errc::invalid_argument);  // Names are for the control plane.
     CHECK(version() == first);
     (void)join(node, graph_to_json(machine.graph()));
     CHECK(version() != first);
