@@ -111,17 +111,15 @@ class SignalSource {
 class Job {
  public:
   // `parent_fd` becomes readable when the program that asked for the job ends.
-  Job(const std::vector<RankPlace>& places, const std::vector<std::string>& command, int parent_fd)
-      : parent_fd_(parent_fd) {
-    const auto group = random_hex(8);
-    for (std::size_t i = 0; i < places.size(); ++i)
-      start(static_cast<int>(i), places, group, command);
-  }
+  explicit Job(int parent_fd) : parent_fd_(parent_fd) {}
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;
   ~Job() { kill_descendants(); }  // Ranks are among them only after an exception or a kill.
 
-  int run() {
+  int run(const std::vector<RankPlace>& places, const std::vector<std::string>& command) {
+    const auto group = random_hex(8);
+    for (std::size_t i = 0; i < places.size(); ++i)
+      start(static_cast<int>(i), places, group, command);
     while (running() > 0) {
       if (!wait_for_event()) return 128 + SIGKILL;
       for (auto info = signals_.next(); info; info = signals_.next()) handle(*info);
@@ -304,6 +302,19 @@ int wait_for_keeper(pid_t keeper, const SignalSource& signals, int parent_fd) {
   return 128 + WTERMSIG(status);
 }
 
+void say_left(pid_t pid) {
+  std::string name;
+  try {
+    name = read_file(fmt::format("/proc/{}/comm", pid)).value_or("");
+  } catch (const Error&) {
+    return;  // It has ended after all.
+  }
+  fmt::print(stderr,
+             "causeway: process {} ({}) of the job could not be killed and is left behind; it may "
+             "run as another user\n",
+             pid, name.substr(0, name.find('\n')));
+}
+
 // Runs the job below so many keepers. `parent_fd` becomes readable when the process above ends.
 int run_below(int keepers, const Work& work, int parent_fd) {
   const auto others =
@@ -311,7 +322,7 @@ int run_below(int keepers, const Work& work, int parent_fd) {
   // What loses its parent among the ranks' children becomes ours, and so can be found.
   if (::prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
     throw system_error("cannot become a child subreaper", errno);
-  if (keepers == 0) return Job(work.ranks, work.command, parent_fd).run();
+  if (keepers == 0) return Job(parent_fd).run(work.ranks, work.command);
   const SignalSource signals;  // Blocked from before the fork, so that none is lost.
   const UniqueFd self(::pidfd_open(::getpid(), 0));
   if (!self.valid()) throw system_error("cannot open a pidfd", errno);
@@ -320,7 +331,9 @@ int run_below(int keepers, const Work& work, int parent_fd) {
   if (keeper < 0) throw system_error("cannot start the job's keeper", errno);
   if (keeper == 0) run_keeper(keepers - 1, work, self.get());
   const int result = wait_for_keeper(keeper, signals, parent_fd);
-  kill_descendants(others);
+  const auto left = kill_descendants(others);
+  if (keepers == kKeepers)  // The keepers' come to us.
+    for (const pid_t pid : left) say_left(pid);
   return result;
 }
 

@@ -1,7 +1,7 @@
 #include "runtime/control/async_client.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <boost/asio/experimental/as_tuple.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -10,11 +10,15 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <cerrno>
+#include <tuple>
 #include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
+#include "allocator/unique_fd.h"
 #include "runtime/control/lookup.h"
 #include "runtime/control/message.h"
 #include "runtime/control/server.h"
+#include "runtime/control/socket.h"
 
 namespace causeway {
 
@@ -39,8 +43,12 @@ asio::awaitable<std::vector<asio::ip::tcp::endpoint>> look_up(
   auto endpoints = lookup.get();
   if (!endpoints.empty()) co_return endpoints;
   const auto executor = co_await asio::this_coro::executor;
+  UniqueFd fd(::fcntl(lookup.fd(), F_DUPFD_CLOEXEC, 0));
+  if (!fd)
+    throw system_error(fmt::format("cannot look up {} at {}", peer.name, peer.address), errno);
   // Shared with the timer, whose handler may already be on its way when this returns.
-  const auto ready = std::make_shared<asio::posix::stream_descriptor>(executor, ::dup(lookup.fd()));
+  const auto ready = std::make_shared<asio::posix::stream_descriptor>(executor, fd.get());
+  static_cast<void>(fd.release());
   asio::steady_timer limit(executor, deadline);
   limit.async_wait([ready](boost::system::error_code cancelled) {
     if (!cancelled) ready->cancel();
@@ -51,6 +59,20 @@ asio::awaitable<std::vector<asio::ip::tcp::endpoint>> look_up(
   check(peer, failed);
   co_return lookup.get();
 }
+
+asio::awaitable<void> connect(beast::tcp_stream& stream,
+                              const std::vector<asio::ip::tcp::endpoint>& endpoints,
+                              const PeerAddress& peer) {
+  boost::system::error_code failed;
+  for (const auto& endpoint : endpoints) {
+    stream.socket().close(failed);
+    open_socket(stream.socket(), endpoint.protocol(), failed);
+    if (failed) break;
+    std::tie(failed) = co_await stream.async_connect(endpoint, kTuple);
+    if (!failed || failed == beast::error::timeout) break;
+  }
+  check(peer, failed);
+}
 }  // namespace
 
 asio::awaitable<std::string> call_peer(PeerAddress peer, std::string method, std::string path,
@@ -60,8 +82,7 @@ asio::awaitable<std::string> call_peer(PeerAddress peer, std::string method, std
   const auto endpoints = co_await look_up(peer, deadline);
   beast::tcp_stream stream(co_await asio::this_coro::executor);
   stream.expires_at(deadline);
-  const auto [unconnected, endpoint] = co_await stream.async_connect(endpoints, kTuple);
-  check(peer, unconnected);
+  co_await connect(stream, endpoints, peer);
 
   http::request<http::string_body> request;
   request.version(11);

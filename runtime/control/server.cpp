@@ -26,6 +26,9 @@
 #include <tuple>
 #include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
+#include "runtime/control/socket.h"
+#include "runtime/control/strangers.h"
+
 namespace causeway {
 
 namespace {
@@ -38,16 +41,19 @@ using asio::ip::tcp;
 using Local = asio::local::stream_protocol;
 using namespace std::chrono_literals;
 
-constexpr std::size_t kMaxConnections = 1024;
+constexpr std::size_t kMaxConnections = 1024;  // The unix socket has as many again.
 constexpr std::uint32_t kMaxHeaderBytes = 8 * 1024;
 constexpr std::uint64_t kMaxBodyBytes = 4 * 1024 * 1024;
 constexpr auto kArrivalTime = 10s;  // For the rest of a request, once its first byte is here.
 constexpr auto kWriteTime = 10s;
-// Of the connections: the unix socket has as many again, and strangers only these.
-constexpr std::size_t kMaxStrangers = 128;
+constexpr auto kBackOff = 20ms;  // When the kernel has no descriptor left.
 const Error kNoToken{Errc::unauthenticated,
                      "the request carries no valid token; send 'Authorization: Bearer TOKEN' with "
                      "the token of the pool"};
+
+bool is_shortage(int error) {
+  return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
 
 bool same_user(Local::socket& socket) {
   ucred peer{};
@@ -72,6 +78,20 @@ std::string to_text(const ControlResponse& response, bool keep_alive) {
       std::string_view(http::obsolete_reason(http::int_to_status(response.status))),
       response.content_type, response.body.size(), keep_alive ? "keep-alive" : "close",
       response.body);
+}
+
+template <typename Protocol>
+std::shared_ptr<asio::basic_socket_acceptor<Protocol>> listen_at(
+    asio::io_context& context, const typename Protocol::endpoint& endpoint) {
+  auto acceptor = std::make_shared<asio::basic_socket_acceptor<Protocol>>(context);
+  boost::system::error_code failed;
+  open_socket(*acceptor, endpoint.protocol(), failed);
+  if (failed) throw boost::system::system_error(failed);
+  acceptor->native_non_blocking(true);  // Who was announced may be gone when it is accepted.
+  acceptor->set_option(asio::socket_base::reuse_address(true));
+  acceptor->bind(endpoint);
+  acceptor->listen();
+  return acceptor;
 }
 
 // Sends `first` with the descriptors attached; returns how many bytes went.
@@ -183,7 +203,8 @@ struct ControlServer::State : std::enable_shared_from_this<ControlServer::State>
   template <typename Protocol>
   asio::awaitable<void> accept(std::shared_ptr<asio::basic_socket_acceptor<Protocol>> acceptor);
   template <typename Stream>
-  asio::awaitable<void> serve(Stream stream, bool local, asio::cancellation_signal& work);
+  asio::awaitable<void> serve(Stream stream, typename Stream::endpoint_type from,
+                              asio::cancellation_signal& work);
   template <typename Stream>
   asio::awaitable<bool> serve_one(Stream& stream, beast::flat_buffer& buffer, ConnectionId id,
                                   bool local, bool& trusted, asio::cancellation_signal& work);
@@ -195,7 +216,7 @@ struct ControlServer::State : std::enable_shared_from_this<ControlServer::State>
   std::string token;
   ConnectionId next_connection = 1;
   std::size_t connections[2] = {0, 0};  // On TCP, on the unix socket.
-  std::size_t strangers = 0;            // Of those on TCP: no valid token yet.
+  Strangers strangers;                  // Of those on TCP: no valid token yet.
   bool stopping = false;
   std::vector<std::function<void()>> close_acceptors;
   std::string unix_path;
@@ -204,22 +225,31 @@ struct ControlServer::State : std::enable_shared_from_this<ControlServer::State>
 template <typename Protocol>
 asio::awaitable<void> ControlServer::State::accept(
     std::shared_ptr<asio::basic_socket_acceptor<Protocol>> acceptor) {
+  constexpr bool kLocal = std::is_same_v<Protocol, Local>;
+  constexpr auto kTuple = asio::experimental::as_tuple(use_awaitable);
   const auto self = this->shared_from_this();
   asio::steady_timer pause(context);
   while (!stopping) {
-    typename Protocol::socket socket(context);
-    const auto [failed] =
-        co_await acceptor->async_accept(socket, asio::experimental::as_tuple(use_awaitable));
+    co_await acceptor->async_wait(asio::socket_base::wait_read, kTuple);
     if (stopping) co_return;
-    if (failed) {  // Out of descriptors, most likely: let some go before the next try.
-      pause.expires_after(100ms);
-      co_await pause.async_wait(asio::experimental::as_tuple(use_awaitable));
-      continue;
+    typename Protocol::endpoint from;
+    auto size = static_cast<socklen_t>(from.capacity());
+    UniqueFd fd(::accept4(acceptor->native_handle(), from.data(), &size, SOCK_CLOEXEC));
+    if (!fd && is_shortage(errno)) {
+      strangers.send_away_one();
+      pause.expires_after(kBackOff);
+      co_await pause.async_wait(kTuple);
     }
-    constexpr bool local = std::is_same_v<Protocol, Local>;
+    if (!fd) continue;  // Any other error is of the one connection that was to be accepted.
     // Continuing closes it: the client sees an end of file.
-    if (connections[local] >= kMaxConnections || (!local && strangers >= kMaxStrangers)) continue;
-    if constexpr (local) {
+    if (connections[kLocal] >= kMaxConnections && (kLocal || !strangers.send_away_one())) continue;
+    from.resize(size);
+    typename Protocol::socket socket(context);
+    boost::system::error_code failed;
+    socket.assign(acceptor->local_endpoint().protocol(), fd.get(), failed);
+    if (failed) continue;
+    static_cast<void>(fd.release());
+    if constexpr (kLocal) {
       if (!same_user(socket)) continue;
     } else {
       watch_for_dead_host(socket.native_handle());
@@ -227,28 +257,30 @@ asio::awaitable<void> ControlServer::State::accept(
     using Stream = beast::basic_stream<Protocol>;
     // Of what the connection's request waits for; lives as long as the coroutine.
     const auto work = std::make_shared<asio::cancellation_signal>();
-    asio::co_spawn(context, serve<Stream>(Stream(std::move(socket)), local, *work),
+    asio::co_spawn(context, serve<Stream>(Stream(std::move(socket)), from, *work),
                    asio::bind_cancellation_slot(work->slot(), [work](std::exception_ptr) {}));
   }
 }
 
 template <typename Stream>
-asio::awaitable<void> ControlServer::State::serve(Stream stream, bool local,
+asio::awaitable<void> ControlServer::State::serve(Stream stream,
+                                                  typename Stream::endpoint_type from,
                                                   asio::cancellation_signal& work) {
+  constexpr bool kLocal = std::is_same_v<typename Stream::protocol_type, Local>;
   const auto self = this->shared_from_this();
   const ConnectionId id = next_connection++;
-  ++connections[local];
-  bool trusted = local;
-  if (!trusted) ++strangers;
+  ++connections[kLocal];
+  bool trusted = kLocal;
   try {
+    if constexpr (!kLocal) strangers.arrive(id, from.address(), [&stream] { stream.close(); });
     beast::flat_buffer buffer(kMaxHeaderBytes + kMaxBodyBytes + 1024);
-    while (!stopping && co_await serve_one(stream, buffer, id, local, trusted, work)) {
+    while (!stopping && co_await serve_one(stream, buffer, id, kLocal, trusted, work)) {
     }
   } catch (const std::exception&) {
     // The connection broke while it was being answered; its end is all that matters.
   }
-  --connections[local];
-  if (!trusted) --strangers;
+  --connections[kLocal];
+  strangers.leave(id);
   if (!stopping) handler.connection_closed(id);
 }
 
@@ -281,6 +313,10 @@ asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::fla
     co_await reply(stream, error_response(kNoToken), false);
     co_return false;
   }
+  if (!failed && known) {
+    trusted = true;
+    strangers.leave(id);
+  }
   if (!failed) std::tie(failed, size) = co_await http::async_read(stream, buffer, parser, kTuple);
   if (failed) {
     if (failed == http::error::end_of_stream || failed == beast::error::timeout ||
@@ -296,8 +332,6 @@ asio::awaitable<bool> ControlServer::State::serve_one(Stream& stream, beast::fla
   request.connection = id;
   request.local = local;
   const bool keep_alive = message.keep_alive();
-  if (known && !trusted) --strangers;
-  trusted = trusted || known;
   stream.expires_never();
   ControlResponse response;
   const auto watch = std::make_shared<ClientWatch<Stream>>(stream, buffer, work);
@@ -345,7 +379,7 @@ std::string ControlServer::listen_tcp(const std::string& address) {
   try {
     tcp::resolver resolver(state_->context);
     const auto endpoint = resolver.resolve(host, std::to_string(port))->endpoint();
-    auto acceptor = std::make_shared<tcp::acceptor>(state_->context, endpoint, true);
+    auto acceptor = listen_at<tcp>(state_->context, endpoint);
     state_->close_acceptors.emplace_back([acceptor] {
       boost::system::error_code ignored;
       acceptor->close(ignored);
@@ -366,6 +400,8 @@ void ControlServer::listen_unix(const std::string& path) {
   try {
     Local::socket probe(state_->context);
     boost::system::error_code failed;
+    open_socket(probe, Local(), failed);
+    if (failed) throw boost::system::system_error(failed);
     probe.connect(Local::endpoint(path), failed);
     if (!failed)
       throw Error(Errc::already_exists,
@@ -375,7 +411,7 @@ void ControlServer::listen_unix(const std::string& path) {
     const auto mask = ::umask(0177);  // The socket must never be open to others, not even briefly.
     std::shared_ptr<Local::acceptor> acceptor;
     try {
-      acceptor = std::make_shared<Local::acceptor>(state_->context, Local::endpoint(path));
+      acceptor = listen_at<Local>(state_->context, Local::endpoint(path));
     } catch (...) {
       ::umask(mask);
       throw;

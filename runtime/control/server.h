@@ -6,7 +6,7 @@
 //          is answered: if the client goes, the handler's coroutine is cancelled.
 // Units:   header at most 8 KiB, body at most 4 MiB; 1024 connections on TCP, 128 of them without a
 //          valid token yet, and 1024 on the unix socket. One more request may come ahead of an
-//          answer.
+//          answer. Sockets are closed on exec.
 // Errors:  listen_* throw Errc::io if the address is taken. A request that is malformed, too large,
 //          slow to arrive (10 s) or without the token gets an error document; the first three also
 //          lose their connection. Nothing a client sends ends the server.

@@ -152,7 +152,7 @@ asio::awaitable<void> Daemon::stay_joined(asio::ip::tcp::socket connection) {
       co_await join_pool();
       spdlog::info("joined again directory={}", directory_peer_.name);
       co_return;
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {  // Nobody else would hear of it, or try again.
       spdlog::warn("cannot rejoin reason=\"{}\"", error.what());
     }
     pause.expires_after(kRejoinPause);

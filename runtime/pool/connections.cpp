@@ -1,6 +1,10 @@
 #include "runtime/pool/connections.h"
 
+#include <fmt/format.h>
+
 #include <utility>
+
+#include "allocator/error.h"
 
 namespace causeway {
 
@@ -11,11 +15,17 @@ Connections::Connections(std::string target, std::string token, std::string peer
 
 ControlClient Connections::make() const { return {target_, token_, peer_name_}; }
 
-Connections::Taken Connections::take(Use use) {
+Connections::Taken Connections::take(Use use, std::chrono::steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
   const bool waits = use == Use::waits;
-  given_back_.wait(
-      lock, [&] { return taken_ < kMaxConnections && (!waits || waiting_ < kMaxConnections - 1); });
+  const bool free = given_back_.wait_until(lock, deadline, [&] {
+    return taken_ < kMaxConnections && (!waits || waiting_ < kMaxConnections - 1);
+  });
+  if (!free)
+    throw Error(Errc::timed_out,
+                fmt::format("{} requests to {} are under way already and none ended in time; give "
+                            "it more time, or ask from fewer threads",
+                            taken_, peer_name_));
   auto client = idle_.empty() ? make() : std::move(idle_.back());
   if (!idle_.empty()) idle_.pop_back();
   ++taken_;

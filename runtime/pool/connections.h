@@ -3,11 +3,12 @@
 // Shape:   a caller takes a connection, asks over it, and gives it back with the Taken's end. They
 //          are made when first needed, at most kMaxConnections, and kept. Requests that wait
 //          (transfers, groups) may hold all but one of them, so that a short one always gets by.
-// Errors:  none of its own.
+// Errors:  take(): timed_out.
 // Cost:    a lock; the connection's making, for the first requests.
-// Threads: any. take() waits until there is a connection.
+// Threads: any. take() waits until there is a connection, or until its caller's deadline.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -39,7 +40,7 @@ class Connections {
     Use use_;
     ControlClient client_;
   };
-  [[nodiscard]] Taken take(Use use);
+  [[nodiscard]] Taken take(Use use, std::chrono::steady_clock::time_point deadline);
   // One that counts for nothing and waits for nobody: for the last request.
   [[nodiscard]] ControlClient make() const;
 

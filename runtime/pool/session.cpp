@@ -232,10 +232,13 @@ Json Pool::State::call(DaemonLink& link, const char* method, const std::string& 
   ControlReply reply;
   {
     const auto use = extra_time.count() > 0 ? Connections::Use::waits : Connections::Use::brief;
-    auto connection = link.connections_.take(use);
+    const auto deadline = std::chrono::steady_clock::now() + options.timeout + extra_time;
+    auto connection = link.connections_.take(use, deadline);
     link.check();
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     try {
-      reply = connection->call(method, path, serialize(body), options.timeout + extra_time);
+      reply = connection->call(method, path, serialize(body), left);
     } catch (const Error&) {
       check_open();  // The session's end explains what the daemon then says.
       throw;

@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <csignal>
 #include <filesystem>
+#include <set>
 
 #include "tests/tools/run_command.h"
 #include "tools/base/files.h"
@@ -80,6 +82,47 @@ TEST_CASE("up lends host memory; status works by socket and by address; down lea
   CHECK_FALSE(fs::exists(machine.state() + "/causeway.sock"));
   CHECK_FALSE(fs::exists(machine.state() + "/causeway.pid"));
   CHECK(machine.run({"status"}).exit_code == 4);
+  CHECK(machine.run({"down"}).exit_code == 0);
+}
+
+// The names of the components that `topo show --json` printed, without their node's.
+static std::set<std::string> components(const CommandResult& shown) {
+  INFO(shown.err);
+  REQUIRE(shown.exit_code == 0);
+  std::set<std::string> names;
+  const auto document = json::parse(shown.out);
+  for (const auto& component : document.at("graph").at("components").as_array()) {
+    const auto name = std::string(component.at("name").as_string());
+    names.insert(name.substr(name.find('/') + 1));
+  }
+  return names;
+}
+
+TEST_CASE("a pool shows the machine as it found itself, and not only what it lends") {
+  const Machine machine;
+  const auto found = components(machine.run({"topo", "show", "--json"}));
+  CHECK(found.contains("cpu0"));
+  const auto up = machine.run({"up", "--contribute", "host0=64MiB", "--node", "here", "--json"});
+  REQUIRE(up.exit_code == 0);
+  const auto state = json::parse(up.out);
+  const std::vector<std::string> ways[] = {
+      {"--socket", std::string(state.at("socket").as_string())},
+      {"--address", std::string(state.at("control").as_string()), "--token-file",
+       machine.state() + "/token"}};
+  for (const auto& way : ways) {
+    CAPTURE(way.front());
+    std::vector<std::string> command = {"topo", "show", "--json"};
+    command.insert(command.end(), way.begin(), way.end());
+    const auto shown = machine.run(command);
+    const auto published = components(shown);
+    CHECK(std::ranges::includes(published, found));  // CPUs, NICs and all.
+    const auto devices = json::parse(shown.out).at("devices").as_array();
+    const auto* host0 = std::ranges::find_if(devices, [](const json::value& device) {
+      return device.at("name").as_string() == "here/host0";
+    });
+    REQUIRE(host0 != devices.end());
+    CHECK(host0->at("capacity_bytes").to_number<std::uint64_t>() == 64U << 20U);
+  }
   CHECK(machine.run({"down"}).exit_code == 0);
 }
 

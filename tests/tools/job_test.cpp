@@ -170,6 +170,25 @@ TEST_CASE("a child that the starter had before the job is not the job's") {
   for (const int pid : left) ::kill(pid, SIGKILL);
 }
 
+TEST_CASE("what may not be killed is named and left, and the job ends") {
+  if (::geteuid() != 0) {
+    MESSAGE("skipped: needs root, to take the right to kill from a job");
+    return;
+  }
+  const auto nap = "sleep 603." + std::to_string(::getpid());
+  const auto result = run_command(
+      {"setpriv", "--bounding-set", "-kill", JOB_RUNNER, "2", "sh", "-c",
+       "[ $CAUSEWAY_RANK = 0 ] || setpriv --reuid 65534 --clear-groups " + nap +
+           " > /dev/null 2>&1 & until pgrep -f '^" + nap + "'; do sleep 0.01; done; echo done"},
+      {}, std::chrono::seconds(20));
+  const auto left = processes_with(nap);
+  for (const int pid : left) ::kill(pid, SIGKILL);
+  CHECK(result.exit_code == 0);
+  REQUIRE(left.size() == 1);
+  CHECK(contains(result.err, "process " + std::to_string(left.front()) + " (sleep)"));
+  CHECK(wait_no_process_with(nap, std::chrono::seconds(5)));
+}
+
 TEST_CASE("a child that writes for ever does not keep the job") {
   const auto mark = marker();
   const auto result =

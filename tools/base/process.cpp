@@ -218,14 +218,43 @@ std::vector<pid_t> children_of(pid_t parent) {
   return found;
 }
 
-void kill_descendants(const std::vector<pid_t>& spared) {
+namespace {
+
+// False if the child has not ended by then.
+bool reap(pid_t child, std::chrono::steady_clock::time_point deadline) {
+  constexpr int kPaceMs = 10;  // Should there be no descriptor to wait with.
+  const UniqueFd fd(::pidfd_open(child, 0));
+  for (;;) {
+    if (::waitpid(child, nullptr, WNOHANG) != 0) return true;
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    if (left.count() <= 0) return false;
+    pollfd entry{fd.get(), POLLIN, 0};  // poll() passes over -1.
+    const int most = fd.valid() ? 60000 : kPaceMs;
+    ::poll(&entry, 1, static_cast<int>(std::min<std::int64_t>(left.count(), most)));
+  }
+}
+
+}  // namespace
+
+std::vector<pid_t> kill_descendants(const std::vector<pid_t>& spared,
+                                    std::chrono::milliseconds patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  std::vector<pid_t> left;
+  const auto passed_over = [&](pid_t pid) {
+    return std::ranges::count(spared, pid) > 0 || std::ranges::count(left, pid) > 0;
+  };
   // The children of one that ends become ours before we can reap it: look until there are none.
   for (;;) {
     auto found = children_of(::getpid());
-    std::erase_if(found, [&](pid_t pid) { return std::ranges::count(spared, pid) > 0; });
-    if (found.empty()) return;
-    for (const pid_t pid : found) ::kill(pid, SIGKILL);  // Ours to reap: no other has its number.
-    for (const pid_t pid : found) ::waitpid(pid, nullptr, 0);
+    std::erase_if(found, passed_over);
+    if (found.empty()) return left;
+    // Ours to reap: no other has its number.
+    for (const pid_t pid : found)
+      if (::kill(pid, SIGKILL) != 0 && ::waitpid(pid, nullptr, WNOHANG) == 0) left.push_back(pid);
+    std::erase_if(found, passed_over);
+    for (const pid_t pid : found)
+      if (!reap(pid, deadline)) left.push_back(pid);
   }
 }
 

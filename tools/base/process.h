@@ -74,8 +74,10 @@ bool stop_all(const std::vector<Process>& processes, std::chrono::milliseconds p
 [[nodiscard]] std::vector<pid_t> children_of(pid_t parent);
 
 // Kills every child of this process and theirs, as far as it is their reaper (a subreaper is that
-// of all its descendants), and reaps them; but for the children that are `spared`.
-void kill_descendants(const std::vector<pid_t>& spared = {});
+// of all its descendants), and reaps them; but for the children that are `spared`. Returns those
+// that it had to leave: of another user by now, or not ended `patience` after they were killed.
+std::vector<pid_t> kill_descendants(const std::vector<pid_t>& spared = {},
+                                    std::chrono::milliseconds patience = std::chrono::seconds(5));
 
 struct Pipe {
   UniqueFd read_end;

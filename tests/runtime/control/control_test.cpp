@@ -1,14 +1,21 @@
-// Goal:   the control plane does no work for a client that is gone, and no call waits longer than
-//         it was told to, whatever the name service does.
+// Goal:   the control plane does no work for a client that is gone, strangers do not keep those
+// with
+//         the token out, and no call waits longer than it was told to, whatever the name service
+//         does.
 // Method: a server with a handler that waits, and raw sockets against it; a getaddrinfo() of this
 //         program's own, which the linker takes before the system's, answers when it is told to.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <dlfcn.h>
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/experimental/as_tuple.hpp>
@@ -30,6 +37,7 @@
 #include "runtime/control/client.h"
 #include "runtime/control/lookup.h"
 #include "runtime/control/server.h"
+#include "runtime/control/strangers.h"
 #include "tests/error_of.h"
 #include "transport/blocking.h"
 
@@ -153,6 +161,24 @@ std::string get(const std::string& path) {
   return "GET " + path + " HTTP/1.1\r\nAuthorization: Bearer token token token token\r\n\r\n";
 }
 
+// A stranger at this address of 127.0.0.0/8: connects and stays silent. Empty if it could not.
+UniqueFd stranger(const std::string& address, std::uint32_t host) {
+  const auto where = Lookup(address, "the server").get().at(0);
+  sockaddr_in from{};
+  from.sin_family = AF_INET;
+  from.sin_addr.s_addr = htonl(host);
+  UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&from), sizeof from) != 0 ||
+      ::connect(socket.get(), where.data(), static_cast<socklen_t>(where.size())) != 0)
+    socket.reset();
+  return socket;
+}
+
+bool is_open(const UniqueFd& socket) {
+  char byte = 0;
+  return ::recv(socket.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
 std::size_t threads() {
   return static_cast<std::size_t>(
       std::distance(std::filesystem::directory_iterator("/proc/self/task"), {}));
@@ -215,6 +241,112 @@ TEST_CASE("a client that sent more and went away is noticed, as is one that neve
   CHECK(eventually([&] { return server.handler.waiting == 0 && server.handler.closed == 2; }));
 }
 
+TEST_CASE("silent strangers, from one host or from many, keep nobody with the token out") {
+  for (const bool many_hosts : {false, true}) {
+    CAPTURE(many_hosts);
+    Server server;
+    std::vector<UniqueFd> strangers;
+    for (std::uint32_t i = 0; i < 400; ++i) {
+      strangers.push_back(stranger(server.address, 0x7f000101 + (many_hosts ? i : 0)));
+      REQUIRE(strangers.back());
+    }
+    const auto start = std::chrono::steady_clock::now();
+    auto client = server.client(false);
+    CHECK(client.call("GET", "/now", "", 5s).body == "/now");
+    CHECK(std::chrono::steady_clock::now() - start < 1s);
+    // No more are kept than may be, and they are the youngest.
+    CHECK(eventually([&] {
+      return std::ranges::count_if(strangers, is_open) ==
+             static_cast<std::ptrdiff_t>(kMaxStrangers) - 1;
+    }));
+    CHECK_FALSE(is_open(strangers.front()));
+    CHECK(is_open(strangers.back()));
+    // Who has shown the token is no stranger any more, whoever comes later.
+    for (std::uint32_t i = 0; i < 200; ++i)
+      strangers.at(i) = stranger(server.address, 0x7f000101 + (many_hosts ? 1000 + i : 0));
+    CHECK(eventually([&] { return is_open(strangers.at(199)); }));
+    CHECK(client.call("GET", "/later", "", 5s).body == "/later");
+    CHECK(server.handler.closed > 0);
+  }
+}
+
+TEST_CASE("strangers that come back as fast as they are sent away keep nobody out") {
+  Server server;
+  std::atomic<bool> done = false;
+  std::thread crowd([&] {
+    std::vector<UniqueFd> strangers(300);
+    for (std::size_t i = 0; !done; i = (i + 1) % strangers.size())
+      strangers.at(i) = stranger(server.address, 0x7f000101 + static_cast<std::uint32_t>(i % 150));
+  });
+  CHECK(eventually([&] { return server.handler.closed > 0; }));
+  for (int i = 0; i < 100; ++i) CHECK_NOTHROW(server.client(false).call("GET", "/now", "", 5s));
+  done = true;
+  crowd.join();
+}
+
+TEST_CASE("the stranger that goes is the oldest of the host with the most, and had its time") {
+  using Clock = Strangers::Clock;
+  const auto address = [](const char* text) { return asio::ip::make_address(text); };
+  const auto start = Clock::now();
+  std::vector<int> gone;
+  Strangers strangers;
+  int number = 0;
+  const auto arrive = [&](const char* from, std::chrono::milliseconds at) {
+    const int id = ++number;
+    strangers.arrive(
+        static_cast<ConnectionId>(id), address(from), [&, id] { gone.push_back(id); }, start + at);
+  };
+  CHECK_FALSE(strangers.send_away_one(start));
+  arrive("10.0.0.1", 0ms);           // 1
+  arrive("10.0.0.2", 1ms);           // 2
+  arrive("::ffff:10.0.0.2", 2ms);    // 3: the same host.
+  arrive("2001:db8:0:1::1", 3ms);    // 4
+  arrive("2001:db8:0:1::2", 4ms);    // 5: the same network.
+  arrive("2001:db8:0:1:9::3", 5ms);  // 6
+  arrive("2001:db8:0:2::1", 6ms);    // 7: another.
+  const auto send_away = [&](std::chrono::milliseconds at) {
+    REQUIRE(strangers.send_away_one(start + at));
+    return gone.back();
+  };
+  CHECK(send_away(10ms) == 4);   // Nobody had its time: the largest crowd's oldest.
+  CHECK(send_away(201ms) == 2);  // 1 and 2 had; of equal crowds, the oldest that is in one.
+  CHECK(send_away(201ms) == 1);  // Alone in having had its time.
+  CHECK(send_away(500ms) == 5);
+  strangers.leave(3);
+  strangers.leave(3);
+  CHECK(send_away(500ms) == 6);
+  CHECK(send_away(500ms) == 7);
+  CHECK(strangers.size() == 0);
+  for (std::size_t i = 0; i <= kMaxStrangers; ++i) arrive("10.0.0.1", 1s);
+  CHECK(strangers.size() == kMaxStrangers);
+  CHECK(gone.back() == 8);
+}
+
+TEST_CASE("no socket of the control plane is passed on to a program that the process starts") {
+  Server server;
+  auto over_tcp = server.client(false);
+  auto over_unix = server.client(true);
+  over_tcp.call("GET", "/now", "", 5s);
+  over_unix.call("GET", "/now", "", 5s);
+  IoThread io("test-io");
+  const PeerAddress to{"the peer", server.address, "token token token token"};
+  asio::ip::tcp::socket kept(io.context());
+  asio::co_spawn(io.context(), call_peer(to, "GET", "/now", "", 5s, &kept), asio::use_future).get();
+  int sockets = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    const int fd = std::stoi(entry.path().filename());
+    struct stat status {};
+    if (::fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) continue;
+    sockaddr_storage bound{};
+    socklen_t size = sizeof bound;
+    REQUIRE(::getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) == 0);
+    CAPTURE(bound.ss_family);
+    ++sockets;
+    CHECK((::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+  }
+  CHECK(sockets >= 8);  // Two that listen, both ends of three connections.
+}
+
 TEST_CASE("a name service that does not answer holds no call beyond its time") {
   const auto before = threads();
   name_service().hold();
@@ -253,6 +385,32 @@ TEST_CASE("calls that give up leave no thread each behind, and all threads end")
   CHECK(code_of([&] { digits.call("GET", "/", "", 1s); }) == Errc::peer_lost);
   name_service().release();
   CHECK(eventually([&] { return threads() == before; }));
+}
+
+TEST_CASE("a call that finds no descriptor to wait with is an error that names the peer") {
+  name_service().hold();
+  {
+    IoThread io("test-io");
+    const auto call = [&](std::chrono::milliseconds timeout) {
+      return asio::co_spawn(io.context(), call_peer(peer("d.slow:1"), "GET", "/", "", timeout),
+                            asio::use_future);
+    };
+    auto first = call(5s);  // Its lookup serves the second as well.
+    CHECK(eventually([&] { return name_service().asked() == 1; }));
+    rlimit old{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &old) == 0);
+    const auto next = ::dup(0);
+    ::close(next);
+    const rlimit tight{static_cast<rlim_t>(next), old.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &tight) == 0);
+    auto second = call(5s);
+    second.wait();
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &old) == 0);
+    const auto failed = error_of([&] { second.get(); });
+    CHECK(std::string(failed.what()).find("the peer") != std::string::npos);
+    name_service().release();
+    CHECK(code_of([&] { first.get(); }) == Errc::peer_lost);
+  }
 }
 
 TEST_CASE("a call in progress does not outlive its context, whenever the answer comes") {

@@ -14,12 +14,15 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <iterator>
+#include <list>
 #include <memory>
 #include <optional>
 #include <random>
 #include <thread>
 
 #include "live_pool.h"
+#include "runtime/pool/connections.h"
 #include "tests/error_of.h"
 
 using namespace causeway;
@@ -62,12 +65,17 @@ DeviceName device(const char* name) { return DeviceName::parse(name); }
   CHECK_MESSAGE(std::string(text).find(part) != std::string::npos, "'", text, "' lacks '", part, \
                 "'")
 
-// A client for tests to kill: holds a region on both nodes and says so.
+// A client for tests to kill: holds a region on both nodes and says so, with the id of the program
+// that it has started.
 int hold(const std::string& socket) {
   auto pool = Pool::connect({.socket_path = socket, .client_name = "victim"});
   const auto near = pool.allocate(3 * kMiB, {.near = device("a/gpu0")});
-  const auto far = pool.allocate(3 * kMiB, {.only = {device("b/gpu0")}});
-  std::cout << "holding" << std::endl;
+  auto far = pool.allocate(3 * kMiB, {.only = {device("b/gpu0")}});
+  const std::vector<std::byte> bytes(kMiB);
+  far.write(0, bytes);  // The data channel is open, too.
+  const auto child = ::fork();
+  if (child == 0) ::execlp("sleep", "sleep", "60", nullptr);
+  std::cout << child << std::endl;
   ::pause();
   return 0;
 }
@@ -255,6 +263,50 @@ TEST_CASE("more threads than connections all get their turn") {
   CHECK(copied == 20 * 200 * kMiB);
 }
 
+TEST_CASE("a call's time holds with the wait for a connection, however many threads ask") {
+  LivePool live(kCluster, {"a"});
+  auto pool =
+      Pool::connect({.socket_path = live.socket("a"), .client_name = "test", .timeout = 1s});
+  live.daemon("a").signal(SIGSTOP);
+  std::atomic<int> timed_out = 0;
+  std::vector<std::thread> threads;
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 40; ++i)
+    threads.emplace_back([&] {
+      try {
+        (void)pool.status();
+      } catch (const Error& error) {
+        timed_out += error.code() == Errc::timed_out ? 1 : 0;
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  const auto took = std::chrono::steady_clock::now() - start;
+  live.daemon("a").signal(SIGCONT);
+  CHECK(timed_out == 40);
+  CHECK(took >= 1s);
+  CHECK(took < 1900ms);
+  CHECK(pool.status().nodes.size() == 1);
+}
+
+TEST_CASE("a request that waits behind as many as may wait has its own time, a short one none") {
+  Connections connections("127.0.0.1:1", "", "the daemon");
+  using Use = Connections::Use;
+  const auto soon = [] { return std::chrono::steady_clock::now() + 50ms; };
+  std::list<std::unique_ptr<Connections::Taken>> taken;
+  const auto take = [&](Use use) {
+    taken.emplace_back(new Connections::Taken(connections.take(use, soon())));
+  };
+  for (std::size_t i = 1; i < Connections::kMaxConnections; ++i) take(Use::waits);
+  const auto late = error_of([&] { take(Use::waits); });
+  CHECK(late.code() == Errc::timed_out);
+  CHECK_CONTAINS(late.what(), "the daemon");
+  take(Use::brief);
+  CHECK(code_of([&] { take(Use::brief); }) == Errc::timed_out);
+  taken.pop_front();  // Each wait that failed has left no trace.
+  take(Use::waits);
+  CHECK(code_of([&] { take(Use::brief); }) == Errc::timed_out);
+}
+
 TEST_CASE("closing a pool ends what another thread has under way") {
   LivePool live(kCluster, {"a", "b"});
   auto pool = std::make_unique<Pool>(live.connect("a"));
@@ -339,14 +391,18 @@ TEST_CASE("a region moves to another device, another node and back, bytes and ad
   CHECK(region.data() == address);
 }
 
-TEST_CASE("a client that is killed gives everything back") {
+TEST_CASE("a client that is killed gives everything back, though a program it started lives") {
   LivePool live(kCluster, {"a", "b"});
   const auto output = live.folder() + "/victim.out";
   Process victim({"/proc/self/exe", "--hold", live.socket("a")}, {}, output);
-  REQUIRE(eventually([&] { return live.used_bytes() == 6 * kMiB; }, 20s));
+  pid_t child = 0;
+  REQUIRE(eventually([&] { return static_cast<bool>(std::ifstream(output) >> child); }, 20s));
+  REQUIRE(child > 0);
+  CHECK(live.used_bytes() == 6 * kMiB);
   victim.signal(SIGKILL);
   CHECK(victim.wait(2s) == -SIGKILL);
   CHECK(eventually([&] { return live.used_bytes() == 0; }, 2s));
+  CHECK(::kill(child, SIGKILL) == 0);  // It was there all the time.
   auto pool = live.connect("a");
   CHECK(pool.status().regions.empty());
   CHECK(pool.status().clients == std::vector<std::string>{"test@a"});
@@ -398,6 +454,35 @@ TEST_CASE("a node whose directory died joins the one that takes its place") {
   auto pool = live.connect("a");
   CHECK(eventually([&] { return pool.status().nodes.size() == 2; }));
   CHECK(pool.allocate(8 * kMiB, {.only = {device("b/gpu0")}}).size_bytes() == 8 * kMiB);
+}
+
+TEST_CASE("a node that runs out of descriptors while the directory is away joins again") {
+  LivePool live(kCluster, {"a", "b"});
+  live.kill("b");
+  live.kill("a");
+  live.start("a", "localhost:0");  // A name: to look it up takes descriptors.
+  const auto address = live.control("a");
+  live.start("b");
+  live.kill("a");
+  // One descriptor is left: the lookup has it, and none is there to wait with.
+  const auto pid = live.daemon("b").id().pid;
+  rlimit old{};
+  REQUIRE(::prlimit(pid, RLIMIT_NOFILE, nullptr, &old) == 0);
+  CHECK(eventually([&] {
+    rlim_t lowest = 0;
+    while (std::filesystem::is_symlink("/proc/" + std::to_string(pid) + "/fd/" +
+                                       std::to_string(lowest)))
+      ++lowest;
+    const rlimit tight{lowest + 1, old.rlim_max};
+    if (::prlimit(pid, RLIMIT_NOFILE, &tight, nullptr) != 0) return false;
+    std::ifstream log(live.folder() + "/b.log");
+    const std::string text(std::istreambuf_iterator<char>(log), {});
+    return text.find("Too many open files") != std::string::npos;
+  }));
+  REQUIRE(::prlimit(pid, RLIMIT_NOFILE, &old, nullptr) == 0);
+  live.start("a", address);
+  auto pool = live.connect("a");
+  CHECK(eventually([&] { return pool.status().nodes.size() == 2; }));
 }
 
 TEST_CASE("a pool over TCP maps nothing and reads everything") {
