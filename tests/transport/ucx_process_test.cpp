@@ -137,8 +137,8 @@ TEST_CASE("a killed peer that had started a program is an error as soon") {
 TEST_CASE("far: a machine that vanishes is an error within about two seconds") {
   const char* far = std::getenv("CAUSEWAY_TEST_FAR");
   if (far == nullptr) return;
-  auto peer =
-      SpawnedProcess::start({"/usr/bin/nsenter", "-t", far, "-n", UCX_PEER, "serve", "10.99.0.2"});
+  auto peer = SpawnedProcess::start(
+      {"/usr/bin/nsenter", "-t", far, "-n", "-m", UCX_PEER, "serve", "10.99.0.2"});
   Client client;
   const auto side = client.join(peer.read_line());
   auto closing = side.closing();
@@ -160,19 +160,30 @@ TEST_CASE("a machine that vanishes is an error within about two seconds") {
     return;
   }
   const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
-  const std::string script = R"(
+  const std::string script = R"sh(
     set -e
     ip link set lo up
     ip link add va type veth peer name vb
-    unshare -n sleep 30 & far=$!
-    while [ "$(readlink /proc/$far/ns/net)" = "$(readlink /proc/self/ns/net)" ];
-  do sleep 0.01;
-  done ip link set vb netns $far ip addr add 10.99.0.1 / 24 dev va ip link set va up nsenter -
-      t $far - n sh -
-      c "ip link set lo up; ip addr add 10.99.0.2/24 dev vb; ip link set vb up" code =
-      0 CAUSEWAY_TEST_FAR = $far "$1" --test - case = "far: *" || code =
-                                                          $ ? kill $far exit $code) ";
-      CHECK(std::system(("unshare -n sh -c '" + script + "' sh \"" + self + "\"").c_str()) == 0);
+    mount -t sysfs sysfs /sys  # Where UCX looks for devices.
+    unshare -n -m sh -c "mount -t sysfs sysfs /sys; exec sleep 30" & far=$!
+    here=$(readlink /proc/self/ns/net)
+    for i in $(seq 500); do
+      [ "$(readlink /proc/$far/ns/net)" = "$here" ] || break
+      sleep 0.01
+    done
+    ip link set vb netns $far
+    ip addr add 10.99.0.1/24 dev va
+    ip link set va up
+    for i in $(seq 500); do
+      nsenter -t $far -n -m test -e /sys/class/net/vb && break
+      sleep 0.01
+    done
+    nsenter -t $far -n sh -c "ip link set lo up; ip addr add 10.99.0.2/24 dev vb; ip link set vb up"
+    code=0
+    CAUSEWAY_TEST_FAR=$far "$1" --test-case="far: *" || code=$?
+    kill $far
+    exit $code)sh";
+  CHECK(std::system(("unshare -n -m sh -c '" + script + "' sh \"" + self + "\"").c_str()) == 0);
 }
 
 TEST_CASE("no socket of a transport is inherited by the programs that its process starts") {
