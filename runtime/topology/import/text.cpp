@@ -176,8 +176,18 @@ Pair& MachineBuilder::pair(const std::string& from, const std::string& to) {
   return graph_.pairs[at->second];
 }
 
-void MachineBuilder::keep_better(std::optional<Figure>& figure, double value) {
-  if (value > 0 && (!figure || figure->value < value)) figure = Figure{value, Provenance::measured};
+bool MachineBuilder::keep_better(std::optional<Figure>& rate, double bytes_per_s) {
+  if (!(bytes_per_s <= kMaxBytesPerS)) return false;
+  if (bytes_per_s > 0 && (!rate || rate->value < bytes_per_s))
+    rate = Figure{bytes_per_s, Provenance::measured};
+  return true;
+}
+
+bool MachineBuilder::keep_lower(std::optional<Figure>& latency, double seconds) {
+  if (!(seconds <= kMaxLatencyS)) return false;
+  if (seconds > 0 && (!latency || latency->value > seconds))
+    latency = Figure{seconds, Provenance::measured};
+  return true;
 }
 
 void MachineBuilder::note(TopologyNote::Kind kind, std::size_t line, const std::string& text) {

@@ -122,10 +122,14 @@ class TransferReader {
     }
     auto& pair = graph_.pairs[at->second];
     const auto rate = json_number(object->if_contains("bandwidth"));
-    if (rate) MachineBuilder::keep_better(pair.bandwidth_bytes_per_s, *rate * 1e6);
     const auto latency = json_number(object->if_contains("latency"));
-    if (latency && *latency > 0 && (!pair.latency_s || pair.latency_s->value > *latency / 1e6))
-      pair.latency_s = Figure{*latency / 1e6, Provenance::measured};
+    if (rate && !MachineBuilder::keep_better(pair.bandwidth_bytes_per_s, *rate * 1e6))
+      note(Kind::repaired,
+           fmt::format("{} to {}: left out {:g} MB/s, which no machine has", from, to, *rate));
+    if (latency && !MachineBuilder::keep_lower(pair.latency_s, *latency / 1e6))
+      note(Kind::repaired, fmt::format("{} to {}: left out a latency of {:g} us, which no machine "
+                                       "has",
+                                       from, to, *latency));
   }
 
   const std::string& origin_;

@@ -162,6 +162,35 @@ TEST_CASE("a transfer table gives NICs of two hosts and what goes between them")
   CHECK(find_pair(graph, "node-b/nic0", "a/nic0") == nullptr);
 }
 
+TEST_CASE("figures that no machine has are left out, and that is said") {
+  const auto copies = read(
+      "Running device_to_device_memcpy_write_ce.\n"
+      "memcpy CE GPU(row) -> GPU(column) bandwidth (GB/s)\n"
+      "           0         1\n 0       N/A     1e308\n 1      24.5       N/A\n");
+  CHECK_FALSE(find_pair(copies, "m/gpu0", "m/gpu1")->bandwidth_bytes_per_s);
+  CHECK(find_pair(copies, "m/gpu1", "m/gpu0")->bandwidth_bytes_per_s == measured(24.5e9));
+  CHECK(has_note(copies, Note::repaired, "m/gpu0 to m/gpu1: left out 1e+308 GB/s"));
+
+  const auto tables = read(
+      "Unidirectional P2P=Enabled Bandwidth (P2P Writes) Matrix (GB/s)\n"
+      "   D\\D     0      1\n     0 900.00   1e300\n     1  25.00  900.00\n"
+      "P2P=Enabled Latency (P2P Writes) Matrix (us)\n"
+      "   GPU     0      1\n     0   1.00    1e12\n     1   2.00    1.00\n");
+  const auto* pair = find_pair(tables, "m/gpu0", "m/gpu1");
+  REQUIRE(pair != nullptr);
+  CHECK_FALSE(pair->bandwidth_bytes_per_s);
+  CHECK_FALSE(pair->latency_s);
+  CHECK(has_note(tables, Note::repaired, "left out 1e+300 GB/s"));
+  CHECK(has_note(tables, Note::repaired, "left out 1e+12 us"));
+
+  const auto hosts = read(
+      R"([{"src_host": "a", "dst_host": "b", "endpoints": [
+        {"src_dev": "n0", "dst_dev": "n0", "bandwidth": 1e305, "latency": 1e300}]}])");
+  CHECK_FALSE(find_pair(hosts, "a/nic0", "b/nic0")->bandwidth_bytes_per_s);
+  CHECK_FALSE(find_pair(hosts, "a/nic0", "b/nic0")->latency_s);
+  CHECK(has_note(hosts, Note::repaired, "left out 1e+305 MB/s"));
+}
+
 TEST_CASE("bad JSON is refused with its place") {
   const auto refuse = [](const std::string& text, ImportFormat format) {
     return parse_refusal([&] { return read(text, format); });
