@@ -67,6 +67,7 @@ std::optional<Format> detect_json(std::string_view text) noexcept {
 class LineDetector {
  public:
   void read(std::string_view line) {
+    if (trim(line).empty()) return;
     if (header_) read_row(line);
     if (is_smi_header(line)) header_ = true;
     if (parse_smi_gpu_line(line)) found(Format::smi_nvlink);
@@ -179,6 +180,10 @@ TopologyGraph import_topology(std::string_view text, const std::string& origin,
                               const ImportOptions& options) {
   if (text.size() > kMaxImportBytes)
     throw text_error(origin, 1, fmt::format("text: over {} bytes, the most read", kMaxImportBytes));
+  if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"))
+    throw text_error(origin, 1,
+                     "text: is UTF-16, as a Windows shell writes it; convert it with "
+                     "'iconv -f UTF-16 -t UTF-8'");
   auto formats = std::vector{options.format};
   if (options.format == Format::automatic) formats = detect_formats(text);
   if (formats.empty())

@@ -162,12 +162,15 @@ class TopoReader {
             cell(labels[j], labels[i].device));
   }
 
+  // Where the paths differ the pairs hold both, for whoever examines the machine; of numbers of
+  // links only this note is left.
   void check_symmetry(const SmiMatrix& matrix) {
     for_each_pair(matrix, [&](const Label& a, const Label& b, auto forth, auto back) {
-      if (forth != back && !forth.empty() && !back.empty())
-        builder_.note(Kind::conflict, b.row->line,
-                      fmt::format("{} and {}: {} from {} but {} from {}", a.device, b.device, forth,
-                                  a.device, back, b.device));
+      if (forth == back || forth.empty() || back.empty()) return;
+      const bool is_kept = parse_path_class(forth) != parse_path_class(back);
+      builder_.note(is_kept ? Kind::remark : Kind::conflict, b.row->line,
+                    fmt::format("{} and {}: {} from {} but {} from {}", a.device, b.device, forth,
+                                a.device, back, b.device));
     });
   }
 

@@ -63,6 +63,9 @@ LineReader::LineReader(std::string_view text) : rest_(text) {
 }
 
 bool LineReader::next() {
+  const auto blank = std::min(rest_.find_first_not_of('\n'), rest_.size());
+  rest_.remove_prefix(blank);
+  number_ += blank;
   if (rest_.empty()) return false;
   const auto end = rest_.find('\n');
   line_ = rest_.substr(0, end);
@@ -204,7 +207,7 @@ TopologyGraph MachineBuilder::take() {
     if (!device.uuid.empty()) ++seen[device.uuid];
   for (auto& [key, device] : devices_) {
     if (const auto at = seen.find(device.uuid); at != seen.end() && at->second > 1) {
-      note(TopologyNote::Kind::repaired, 1,
+      note(TopologyNote::Kind::remark, 1,
            fmt::format("{}: left out the UUID '{}' that {} devices share", device.name,
                        device.uuid.substr(0, 64), at->second));
       device.uuid.clear();

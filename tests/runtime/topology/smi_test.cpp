@@ -217,7 +217,7 @@ TEST_CASE("cells that contradict each other are named, and make no link") {
   const auto graph = read(
       "\tGPU0\tGPU1\tGPU2\tCPU Affinity\nGPU0\t X \tNV2\tNV4\t0\n"
       "GPU1\tSYS\t X \tPHB\t0\nGPU2\tNV3\tPHB\t X \t0\n");
-  CHECK(has_note(graph, Note::conflict, "GPU0 and GPU1: NV2 from GPU0 but SYS from GPU1"));
+  CHECK(has_note(graph, Note::remark, "GPU0 and GPU1: NV2 from GPU0 but SYS from GPU1"));
   CHECK(has_note(graph, Note::conflict, "GPU0 and GPU2: NV4 from GPU0 but NV3 from GPU2"));
   CHECK(path(graph, "m/gpu0", "m/gpu1") == PathClass::nvlink);
   CHECK(path(graph, "m/gpu1", "m/gpu0") == PathClass::sys);
@@ -361,7 +361,7 @@ TEST_CASE("a list of GPUs alone says nothing of NVLinks") {
   CHECK_FALSE(graph.nodes[0].nvlinks_known);
   CHECK(graph.find("m/gpu0")->model == "l40s");
   CHECK(graph.find("m/gpu0")->uuid.empty());  // Blacked out: both have it.
-  CHECK(count_notes(graph, Note::repaired) == 2);
+  CHECK(count_notes(graph, Note::remark) == 2);
 }
 
 TEST_CASE("what is no table, or too large, is refused") {
