@@ -8,7 +8,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <map>
+#include <set>
 #include <unordered_map>
 
 #include "runtime/topology/cpu_set.h"
@@ -139,7 +139,7 @@ class HwlocReader {
   std::vector<pugi::xml_node> numa_nodes_;
   std::vector<Package> packages_;
   std::vector<std::pair<CpuSet, std::size_t>> cpu_parts_;
-  std::map<PciAddress, std::size_t> devices_;       // Part at each address.
+  std::set<PciAddress> devices_;                    // What is there so far.
   std::unordered_map<const void*, Place> settled_;  // By the object with the cores.
   std::vector<HwlocMatrix> matrices_;
   std::unordered_map<std::string, std::size_t> matrix_objects_;  // By gp_index; what they became.
@@ -405,13 +405,12 @@ void HwlocReader::read_device(pugi::xml_node object, const Place& stated) {
   if (!is_gpu && (in_matrix != matrix_objects_.end() || attribute(object, "subtype") == "NVSwitch"))
     component.kind = ComponentKind::nvswitch;
   if (component.kind == ComponentKind::unknown || component.kind == ComponentKind::bridge) return;
-  const auto [known, is_new] = devices_.emplace(*component.pci, parts_.size());
-  if (in_matrix != matrix_objects_.end()) in_matrix->second = known->second;
-  for (const auto at : software) at->second = known->second;
-  if (!is_new)
+  if (!devices_.insert(*component.pci).second)
     return xml_.note(
         NoteKind::repaired, object,
         fmt::format("a second device at {}; only the first is kept", component.pci->to_string()));
+  if (in_matrix != matrix_objects_.end()) in_matrix->second = parts_.size();
+  for (const auto at : software) at->second = parts_.size();
   if (is_gpu) describe_gpu(part);
   set_speed(part, has_nvml);
   if (component.kind == ComponentKind::nic)

@@ -209,10 +209,13 @@ class MatrixReader {
     auto& matrix = done_.back();
     const auto tokens = split_tokens(line);
     if (tokens.empty()) return;
-    const auto last_cell = cells_end(tokens);
-    const bool is_column = std::ranges::find(matrix.columns, tokens[0]) != matrix.columns.end();
-    const bool named = is_device(tokens[0]) && tokens.size() > 1 &&
-                       (is_cell(tokens[1]) || tokens[1] == "N/A" || (is_column && last_cell > 1));
+    const bool is_named = is_device(tokens[0]) && tokens.size() > 1;
+    const auto last_cell = is_named ? cells_end(tokens) : 0;
+    const auto is_column = [&] {
+      return std::ranges::find(matrix.columns, tokens[0]) != matrix.columns.end();
+    };
+    const bool named =
+        is_named && (is_cell(tokens[1]) || tokens[1] == "N/A" || (last_cell > 1 && is_column()));
     const bool goes_on = !matrix.rows.empty() && matrix.rows.back().line + 1 == number &&
                          matrix.rows.back().cells.size() < matrix.columns.size() &&
                          std::ranges::all_of(tokens, is_cell);
