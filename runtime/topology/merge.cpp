@@ -8,7 +8,9 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "causeway/error.h"
 #include "causeway/topology_import.h"
+#include "runtime/topology/graph_check.h"
 #include "runtime/topology/merge_fabric.h"
 #include "runtime/topology/merge_identity.h"
 #include "runtime/topology/nvlink_domain.h"
@@ -142,20 +144,35 @@ class Merger {
 
   void add_components() {
     names_.resize(identity_.members().size());
-    std::unordered_set<std::string> taken;
-    for (const auto& node : graph_.nodes) taken.insert(node.name);
+    std::vector<std::size_t> devices;  // Of graph_.components.
     for (std::size_t device = 0; device < identity_.groups().size(); ++device) {
       const auto& group = identity_.groups()[device];
       if (group.empty() || fabric_.is_dropped(device)) continue;
       auto made = *identity_.members()[group[0]].component;
       for (std::size_t i = 1; i < group.size(); ++i)
         add_member(made, group[0], identity_.members()[group[i]]);
-      for (int number = 0; !taken.insert(made.name).second; ++number)
-        made.name = made.name.substr(0, made.name.find_last_not_of("0123456789") + 1) +
-                    std::to_string(number);
-      names_[device] = made.name;
+      devices.push_back(device);
       graph_.components.push_back(std::move(made));
     }
+    // Who keeps the name of its first source comes before who got another's.
+    std::unordered_set<std::string> taken;
+    for (const auto& node : graph_.nodes) taken.insert(node.name);
+    for (const bool kept : {true, false})
+      for (std::size_t i = 0; i < devices.size(); ++i) {
+        const auto first = identity_.groups()[devices[i]].front();
+        auto& name = graph_.components[i].name;
+        const bool is_kept = name == identity_.members()[first].component->name;
+        if (!names_[devices[i]].empty() || is_kept != kept) continue;
+        names_[devices[i]] = name = free_name(taken, name);
+      }
+  }
+
+  // `name`, or with the lowest number that makes it a new one.
+  static std::string free_name(std::unordered_set<std::string>& taken, std::string name) {
+    const auto stem = name.substr(0, name.find_last_not_of("0123456789") + 1);
+    for (std::size_t number = 0; !taken.insert(name).second; ++number)
+      name = stem + std::to_string(number);
+    return name;
   }
 
   void add_member(Component& into, std::size_t first, const MergeMember& member) {
@@ -167,6 +184,9 @@ class Merger {
       into.node = from.node;
       into.name = from.name;
     }
+    // A name says the kind: whoever knows the kind gives the name.
+    if (into.kind == ComponentKind::unknown && from.kind != ComponentKind::unknown)
+      into.name = from.name;
     put_known(place("kind"), into.kind, from.kind, ComponentKind::unknown);
     put(place("model"), into.model, from.model);
     put(place("title"), into.title, from.title);
@@ -337,6 +357,8 @@ TopologyGraph merge(std::span<const TopologyGraph> graphs) {
     graph.notes.push_back({Kind::remark, name,
                            "an NVSwitch that no source shows: these GPUs have too few links for "
                            "links to each of their peers"});
+  if (const auto fault = fault_of(graph))
+    throw Error(Errc::parse, fmt::format("{}: does not merge: {}", graph.name, *fault));
   return graph;
 }
 

@@ -130,4 +130,29 @@ std::vector<std::string> replace_switched_meshes(TopologyGraph& graph, bool by_s
   return made;
 }
 
+std::vector<OverlinkedGpu> limit_links_of_chips(TopologyGraph& graph) {
+  std::unordered_map<std::string_view, std::vector<std::size_t>> links;
+  for (std::size_t i = 0; i < graph.links.size(); ++i) {
+    if (graph.links[i].kind != LinkKind::nvlink) continue;
+    links[graph.links[i].a].push_back(i);
+    links[graph.links[i].b].push_back(i);
+  }
+  std::vector<OverlinkedGpu> found;
+  for (const auto& gpu : graph.components) {
+    const auto at = links.find(gpu.name);
+    if (gpu.kind != ComponentKind::gpu || at == links.end()) continue;
+    std::uint64_t sum = 0;
+    for (const auto i : at->second) sum += graph.links[i].count;
+    const auto most = most_links(gpu);
+    if (sum <= most) continue;
+    found.push_back({gpu.name, sum, most});
+    for (const auto i : at->second) {
+      auto& count = graph.links[i].count;
+      count =
+          static_cast<std::uint32_t>(std::max<std::uint64_t>(count * std::uint64_t{most} / sum, 1));
+    }
+  }
+  return found;
+}
+
 }  // namespace causeway

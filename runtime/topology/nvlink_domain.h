@@ -24,6 +24,17 @@ constexpr std::size_t kSwitchedMeshGpus = 8;
 // the names of the switches. With `by_size`, also an equal mesh of kSwitchedMeshGpus or more.
 std::vector<std::string> replace_switched_meshes(TopologyGraph& graph, bool by_size);
 
+// A GPU with more NVLinks than its chip has.
+struct OverlinkedGpu {
+  std::string gpu;
+  std::uint64_t stated;
+  std::uint32_t most;
+};
+
+// Lowers the counts of each such GPU's links by one ratio, to at least 1 each, and returns the
+// GPUs.
+std::vector<OverlinkedGpu> limit_links_of_chips(TopologyGraph& graph);
+
 // A switch that is known by its effect alone.
 [[nodiscard]] bool is_hidden_switch(const Component& component) noexcept;
 

@@ -3,6 +3,7 @@
 #include "fuzz_target.h"
 #include "runtime/topology/import/readers.h"
 #include "topology_checks.h"
+#include "topology_whole.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
@@ -10,6 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       causeway_fuzz::parsed([&] { return causeway::read_hwloc_xml(text, "input", "n"); });
   if (!graph) return 0;
   causeway_fuzz::check_graph(*graph);
+  causeway_fuzz::check_whole(*graph);
   const auto written = causeway::graph_to_nccl_xml(*graph, "n");
   if (!causeway_fuzz::parsed([&] { return causeway::read_nccl_xml(written, "input", "n"); }))
     causeway_fuzz::fail("what was written does not read back", written);

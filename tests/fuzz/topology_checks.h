@@ -39,7 +39,8 @@ inline void check_graph(const causeway::TopologyGraph& graph) {
   for (const auto& component : graph.components) {
     const bool is_device = component.kind != causeway::ComponentKind::cpu &&
                            component.kind != causeway::ComponentKind::host &&
-                           component.kind != causeway::ComponentKind::nvswitch;
+                           component.kind != causeway::ComponentKind::nvswitch &&
+                           !(component.kind == causeway::ComponentKind::nic && !component.pci);
     if (is_device && !has_parent.contains(component.name)) fail("no place", component.name);
   }
 }

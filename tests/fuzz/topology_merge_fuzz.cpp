@@ -4,6 +4,20 @@
 #include <vector>
 
 #include "topology_graph_check.h"
+#include "topology_whole.h"
+
+static bool has_device_names(const causeway::TopologyGraph& graph) {
+  return std::ranges::all_of(graph.components, [](const auto& component) {
+    if (component.kind != causeway::ComponentKind::gpu &&
+        component.kind != causeway::ComponentKind::host)
+      return true;
+    try {
+      return causeway::DeviceName::parse(component.name).to_string() == component.name;
+    } catch (const causeway::Error&) {
+      return false;
+    }
+  });
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using causeway::ImportFormat;
@@ -20,13 +34,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             causeway_fuzz::parsed([&] { return causeway::import_topology(text, "input"); }))
       graphs.push_back(std::move(*graph));
   }
+  // Our own JSON may hold GPUs of any name.
+  const bool is_named = std::ranges::all_of(graphs, has_device_names);
   const auto merged = causeway::merge(graphs);
   causeway_fuzz::check_graph(merged);
+  if (is_named) causeway_fuzz::check_whole(merged);
   const std::vector twice{merged, merged};
   if (!(causeway::merge(twice) == merged)) causeway_fuzz::fail("merge(a, a) is not a", "");
   std::ranges::reverse(graphs);
   const auto reversed = causeway::merge(graphs);
   causeway_fuzz::check_graph(reversed);
+  if (is_named) causeway_fuzz::check_whole(reversed);
   const bool contradictory = std::ranges::any_of(merged.notes, [](const auto& note) {
     return note.kind == causeway::TopologyNote::Kind::conflict;
   });

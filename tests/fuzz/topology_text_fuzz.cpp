@@ -3,6 +3,7 @@
 #include <array>
 
 #include "topology_graph_check.h"
+#include "topology_whole.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using causeway::ImportFormat;
@@ -17,6 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     });
     if (!graph) return;
     causeway_fuzz::check_graph(*graph);
+    causeway_fuzz::check_whole(*graph);
     if (graph->components.size() > size) causeway_fuzz::fail("more devices than text", "");
   };
   const auto detected = causeway::detect_format(text);

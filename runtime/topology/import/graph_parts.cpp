@@ -8,6 +8,8 @@
 #include <set>
 #include <unordered_map>
 
+#include "runtime/topology/nvlink_domain.h"
+
 namespace causeway {
 
 namespace {
@@ -51,11 +53,12 @@ void PartTree::name_all() {
   const auto rank = [&](std::size_t at) {
     const auto kind = parts_[at].component.kind;
     if (kind == ComponentKind::cpu || kind == ComponentKind::host) return 0;
-    return kind == ComponentKind::nvswitch && parts_[at].parent == kNoPart ? 2 : 1;
+    if (parts_[at].parent != kNoPart) return 1;
+    return kind == ComponentKind::nvswitch ? 3 : 2;
   };
   std::ranges::stable_sort(order_, [&](std::size_t a, std::size_t b) {
     if (rank(a) != rank(b)) return rank(a) < rank(b);
-    return rank(a) == 2 && parts_[a].component.pci < parts_[b].component.pci;
+    return rank(a) == 3 && parts_[a].component.pci < parts_[b].component.pci;
   });
   name_numa_parts();
   auto naming = order_;
@@ -151,6 +154,19 @@ void join_nvswitches(TopologyGraph& graph, const std::string& source) {
          fmt::format("{}: the NVLinks listed leave its NVSwitches in {} parts; the NVSwitches of "
                      "one machine are one fabric, so they are taken as joined, at an unknown rate",
                      node, count + 1)});
+}
+
+void limit_nvlinks(TopologyGraph& graph, const std::string& source) {
+  for (const auto& name : replace_switched_meshes(graph, false))
+    graph.notes.push_back({TopologyNote::Kind::repaired, source,
+                           fmt::format("{}: an NVSwitch that the file does not list; its GPUs have "
+                                       "too few links for those to each of their peers",
+                                       name)});
+  for (const auto& over : limit_links_of_chips(graph))
+    graph.notes.push_back(
+        {TopologyNote::Kind::repaired, source,
+         fmt::format("{}: {} NVLinks, and its chip has {}; those past that are not counted",
+                     over.gpu, over.stated, over.most)});
 }
 
 }  // namespace causeway

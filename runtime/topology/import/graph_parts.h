@@ -48,7 +48,7 @@ class PartTree {
   // node (the first free number if it is not known), the rest as it comes.
   void name_all();
   // Of every part, in the graph's order: CPUs with their memory, the tree as it was added, then
-  // NVSwitches outside of it by address.
+  // devices of no known place, then NVSwitches outside of the tree by address.
   [[nodiscard]] const std::vector<std::size_t>& order() const noexcept { return order_; }
   // The components, and links of PCIe, memory and sockets.
   void append_to(TopologyGraph& graph) const;
@@ -66,6 +66,11 @@ class PartTree {
 // links between them: where the known links leave a node's switched GPUs in several parts, joins
 // these by links of no known rate, and says so in a note of `source`. O(components + links).
 void join_nvswitches(TopologyGraph& graph, const std::string& source);
+
+// No GPU has more NVLinks than its chip: where the text lists more, GPUs that it joins directly are
+// taken to be behind an NVSwitch, and the links that still are too many are counted as the chip's.
+// Notes of `source` say so. O(components + links).
+void limit_nvlinks(TopologyGraph& graph, const std::string& source);
 
 // The mode of a link as PCIe's virtual bridges claim it where there is no link.
 [[nodiscard]] inline bool is_placeholder(const PcieMode& mode) {

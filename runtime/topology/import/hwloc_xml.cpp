@@ -8,6 +8,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <set>
 #include <unordered_map>
 
 #include "runtime/topology/cpu_set.h"
@@ -17,6 +18,7 @@
 #include "runtime/topology/import/xml_text.h"
 #include "runtime/topology/link_rates.h"
 #include "runtime/topology/pci_ids.h"
+#include "runtime/topology/utf8.h"
 
 namespace causeway {
 
@@ -137,6 +139,7 @@ class HwlocReader {
   std::vector<pugi::xml_node> numa_nodes_;
   std::vector<Package> packages_;
   std::vector<std::pair<CpuSet, std::size_t>> cpu_parts_;
+  std::set<PciAddress> devices_;                    // What is there so far.
   std::unordered_map<const void*, Place> settled_;  // By the object with the cores.
   std::vector<HwlocMatrix> matrices_;
   std::unordered_map<std::string, std::size_t> matrix_objects_;  // By gp_index; what they became.
@@ -172,7 +175,7 @@ TopologyGraph HwlocReader::read() {
   for (std::size_t i = 0; i < parts_.size(); ++i) parts_[i].component.node = node_;
   parts_.name_all();
   TopologyGraph graph;
-  graph.name = node_;
+  graph.name = xml_.origin();
   TopologyNode node;
   node.name = node_;
   node.kernel = machine_info("OSRelease");
@@ -188,6 +191,7 @@ TopologyGraph HwlocReader::read() {
     append_matrix_links(xml_, matrix, parts_, machine_info("hwlocVersion"), graph);
   }
   graph.notes = xml_.take_notes();
+  limit_nvlinks(graph, xml_.origin());
   join_nvswitches(graph, xml_.origin());
   fill_rates(graph);
   return graph;
@@ -401,10 +405,14 @@ void HwlocReader::read_device(pugi::xml_node object, const Place& stated) {
   if (!is_gpu && (in_matrix != matrix_objects_.end() || attribute(object, "subtype") == "NVSwitch"))
     component.kind = ComponentKind::nvswitch;
   if (component.kind == ComponentKind::unknown || component.kind == ComponentKind::bridge) return;
-  if (is_gpu) describe_gpu(part);
-  set_speed(part, has_nvml);
+  if (!devices_.insert(*component.pci).second)
+    return xml_.note(
+        NoteKind::repaired, object,
+        fmt::format("a second device at {}; only the first is kept", component.pci->to_string()));
   if (in_matrix != matrix_objects_.end()) in_matrix->second = parts_.size();
   for (const auto at : software) at->second = parts_.size();
+  if (is_gpu) describe_gpu(part);
+  set_speed(part, has_nvml);
   if (component.kind == ComponentKind::nic)
     add_nics(part);
   else
@@ -471,7 +479,12 @@ void HwlocReader::set_speed(Part& part, bool has_nvml) {
   double gb_per_s = 0;
   const auto text = attribute(part.element, "pci_link_speed");
   const auto result = std::from_chars(text.data(), text.data() + text.size(), gb_per_s);
-  if (result.ec != std::errc() || !(gb_per_s > 0) || gb_per_s > 1e6) return;
+  const bool is_number = result.ec == std::errc() && gb_per_s >= 0 && gb_per_s <= 1e6;
+  if (!is_number && !text.empty())
+    xml_.note(NoteKind::repaired, part.element,
+              fmt::format("{}: no PCIe link has \"{}\" GB/s; taken as unknown",
+                          part.component.pci->to_string(), printable(text, 40)));
+  if (!is_number || gb_per_s == 0) return;  // 0: there is no link.
   const auto modes = modes_of(gb_per_s);
   const auto remark = [&](const std::string& what) {
     xml_.note(NoteKind::remark, part.element,

@@ -7,6 +7,7 @@
 #include "causeway/topology.h"
 #include "causeway/topology_export.h"
 #include "causeway/topology_import.h"
+#include "runtime/topology/graph_check.h"
 #include "runtime/topology/import/gpu_lines.h"
 #include "runtime/topology/import/readers.h"
 #include "runtime/topology/import/smi_matrix.h"
@@ -66,6 +67,7 @@ std::optional<Format> detect_json(std::string_view text) noexcept {
 class LineDetector {
  public:
   void read(std::string_view line) {
+    if (trim(line).empty()) return;
     if (header_) read_row(line);
     if (is_smi_header(line)) header_ = true;
     if (parse_smi_gpu_line(line)) found(Format::smi_nvlink);
@@ -159,6 +161,14 @@ TopologyGraph read_format(Format format, std::string_view text, const std::strin
   throw Error(Errc::internal, "import: a format without a reader");
 }
 
+// No reader gives a graph that cannot be written, whatever it was made to read.
+TopologyGraph read_checked(Format format, std::string_view text, const std::string& origin,
+                           const std::string& node) {
+  auto graph = read_format(format, text, origin, node);
+  if (const auto fault = fault_of(graph)) throw text_error(origin, 1, *fault);
+  return graph;
+}
+
 }  // namespace
 
 std::optional<ImportFormat> detect_format(std::string_view text) noexcept {
@@ -170,13 +180,17 @@ TopologyGraph import_topology(std::string_view text, const std::string& origin,
                               const ImportOptions& options) {
   if (text.size() > kMaxImportBytes)
     throw text_error(origin, 1, fmt::format("text: over {} bytes, the most read", kMaxImportBytes));
+  if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"))
+    throw text_error(origin, 1,
+                     "text: is UTF-16, as a Windows shell writes it; convert it with "
+                     "'iconv -f UTF-16 -t UTF-8'");
   auto formats = std::vector{options.format};
   if (options.format == Format::automatic) formats = detect_formats(text);
   if (formats.empty())
     throw text_error(origin, 1, fmt::format("text: of no known kind; {}", kKnown));
   const std::string node = options.node.empty() ? "node0" : options.node;
   if (formats.size() == 1) {
-    auto graph = read_format(formats.front(), text, origin, node);
+    auto graph = read_checked(formats.front(), text, origin, node);
     // These two say themselves what their links carry.
     if (formats.front() != Format::causeway_json && formats.front() != Format::cluster_yaml)
       fill_rates(graph);
@@ -184,7 +198,7 @@ TopologyGraph import_topology(std::string_view text, const std::string& origin,
   }
   std::vector<TopologyGraph> graphs;
   for (const auto format : formats) {
-    graphs.push_back(read_format(format, text, origin, node));
+    graphs.push_back(read_checked(format, text, origin, node));
     graphs.back().name = fmt::format("{} ({})", origin, to_string(format));
   }
   auto graph = merge(graphs);

@@ -17,6 +17,7 @@
 #include "runtime/topology/import/xml_text.h"
 #include "runtime/topology/link_rates.h"
 #include "runtime/topology/pci_ids.h"
+#include "runtime/topology/utf8.h"
 
 namespace causeway {
 
@@ -144,7 +145,7 @@ TopologyGraph NcclReader::read() {
     read_links(i);
   }
   TopologyGraph graph;
-  graph.name = node_;
+  graph.name = xml_.origin();
   name_nodes(graph);
   for (auto& node : graph.nodes) {
     node.nvlinks_known = nvlinks_known;
@@ -155,6 +156,7 @@ TopologyGraph NcclReader::read() {
   parts_.append_to(graph);
   make_nvlinks(graph);
   graph.notes = xml_.take_notes();
+  limit_nvlinks(graph, xml_.origin());
   join_nvswitches(graph, xml_.origin());
   fill_rates(graph);
   return graph;
@@ -220,10 +222,10 @@ void NcclReader::read_cpu(pugi::xml_node element) {
                        "gpu: not inside of a <pci busid=...>; NCCL does not write that, and "
                        "without its address the GPU cannot be told from others");
     if (name != "nic") continue;
-    // A network device that is no PCI device. NCCL hangs it on whichever CPU is first, so its NUMA
-    // node stays unknown.
+    // A network device that is no PCI device. NCCL hangs it on whichever CPU is first, so its place
+    // stays unknown.
     for (const auto net : child.children("net")) {
-      Part part{.element = child, .parent = cpu};
+      Part part{.element = child};
       part.component.kind = ComponentKind::nic;
       part.component.node = parts_[cpu].component.node;
       add_net(std::move(part), net);
@@ -255,8 +257,18 @@ ComponentKind NcclReader::kind_of(pugi::xml_node element, const Component& compo
 // NCCL writes what the slower of both ends can do at most.
 PcieMode NcclReader::mode_of(pugi::xml_node element) {
   PcieMode mode;
-  mode.generation = generation_of(attribute(element, "link_speed"));
+  const auto speed = short_attribute(element, "link_speed");
+  const auto width = short_attribute(element, "link_width");
+  mode.generation = generation_of(speed);
   mode.width = small_number<std::uint32_t>(element, "link_width", 32);
+  // Sysfs says "Unknown" of a port without a link, and of its width 0 or 255.
+  const bool is_odd_speed = !mode.generation && !speed.empty() && !speed.starts_with("Unknown");
+  const bool is_odd_width = !mode.width && !width.empty() && width != "255";
+  if (is_odd_speed || is_odd_width)
+    xml_.note(NoteKind::repaired, element,
+              fmt::format("{}: no PCIe link has a {} of \"{}\"; taken as unknown",
+                          attribute(element, "busid"), is_odd_speed ? "speed" : "width",
+                          printable(is_odd_speed ? speed : width, 40)));
   if (mode.width == 0U) mode.width.reset();
   if (!is_placeholder(mode)) return mode;
   xml_.note(NoteKind::remark, element,

@@ -183,11 +183,14 @@ class NvbandwidthReader {
         if (!row.values[i] || row_name == column_name || *row.values[i] == 0) continue;
         auto& pair =
             backward ? builder_.pair(column_name, row_name) : builder_.pair(row_name, column_name);
-        if (test == Test::copy) {
-          MachineBuilder::keep_better(pair.bandwidth_bytes_per_s, *row.values[i] * 1e9);
-        } else if (!pair.latency_s) {
-          pair.latency_s = Figure{*row.values[i] / 1e9, Provenance::measured};
-        }
+        const bool is_copy = test == Test::copy;
+        const double value = *row.values[i];
+        if (is_copy ? MachineBuilder::keep_better(pair.bandwidth_bytes_per_s, value * 1e9)
+                    : MachineBuilder::keep_lower(pair.latency_s, value / 1e9))
+          continue;
+        builder_.note(TopologyNote::Kind::repaired, matrix.line,
+                      fmt::format("{} to {}: left out {:g} {}, which no machine has", pair.from,
+                                  pair.to, value, is_copy ? "GB/s" : "ns"));
       }
     }
   }

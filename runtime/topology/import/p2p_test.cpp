@@ -112,11 +112,14 @@ class P2pTestReader {
     if (table == Table::connectivity) return agree(from, to, value != 0, matrix_.line);
     auto& pair = builder_.pair(builder_.name(ComponentKind::gpu, from),
                                builder_.name(ComponentKind::gpu, to));
-    if (table == Table::peer) MachineBuilder::keep_better(pair.bandwidth_bytes_per_s, value * 1e9);
-    if (table == Table::staged) MachineBuilder::keep_better(pair.staged_bytes_per_s, value * 1e9);
-    if (table == Table::latency && value > 0 &&
-        (!pair.latency_s || pair.latency_s->value > value / 1e6))
-      pair.latency_s = Figure{value / 1e6, Provenance::measured};
+    const bool is_latency = table == Table::latency;
+    auto& rate = table == Table::peer ? pair.bandwidth_bytes_per_s : pair.staged_bytes_per_s;
+    if (is_latency ? MachineBuilder::keep_lower(pair.latency_s, value / 1e6)
+                   : MachineBuilder::keep_better(rate, value * 1e9))
+      return;
+    builder_.note(TopologyNote::Kind::repaired, matrix_.line,
+                  fmt::format("{} to {}: left out {:g} {}, which no machine has", pair.from,
+                              pair.to, value, is_latency ? "us" : "GB/s"));
   }
 
   MachineBuilder builder_;

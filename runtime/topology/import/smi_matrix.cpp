@@ -41,6 +41,17 @@ bool is_numbered_device(std::string_view token) noexcept {
   return numbered(token, "GPU") || numbered(token, "NIC");
 }
 
+// "GPU512": past what any machine has.
+bool is_past_limit(std::string_view token) noexcept {
+  for (const std::string_view prefix : {"GPU", "NIC"}) {
+    const auto digits = token.substr(std::min(prefix.size(), token.size()));
+    if (token.starts_with(prefix) && !digits.empty() && digits.front() != '0' &&
+        std::ranges::all_of(digits, is_digit) && !numbered(token, prefix))
+      return true;
+  }
+  return false;
+}
+
 bool is_device(std::string_view token) noexcept {
   return is_numbered_device(token) || (!is_cell(token) && is_nic_name(token));
 }
@@ -74,6 +85,7 @@ struct Heading {
   std::vector<std::string_view> devices;
   std::vector<std::pair<int, std::size_t>> after;  // Which of SmiRow::after, and where it starts.
   bool fused = false;
+  bool is_past_limit = false;  // Names more devices than any machine has; what follows is not read.
 };
 
 // The header that `line` is, or part of one where the terminal wrapped it.
@@ -87,6 +99,9 @@ std::optional<Heading> parse_heading(std::string_view line) {
       const auto at = static_cast<std::size_t>(part.data() - line.data());
       if (is_device(part) && heading.after.empty()) {
         heading.devices.push_back(part);
+      } else if (heading.after.empty() && is_past_limit(part)) {
+        heading.is_past_limit = true;
+        return heading;
       } else if (!is_heading_word(part)) {
         return std::nullopt;
       } else if (part == "CPU" || part == "CPUAffinity") {
@@ -99,7 +114,8 @@ std::optional<Heading> parse_heading(std::string_view line) {
       }
       previous = part;
     }
-    if (heading.devices.size() > kMaxMachineDevices) return heading;
+    heading.is_past_limit = heading.devices.size() > kMaxMachineDevices;
+    if (heading.is_past_limit) return heading;
   }
   if (heading.devices.empty() && heading.after.empty()) return std::nullopt;
   return heading;
@@ -176,7 +192,7 @@ class MatrixReader {
     }
     auto& matrix = done_.back();
     for (const auto name : heading.devices) matrix.columns.emplace_back(name);
-    if (matrix.columns.size() > kMaxMachineDevices)
+    if (heading.is_past_limit || matrix.columns.size() > kMaxMachineDevices)
       throw text_error(
           origin_, number,
           fmt::format("header: more than {} devices, the most of one machine", kMaxMachineDevices));
@@ -193,8 +209,13 @@ class MatrixReader {
     auto& matrix = done_.back();
     const auto tokens = split_tokens(line);
     if (tokens.empty()) return;
+    const bool is_named = is_device(tokens[0]) && tokens.size() > 1;
+    const auto last_cell = is_named ? cells_end(tokens) : 0;
+    const auto is_column = [&] {
+      return std::ranges::find(matrix.columns, tokens[0]) != matrix.columns.end();
+    };
     const bool named =
-        is_device(tokens[0]) && tokens.size() > 1 && (is_cell(tokens[1]) || tokens[1] == "N/A");
+        is_named && (is_cell(tokens[1]) || tokens[1] == "N/A" || (last_cell > 1 && is_column()));
     const bool goes_on = !matrix.rows.empty() && matrix.rows.back().line + 1 == number &&
                          matrix.rows.back().cells.size() < matrix.columns.size() &&
                          std::ranges::all_of(tokens, is_cell);
@@ -212,14 +233,35 @@ class MatrixReader {
     auto& row = matrix.rows.back();
     row.line = number;
     auto at = static_cast<std::size_t>(named ? 1 : 0);
+    std::size_t bad = 0;
     for (; at < tokens.size() && row.cells.size() < kMaxMachineDevices; ++at) {
-      const bool unknown = tokens[at] == "N/A" && row.cells.size() < matrix.columns.size();
-      if (!is_cell(tokens[at]) && !unknown) break;
-      row.cells.emplace_back(tokens[at]);
+      const bool within = row.cells.size() < matrix.columns.size();
+      if (is_cell(tokens[at]) || (tokens[at] == "N/A" && within)) {
+        row.cells.emplace_back(tokens[at]);
+        continue;
+      }
+      // Before another cell, or no list of CPUs: a cell that says nothing.
+      const bool is_list = tokens[at].find_first_not_of("0123456789,-") == std::string_view::npos;
+      if (at >= last_cell && (is_list || !within)) break;
+      if (++bad == 1)
+        add_note(matrix, Kind::repaired, number,
+                 fmt::format("the row of {} says '{}' of {}, which is no path; what it says so is "
+                             "taken as unknown",
+                             row.device, tokens[at].substr(0, 40),
+                             within ? matrix.columns[row.cells.size()]
+                                    : fmt::format("column {}", row.cells.size())));
+      row.cells.emplace_back("N/A");
     }
     const auto& last = tokens[at - 1];
     const auto end = static_cast<std::size_t>(last.data() + last.size() - line.data());
     read_after(row, line, end);
+  }
+
+  // Past the last token that can be nothing but a cell; 0 if there is none.
+  static std::size_t cells_end(const std::vector<std::string_view>& tokens) {
+    for (auto end = tokens.size(); end > 1; --end)
+      if (tokens[end - 1] != "-" && is_cell(tokens[end - 1])) return end;
+    return 0;
   }
 
   // The columns after the cells. With tabs an empty CPU affinity is an empty field, and there may
@@ -278,6 +320,18 @@ class MatrixReader {
     matrix.columns = std::move(columns);
   }
 
+  void note_missing_rows(SmiMatrix& matrix) {
+    std::unordered_set<std::string_view> rows;
+    for (const auto& row : matrix.rows) rows.insert(row.device);
+    std::string missing;
+    for (const auto& column : matrix.columns)
+      if (!column.empty() && !rows.contains(column) && missing.size() < 200)
+        missing += (missing.empty() ? "" : ", ") + column;
+    if (!missing.empty() && !matrix.rows.empty())
+      add_note(matrix, Kind::repaired, matrix.line,
+               fmt::format("no row of {}: known is what the other rows say", missing));
+  }
+
   void finish(SmiMatrix& matrix) {
     std::unordered_set<std::string> seen;
     for (auto& row : matrix.rows) {
@@ -289,6 +343,7 @@ class MatrixReader {
     std::erase_if(matrix.rows, [](const SmiRow& row) { return row.cells.empty(); });
     align_columns(matrix);
     std::erase_if(matrix.rows, [](const SmiRow& row) { return row.cells.empty(); });
+    note_missing_rows(matrix);
     bool paths = false;
     for (auto& row : matrix.rows) {
       if (row.cells.size() < matrix.columns.size())
@@ -327,9 +382,9 @@ std::vector<SmiMatrix> read_smi_matrices(std::string_view text, const std::strin
 
 bool is_smi_header(std::string_view line) {
   const auto heading = parse_heading(after_command(line));
-  return heading && std::ranges::any_of(heading->devices, [](auto name) {
-           return numbered(name, "GPU").has_value();
-         });
+  return heading && (heading->is_past_limit || std::ranges::any_of(heading->devices, [](auto name) {
+                       return numbered(name, "GPU").has_value();
+                     }));
 }
 
 std::optional<PathClass> parse_path_class(std::string_view cell) noexcept {

@@ -133,41 +133,60 @@ class TopoReader {
     return at;
   }
 
-  // Calls `use` with rows i < j and what each says of the other; empty where it says nothing.
+  // What a table says of one device; `row` is nullptr where it has only the column.
+  struct Label {
+    std::string_view device;
+    const SmiRow* row;
+  };
+
+  // Calls `use` with each two devices of the table and what each says of the other; empty where it
+  // says nothing.
   template <typename Use>
   void for_each_pair(const SmiMatrix& matrix, Use use) {
     const auto columns = index_columns(matrix);
-    const auto cell = [&](const SmiRow& row, const std::string& column) -> std::string_view {
+    std::vector<Label> labels;
+    for (const auto& row : matrix.rows) labels.push_back({row.device, &row});
+    for (const auto& column : matrix.columns)
+      if (!column.empty() &&
+          std::ranges::find(matrix.rows, column, &SmiRow::device) == matrix.rows.end())
+        labels.push_back({column, nullptr});
+    const auto cell = [&](const Label& of, std::string_view column) -> std::string_view {
       const auto at = columns.find(column);
-      if (at == columns.end() || at->second >= row.cells.size()) return {};
-      return row.cells[at->second] == "N/A" ? std::string_view() : row.cells[at->second];
+      if (of.row == nullptr || at == columns.end() || at->second >= of.row->cells.size()) return {};
+      const auto& said = of.row->cells[at->second];
+      return said == "N/A" ? std::string_view() : said;
     };
-    for (std::size_t i = 0; i < matrix.rows.size(); ++i)
-      for (std::size_t j = i + 1; j < matrix.rows.size(); ++j)
-        use(matrix.rows[i], matrix.rows[j], cell(matrix.rows[i], matrix.rows[j].device),
-            cell(matrix.rows[j], matrix.rows[i].device));
+    for (std::size_t i = 0; i < labels.size(); ++i)
+      for (std::size_t j = i + 1; j < labels.size(); ++j)
+        use(labels[i], labels[j], cell(labels[i], labels[j].device),
+            cell(labels[j], labels[i].device));
   }
 
+  // Where the paths differ the pairs hold both, for whoever examines the machine; of numbers of
+  // links only this note is left.
   void check_symmetry(const SmiMatrix& matrix) {
-    for_each_pair(matrix, [&](const SmiRow& a, const SmiRow& b, auto forth, auto back) {
-      if (forth != back && !forth.empty() && !back.empty())
-        builder_.note(Kind::conflict, b.line,
-                      fmt::format("{} and {}: {} from {} but {} from {}", a.device, b.device, forth,
-                                  a.device, back, b.device));
+    for_each_pair(matrix, [&](const Label& a, const Label& b, auto forth, auto back) {
+      if (forth == back || forth.empty() || back.empty()) return;
+      const bool is_kept = parse_path_class(forth) != parse_path_class(back);
+      builder_.note(is_kept ? Kind::remark : Kind::conflict, b.row->line,
+                    fmt::format("{} and {}: {} from {} but {} from {}", a.device, b.device, forth,
+                                a.device, back, b.device));
     });
   }
 
   // A link needs both its ends; where a row was cut, one has to do.
   void add_nvlinks(const SmiMatrix& matrix) {
-    for_each_pair(matrix, [&](const SmiRow& a, const SmiRow& b, auto forth, auto back) {
+    for_each_pair(matrix, [&](const Label& a, const Label& b, auto forth, auto back) {
       if (!numbered(a.device, "GPU") || !numbered(b.device, "GPU")) return;
       if (forth.empty()) forth = back;
       if (back.empty()) back = forth;
       const auto one = parse_nvlink_count(forth);
       const auto other = parse_nvlink_count(back);
-      if (!one || !other || !linked_.emplace(a.device, b.device).second) return;
-      if (linked_.contains({b.device, a.device})) return;
-      TopologyLink link{LinkKind::nvlink, component_name(a.device), component_name(b.device)};
+      if (!one || !other) return;
+      const std::string first(a.device);
+      const std::string second(b.device);
+      if (linked_.contains({second, first}) || !linked_.emplace(first, second).second) return;
+      TopologyLink link{LinkKind::nvlink, component_name(first), component_name(second)};
       link.provenance = Provenance::import;
       link.count = std::min(*one, *other);
       link.state = LinkState::up;

@@ -63,6 +63,9 @@ LineReader::LineReader(std::string_view text) : rest_(text) {
 }
 
 bool LineReader::next() {
+  const auto blank = std::min(rest_.find_first_not_of('\n'), rest_.size());
+  rest_.remove_prefix(blank);
+  number_ += blank;
   if (rest_.empty()) return false;
   const auto end = rest_.find('\n');
   line_ = rest_.substr(0, end);
@@ -176,8 +179,18 @@ Pair& MachineBuilder::pair(const std::string& from, const std::string& to) {
   return graph_.pairs[at->second];
 }
 
-void MachineBuilder::keep_better(std::optional<Figure>& figure, double value) {
-  if (value > 0 && (!figure || figure->value < value)) figure = Figure{value, Provenance::measured};
+bool MachineBuilder::keep_better(std::optional<Figure>& rate, double bytes_per_s) {
+  if (!(bytes_per_s <= kMaxBytesPerS)) return false;
+  if (bytes_per_s > 0 && (!rate || rate->value < bytes_per_s))
+    rate = Figure{bytes_per_s, Provenance::measured};
+  return true;
+}
+
+bool MachineBuilder::keep_lower(std::optional<Figure>& latency, double seconds) {
+  if (!(seconds <= kMaxLatencyS)) return false;
+  if (seconds > 0 && (!latency || latency->value > seconds))
+    latency = Figure{seconds, Provenance::measured};
+  return true;
 }
 
 void MachineBuilder::note(TopologyNote::Kind kind, std::size_t line, const std::string& text) {
@@ -194,7 +207,7 @@ TopologyGraph MachineBuilder::take() {
     if (!device.uuid.empty()) ++seen[device.uuid];
   for (auto& [key, device] : devices_) {
     if (const auto at = seen.find(device.uuid); at != seen.end() && at->second > 1) {
-      note(TopologyNote::Kind::repaired, 1,
+      note(TopologyNote::Kind::remark, 1,
            fmt::format("{}: left out the UUID '{}' that {} devices share", device.name,
                        device.uuid.substr(0, 64), at->second));
       device.uuid.clear();

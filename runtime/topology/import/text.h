@@ -23,6 +23,9 @@ namespace causeway {
 // More than any machine has; pairs grow with its square.
 constexpr std::size_t kMaxMachineDevices = 512;
 constexpr std::size_t kMaxTokens = 4 * kMaxMachineDevices;
+// And what no copy gets, or takes to begin.
+constexpr double kMaxBytesPerS = 1e15;
+constexpr double kMaxLatencyS = 1e4;
 
 [[nodiscard]] Error text_error(const std::string& origin, std::size_t line,
                                const std::string& what);
@@ -32,7 +35,8 @@ constexpr std::size_t kMaxTokens = 4 * kMaxMachineDevices;
 [[nodiscard]] std::string plain_text(std::string_view text, std::size_t limit);
 
 // The lines of a text without byte order mark, carriage returns and terminal escapes, and with '?'
-// for other bytes that are not ASCII: no name or number that is read has any.
+// for other bytes that are not ASCII: no name or number that is read has any. Empty lines are
+// counted and passed over.
 class LineReader {
  public:
   explicit LineReader(std::string_view text);
@@ -74,8 +78,10 @@ class MachineBuilder {
   [[nodiscard]] std::string name(ComponentKind kind, std::uint32_t number) const;
   Pair& pair(const std::string& from, const std::string& to);
   // Measured; 0 and less say that nothing was. Of several runs the best one counts: the rest is
-  // noise, or the direction of the copy that the driver need not choose.
-  static void keep_better(std::optional<Figure>& figure, double value);
+  // noise, or the direction of the copy that the driver need not choose. False past the limits
+  // above: then the value is not taken, and the caller says so.
+  [[nodiscard]] static bool keep_better(std::optional<Figure>& rate, double bytes_per_s);
+  [[nodiscard]] static bool keep_lower(std::optional<Figure>& latency, double seconds);
 
   TopologyNode& node() noexcept { return graph_.nodes.front(); }
   std::vector<TopologyLink>& links() noexcept { return graph_.links; }

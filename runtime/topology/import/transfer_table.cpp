@@ -1,7 +1,14 @@
 // Mooncake's JSON of measured NIC pairs: per pair of hosts a list of endpoints with MB/s and us.
+//
+// Shape:   each two NICs of two hosts that were measured are joined by a network link with what was
+//          measured; each NUMA node that the file names is a CPU with its memory, above its NICs,
+//          at no known rate. Of both directions the slower one is the link's.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
 #include <map>
+#include <set>
 #include <unordered_map>
 
 #include "runtime/topology/import/json_text.h"
@@ -44,6 +51,8 @@ class TransferReader {
                       fmt::format("{}.endpoints[{}]", field, j));
     }
     if (graph_.pairs.empty()) throw error("document", "no measured pair in it");
+    add_numa_nodes();
+    add_network_links();
   }
 
   TopologyGraph take() {
@@ -69,8 +78,12 @@ class TransferReader {
     const auto [at, fresh] = nodes_.try_emplace(name, given);
     if (fresh) {
       graph_.nodes.emplace_back().name = name;
+      const bool is_case = std::ranges::equal(name, given, [](char a, char b) {
+        return a == std::tolower(static_cast<unsigned char>(b));
+      });
       if (name != given)
-        note(Kind::repaired, fmt::format("calls the host '{}' {}", given.substr(0, 64), name));
+        note(is_case ? Kind::remark : Kind::repaired,
+             fmt::format("calls the host '{}' {}", given.substr(0, 64), name));
     } else if (at->second != given) {
       throw error(fmt::format("{}.{}", field, key),
                   fmt::format("'{}' and '{}' would be one node, {}", given.substr(0, 64),
@@ -122,10 +135,75 @@ class TransferReader {
     }
     auto& pair = graph_.pairs[at->second];
     const auto rate = json_number(object->if_contains("bandwidth"));
-    if (rate) MachineBuilder::keep_better(pair.bandwidth_bytes_per_s, *rate * 1e6);
     const auto latency = json_number(object->if_contains("latency"));
-    if (latency && *latency > 0 && (!pair.latency_s || pair.latency_s->value > *latency / 1e6))
-      pair.latency_s = Figure{*latency / 1e6, Provenance::measured};
+    if (rate && !MachineBuilder::keep_better(pair.bandwidth_bytes_per_s, *rate * 1e6))
+      note(Kind::repaired,
+           fmt::format("{} to {}: left out {:g} MB/s, which no machine has", from, to, *rate));
+    if (latency && !MachineBuilder::keep_lower(pair.latency_s, *latency / 1e6))
+      note(Kind::repaired, fmt::format("{} to {}: left out a latency of {:g} us, which no machine "
+                                       "has",
+                                       from, to, *latency));
+  }
+
+  // A node of which no NUMA number is known has one NUMA node.
+  void add_numa_nodes() {
+    std::map<std::string, std::vector<Component>> nics;  // By node.
+    for (const auto& nic : graph_.components) nics[nic.node].push_back(nic);
+    std::size_t sockets = 0;
+    for (const auto& [node, own] : nics) {
+      std::set<std::optional<std::uint32_t>> numbers;
+      for (const auto& nic : own)
+        if (nic.numa) numbers.insert(nic.numa);
+      if (numbers.empty()) numbers.insert(std::nullopt);
+      sockets += numbers.size() * (numbers.size() - 1) / 2;
+      if (sockets > kMaxPairs)
+        throw error("document",
+                    fmt::format("more than {} pairs of NUMA nodes, the most read", kMaxPairs));
+      std::vector<std::string> cpus;
+      for (const auto& numa : numbers) {
+        const auto cpu = add_part(ComponentKind::cpu, node, numa);
+        link(LinkKind::memory, cpu, add_part(ComponentKind::host, node, numa));
+        for (const auto& other : cpus) link(LinkKind::socket, other, cpu);
+        cpus.push_back(cpu);
+      }
+      for (const auto& nic : own)
+        if (nic.numa || !*numbers.begin())
+          link(LinkKind::pcie, nic.name, fmt::format("{}/cpu{}", node, nic.numa.value_or(0)));
+    }
+  }
+
+  std::string add_part(ComponentKind kind, const std::string& node,
+                       std::optional<std::uint32_t> numa) {
+    auto& made = graph_.components.emplace_back();
+    made.name = fmt::format("{}/{}{}", node, to_string(kind), numa.value_or(0));
+    made.kind = kind;
+    made.node = node;
+    made.numa = numa;
+    if (kind == ComponentKind::host) made.model = "host";
+    return made.name;
+  }
+
+  TopologyLink& link(LinkKind kind, const std::string& a, const std::string& b) {
+    auto& made = graph_.links.emplace_back(TopologyLink{kind, a, b});
+    made.provenance = Provenance::import;
+    return made;
+  }
+
+  void add_network_links() {
+    const auto node_of = [](const std::string& nic) { return nic.substr(0, nic.find('/')); };
+    std::map<std::pair<std::string, std::string>, std::size_t> links;
+    for (const auto& pair : graph_.pairs) {
+      if (!pair.bandwidth_bytes_per_s || node_of(pair.from) == node_of(pair.to)) continue;
+      const auto [at, fresh] =
+          links.try_emplace(std::minmax(pair.from, pair.to), graph_.links.size());
+      if (fresh) link(LinkKind::network, pair.from, pair.to).provenance = Provenance::measured;
+      auto& rate = graph_.links[at->second].effective_bytes_per_s;
+      auto& latency = graph_.links[at->second].latency_s;
+      if (!rate || pair.bandwidth_bytes_per_s->value < rate->value)
+        rate = pair.bandwidth_bytes_per_s;
+      if (pair.latency_s && (!latency || pair.latency_s->value > latency->value))
+        latency = pair.latency_s;
+    }
   }
 
   const std::string& origin_;

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "causeway/topology_import.h"
+#include "runtime/topology/utf8.h"
 
 namespace causeway {
 
@@ -43,6 +44,7 @@ XmlText::XmlText(std::string_view text, const std::string& origin) : text_(text)
                                          origin, line_at(static_cast<std::size_t>(result.offset)),
                                          result.description()));
   check_limits();
+  repair_encoding();
 }
 
 int XmlText::line_at(std::size_t offset) const {
@@ -100,6 +102,35 @@ void XmlText::check_limits() const {
     if (node == root()) break;
     node = node.next_sibling();
   }
+}
+
+// A file of another encoding, or character references to what is no character.
+void XmlText::repair_encoding() {
+  struct Walker : pugi::xml_tree_walker {
+    XmlText* xml = nullptr;
+    bool for_each(pugi::xml_node& element) override {
+      for (auto attribute : element.attributes()) {
+        const std::string_view value = attribute.value();
+        if (is_utf8(value)) continue;
+        const auto repaired = printable(value, value.size());
+        xml->note(TopologyNote::Kind::repaired, element,
+                  fmt::format("{} is not UTF-8; read as '{}'", printable(attribute.name(), 64),
+                              printable(repaired, 64)));
+        attribute.set_value(repaired.c_str());
+      }
+      return true;
+    }
+  } walker;
+  walker.xml = this;
+  document_.traverse(walker);
+}
+
+std::string_view short_attribute(pugi::xml_node element, const char* name) {
+  const auto text = attribute(element, name);
+  if (text.size() <= kMaxXmlName) return text;
+  auto end = kMaxXmlName;  // Not within a character.
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0U) == 0x80U) --end;
+  return text.substr(0, end);
 }
 
 std::optional<std::int64_t> parse_integer(std::string_view text) noexcept {

@@ -1,6 +1,7 @@
 // An XML text that strangers wrote, parsed within limits, with the line of every element.
 //
-// Shape:   pugixml's tree. No entity is expanded beyond XML's five and character references, and
+// Shape:   pugixml's tree; every attribute is UTF-8, or was made so, with a note. No entity is
+// expanded beyond XML's five and character references, and
 //          nothing that a DOCTYPE names is opened.
 // Errors:  Errc::parse, "ORIGIN:LINE: what is wrong; what to do", from everything here.
 // Cost:    O(text); memory at most about eight times the limits below. Depth is bounded, so code
@@ -44,6 +45,7 @@ class XmlText {
  private:
   [[nodiscard]] int line_at(std::size_t offset) const;
   void check_limits() const;
+  void repair_encoding();
 
   std::string_view text_;
   std::string origin_;
@@ -59,9 +61,7 @@ class XmlText {
 }
 
 // The same, of at most kMaxXmlName bytes: for what is kept or printed.
-[[nodiscard]] inline std::string_view short_attribute(pugi::xml_node element, const char* name) {
-  return attribute(element, name).substr(0, kMaxXmlName);
-}
+[[nodiscard]] std::string_view short_attribute(pugi::xml_node element, const char* name);
 
 // A whole number ("18", "-1"), or in hexadecimal with or without 0x. nullopt for anything else.
 [[nodiscard]] std::optional<std::int64_t> parse_integer(std::string_view text) noexcept;

@@ -190,6 +190,18 @@ TEST_CASE("what is no topology is refused with a reason") {
             .find("os_index") != std::string::npos);
 }
 
+TEST_CASE("one address is one device; a speed that no link has is unknown") {
+  const auto graph = read(R"(<topology><object type="Machine" cpuset="0x1">
+    <object type="PCIDev" pci_busid="0000:01:00.0" pci_type="0302 [10de:20b0]" gp_index="1"
+            pci_link_speed="lots"/>
+    <object type="PCIDev" pci_busid="0000:01:00.0" pci_type="0302 [10de:2330]" gp_index="2"/>
+    </object></topology>)");
+  CHECK(count_of(graph, ComponentKind::gpu) == 1);
+  CHECK(part(graph, "n/gpu0").device_id == 0x20b0U);
+  CHECK(has_note(graph, NoteKind::repaired, "a second device at 0000:01:00.0"));
+  CHECK(has_note(graph, NoteKind::repaired, "no PCIe link has \"lots\" GB/s"));
+}
+
 TEST_CASE("hostile texts end in an error or in bounded work") {
   const auto machine = [](const std::string& inside, const std::string& after = "") {
     return R"(<topology><object type="Machine" cpuset="0x3">)" + inside + "</object>" + after +
@@ -223,8 +235,9 @@ TEST_CASE("hostile texts end in an error or in bounded work") {
     for (int i = 0; i < 2000; ++i) cores += ",0x55555555";
     std::string devices;
     for (int i = 0; i < 16'000; ++i)
-      devices +=
-          "<object type=\"PCIDev\" pci_busid=\"0000:01:00.0\" pci_type=\"0302 [10de:2330]\"/>";
+      devices += fmt::format(
+          "<object type=\"PCIDev\" pci_busid=\"{:04x}:01:00.0\" pci_type=\"0302 [10de:2330]\"/>",
+          i);
     const auto graph = read(R"(<topology><object type="Machine" cpuset=")" + cores + "\">" +
                             devices + "</object></topology>");
     CHECK(count_of(graph, ComponentKind::gpu) == 16'000);

@@ -4,8 +4,10 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <fmt/format.h>
 
+#include <ctime>
 #include <vector>
 
+#include "causeway/topology.h"
 #include "import_support.h"
 
 using causeway::ComponentKind;
@@ -15,6 +17,7 @@ using causeway::Pair;
 using causeway::Provenance;
 using causeway::TopologyGraph;
 using causeway_test::count_of;
+using causeway_test::find_link;
 using causeway_test::find_pair;
 using causeway_test::fixture;
 using causeway_test::has_note;
@@ -162,6 +165,69 @@ TEST_CASE("a transfer table gives NICs of two hosts and what goes between them")
   CHECK(find_pair(graph, "node-b/nic0", "a/nic0") == nullptr);
 }
 
+TEST_CASE("a transfer table's hosts reach each other as measured") {
+  const causeway::Topology topology(read(
+      R"([{"src_host": "A", "dst_host": "b", "endpoints": [
+        {"src_dev": "n0", "dst_dev": "n0", "src_numa": 0, "dst_numa": 1,
+         "bandwidth": 20000, "latency": 5}]},
+       {"src_host": "b", "dst_host": "A", "endpoints": [
+        {"src_dev": "n0", "dst_dev": "n0", "src_numa": 1, "dst_numa": 0,
+         "bandwidth": 18000, "latency": 6},
+        {"src_dev": "n1", "dst_dev": "n0", "src_numa": 0, "dst_numa": 0, "bandwidth": 0}]}])"));
+  const auto& graph = topology.graph();
+  CHECK(has_note(graph, Note::remark, "calls the host 'A' a"));  // Harmless.
+  const auto* cable = find_link(graph, "a/nic0", "b/nic0");
+  REQUIRE(cable != nullptr);
+  CHECK(cable->kind == causeway::LinkKind::network);
+  CHECK(cable->provenance == Provenance::measured);
+  CHECK(cable->effective_bytes_per_s == measured(18e9));  // The slower way.
+  CHECK(cable->latency_s == measured(6e-6));
+  CHECK(find_link(graph, "b/nic1", "a/nic0") == nullptr);
+  CHECK(find_link(graph, "b/nic0", "b/cpu1")->kind == causeway::LinkKind::pcie);
+  CHECK(find_link(graph, "b/cpu0", "b/cpu1")->kind == causeway::LinkKind::socket);
+  CHECK_FALSE(graph.find("a/host0")->capacity_bytes);
+  const auto device = [](const char* name) { return causeway::DeviceName::parse(name); };
+  const auto near = topology.access(device("a/host0"), device("b/host1"));
+  REQUIRE(near);
+  CHECK(near->tier == causeway::Tier::remote);
+  CHECK(near->rate.bandwidth_bytes_per_s == 18e9);
+  CHECK(near->rate.provenance == Provenance::measured);
+  CHECK(topology.access(device("b/host0"), device("a/host0")));  // Through the other NUMA node.
+  const auto bare = read(
+      R"([{"src_host": "a", "dst_host": "b", "endpoints": [
+        {"src_dev": "n0", "dst_dev": "n0", "bandwidth": 1, "latency": 5}]}])");
+  CHECK(causeway::Topology(bare).route(device("a/host0"), device("b/host0")));
+}
+
+TEST_CASE("figures that no machine has are left out, and that is said") {
+  const auto copies = read(
+      "Running device_to_device_memcpy_write_ce.\n"
+      "memcpy CE GPU(row) -> GPU(column) bandwidth (GB/s)\n"
+      "           0         1\n 0       N/A     1e308\n 1      24.5       N/A\n");
+  CHECK_FALSE(find_pair(copies, "m/gpu0", "m/gpu1")->bandwidth_bytes_per_s);
+  CHECK(find_pair(copies, "m/gpu1", "m/gpu0")->bandwidth_bytes_per_s == measured(24.5e9));
+  CHECK(has_note(copies, Note::repaired, "m/gpu0 to m/gpu1: left out 1e+308 GB/s"));
+
+  const auto tables = read(
+      "Unidirectional P2P=Enabled Bandwidth (P2P Writes) Matrix (GB/s)\n"
+      "   D\\D     0      1\n     0 900.00   1e300\n     1  25.00  900.00\n"
+      "P2P=Enabled Latency (P2P Writes) Matrix (us)\n"
+      "   GPU     0      1\n     0   1.00    1e12\n     1   2.00    1.00\n");
+  const auto* pair = find_pair(tables, "m/gpu0", "m/gpu1");
+  REQUIRE(pair != nullptr);
+  CHECK_FALSE(pair->bandwidth_bytes_per_s);
+  CHECK_FALSE(pair->latency_s);
+  CHECK(has_note(tables, Note::repaired, "left out 1e+300 GB/s"));
+  CHECK(has_note(tables, Note::repaired, "left out 1e+12 us"));
+
+  const auto hosts = read(
+      R"([{"src_host": "a", "dst_host": "b", "endpoints": [
+        {"src_dev": "n0", "dst_dev": "n0", "bandwidth": 1e305, "latency": 1e300}]}])");
+  CHECK_FALSE(find_pair(hosts, "a/nic0", "b/nic0")->bandwidth_bytes_per_s);
+  CHECK_FALSE(find_pair(hosts, "a/nic0", "b/nic0")->latency_s);
+  CHECK(has_note(hosts, Note::repaired, "left out 1e+305 MB/s"));
+}
+
 TEST_CASE("bad JSON is refused with its place") {
   const auto refuse = [](const std::string& text, ImportFormat format) {
     return parse_refusal([&] { return read(text, format); });
@@ -211,6 +277,27 @@ TEST_CASE("what formats look like") {
   const auto refusal = parse_refusal([] { return read("what is this\n"); });
   for (const auto* kind : {"file:1: ", "NCCL", "hwloc", "topo -m", "nvbandwidth", "ibnetdiscover"})
     CHECK(refusal.find(kind) != std::string::npos);
+}
+
+TEST_CASE("detection is cheap, and says what is wrong with a text") {
+  const auto refusal = [](const std::string& text) {
+    return parse_refusal([&] { return read(text); });
+  };
+  const std::string wide(
+      "\xff\xfe\x09\0G\0P\0U\0"
+      "0\0",
+      12);
+  CHECK(refusal(wide).find("file:1: text: is UTF-16") == 0);
+  std::string header;
+  for (int i = 0; i < 600; ++i) header += fmt::format("\tGPU{}", i);
+  CHECK(refusal(header + "\nGPU0\t X \tPIX\n").find("header: more than 512 devices") !=
+        std::string::npos);
+  const std::string blank(60'000'000, '\n');
+  const auto start = std::clock();
+  CHECK(refusal(blank).find("of no known kind") != std::string::npos);
+  CHECK(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC < 1.0);
+  const auto late = refusal(blank + "\tGPU0\tGPU512\nGPU0\t X\n");
+  CHECK(late.find("file:60000001: header: more than 512 devices") == 0);
 }
 
 TEST_CASE("files that cannot be read are said to be so") {

@@ -10,6 +10,7 @@
 #include <set>
 #include <vector>
 
+#include "causeway/topology.h"
 #include "import_support.h"
 
 using causeway::Component;
@@ -120,10 +121,30 @@ TEST_CASE("a device of unknown kind is what stands at its address") {
   hints.add(ComponentKind::unknown, "m/device0", "10:1c.0").numa = 1;
   Source tree("tree");
   tree.add(kGpu, "m/gpu0", "10:1c.0");
+  hints.add(ComponentKind::bridge, "m/bridge0", "10:1.0");
+  hints.link(LinkKind::pcie, "m/device0", "m/bridge0");
+  for (const auto& graph : {merged({hints, tree}), merged({tree, hints})}) {
+    REQUIRE(graph.components.size() == 2);
+    const auto* gpu = graph.find("m/gpu0");  // Its name says the kind.
+    REQUIRE(gpu != nullptr);
+    CHECK(gpu->kind == kGpu);
+    CHECK(gpu->numa == 1U);
+    CHECK(find_link(graph, "m/gpu0", "m/bridge0") != nullptr);
+    CHECK_NOTHROW(causeway::Topology{graph});
+  }
+}
+
+TEST_CASE("a device that gets a kind takes no other's name") {
+  Source hints("hints");
+  hints.add(ComponentKind::unknown, "m/device0", "20:1c.0");
+  hints.add(kGpu, "m/gpu0", "10:1c.0");
+  Source tree("tree");
+  tree.add(kGpu, "m/gpu0", "20:1c.0");
+  tree.add(kGpu, "m/gpu1", "10:1c.0");
   const auto graph = merged({hints, tree});
-  REQUIRE(graph.components.size() == 1);
-  CHECK(graph.components[0].kind == kGpu);
-  CHECK(graph.components[0].numa == 1U);
+  REQUIRE(graph.components.size() == 2);
+  CHECK(graph.find("m/gpu0")->pci == PciAddress::parse("10:1c.0"));
+  CHECK(graph.find("m/gpu1")->pci == PciAddress::parse("20:1c.0"));
 }
 
 TEST_CASE("numbers stand for the order of PCI addresses, and that is said") {
@@ -267,6 +288,16 @@ TEST_CASE("values that differ are named with both sources, and the first stays")
   CHECK(has_note(graph, Note::conflict,
                  "m/gpu0: NUMA node is 0 in first.xml and 1 in second.txt; kept the first"));
   CHECK(has_note(graph, Note::conflict, "m: driver is 550 in first.xml and 560 in second.txt"));
+}
+
+TEST_CASE("values of two files that differ are named with the files") {
+  const auto file = [](const char* name, const char* model) {
+    return causeway::import_topology(
+        std::string(R"(<system version="1"><cpu numaid="0" modelid=")") + model + R"("/></system>)",
+        name);
+  };
+  const auto graph = merge(std::vector{file("a.xml", "1"), file("b.xml", "2")});
+  CHECK(has_note(graph, Note::conflict, "CPU model is 1 in a.xml and 2 in b.xml"));
 }
 
 TEST_CASE("measured wins over reported, and reported over specified, in any order") {

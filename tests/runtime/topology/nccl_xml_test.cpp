@@ -75,6 +75,7 @@ void check_round_trip(const TopologyGraph& graph) {
   CAPTURE(text);
   auto again = read_nccl_xml(text, "written.xml", graph.nodes[0].name);
   again.notes = graph.notes;
+  again.name = graph.name;
   CHECK(again.components == graph.components);
   CHECK(again.links == graph.links);
   CHECK(again == graph);
@@ -139,7 +140,10 @@ TEST_CASE("network devices: ports, rates, a device of no PCI") {
   const auto& tcp = part(graph, "n/nic0");
   CHECK(tcp.title == "eth0");
   CHECK_FALSE(tcp.pci);
-  CHECK_FALSE(tcp.numa);  // Hung on a CPU for want of a place.
+  CHECK_FALSE(tcp.numa);  // Hung on a CPU for want of a place,
+  CHECK(std::ranges::none_of(graph.links, [&](const TopologyLink& each) {
+    return each.a == tcp.name || each.b == tcp.name;  // so nothing is said of paths to it.
+  }));
   CHECK_FALSE(tcp.is_rdma);
   CHECK(tcp.uuid.empty());  // guid 0x0
   const auto twice = read(R"(<system version="1">
@@ -168,6 +172,64 @@ TEST_CASE("faults of a file are repaired and named") {
   CHECK(source_of("not in the file") == "f.xml:8");
   CHECK(source_of("listed twice") == "f.xml:19");
   CHECK(domains(graph) == std::map<std::size_t, std::size_t>{{3, 1}});
+}
+
+TEST_CASE("what no encoding, no link and no chip can be is repaired and named") {
+  const std::string net = R"(<nic><net name="NAME" dev="0"/></nic>)";
+  const auto titled = [&](const std::string& title) {
+    auto text = net;
+    text.replace(text.find("NAME"), 4, title);
+    return read(
+        R"(<system version="1"><cpu numaid="0"><pci busid="0000:01:00.0" class="0x020000">)" +
+        text + "</pci></cpu></system>");
+  };
+  const auto latin = titled("ger\xe4t");
+  CHECK(part(latin, "n/nic0").title == "ger\xef\xbf\xbdt");
+  CHECK(has_note(latin, NoteKind::repaired, "name is not UTF-8"));
+  CHECK(part(titled("a&#xD800;"), "n/nic0").title == "a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
+  std::string umlauts = "x";
+  for (int i = 0; i < 200; ++i) umlauts += "\xc3\xa4";
+  CHECK(part(titled(umlauts), "n/nic0").title == umlauts.substr(0, 255));
+  CHECK(part(titled("y" + umlauts), "n/nic0").title == "y" + umlauts.substr(0, 253));
+  for (const auto& graph : {latin, titled("a&#xD800;"), titled("y" + umlauts)})
+    CHECK(causeway::import_topology(causeway::graph_to_json(graph), "j") == graph);
+
+  const auto pci = [](const std::string& attributes) {
+    return read(
+        R"(<system version="1"><cpu numaid="0"><pci busid="0000:01:00.0" class="0x030200" )" +
+        attributes + "/></cpu></system>");
+  };
+  const auto speed = pci(R"(link_speed="banana" link_width="16")");
+  CHECK(has_note(speed, NoteKind::repaired, "a speed of \"banana\""));
+  CHECK(link(speed, "n/gpu0", "n/cpu0").pcie.width == 16U);
+  CHECK(has_note(pci(R"(link_speed="8 GT/s" link_width="99")"), NoteKind::repaired,
+                 "a width of \"99\""));
+  CHECK(pci(R"(link_speed="Unknown" link_width="0")").notes.empty());
+
+  // 54 links of an A100, which has 12, to a switch; and 12 to each of three peers.
+  const std::string open = R"(<system version="1"><cpu numaid="0">)";
+  const auto gpu = [](int number, const std::string& links) {
+    return fmt::format(
+        R"(<pci busid="0000:0{0}:00.0" class="0x030200"><gpu dev="{0}" sm="80">{1}</gpu></pci>)",
+        number, links);
+  };
+  const auto many =
+      read(open + gpu(0, R"(<nvlink target="0000:0a:00.0" count="54" tclass="0x068000"/>)") +
+           "</cpu></system>");
+  CHECK(links_of(many, "n/gpu0") == 12);
+  CHECK(has_note(many, NoteKind::repaired, "n/gpu0: 54 NVLinks, and its chip has 12"));
+  std::string mesh = open;
+  for (int i = 0; i < 4; ++i) {
+    std::string links;
+    for (int j = 0; j < 4; ++j)
+      if (i != j)
+        links += fmt::format(R"(<nvlink target="0000:0{}:00.0" count="12" tclass="0x030200"/>)", j);
+    mesh += gpu(i, links);
+  }
+  const auto switched = read(mesh + "</cpu></system>");
+  CHECK(count_of(switched, ComponentKind::nvswitch) == 1);
+  CHECK(links_of(switched, "n/gpu3") == 12);
+  CHECK(has_note(switched, NoteKind::repaired, "an NVSwitch that the file does not list"));
 }
 
 TEST_CASE("a rack: hosts are told apart, the hidden switch joins them") {
@@ -290,7 +352,7 @@ TEST_CASE("numbers out of range stay unknown") {
   CHECK_FALSE(part(graph, "n/cpu0").cpu_model);
   CHECK(part(graph, "n/cpu0").cpus.empty());
   CHECK_FALSE(part(graph, "n/nic0").port_bytes_per_s);
-  CHECK(count_notes(graph, NoteKind::repaired) == 2);
+  CHECK(count_notes(graph, NoteKind::repaired) == 3);
 }
 
 TEST_CASE("hostile texts end in an error or in bounded work") {
@@ -316,7 +378,7 @@ TEST_CASE("hostile texts end in an error or in bounded work") {
     for (int i = 0; i < 1'000'000; ++i) links += "<nvlink target=\"0000:02:00.0\" count=\"1\"/>";
     const auto graph = read(one_gpu("<gpu sm=\"90\">" + links + "</gpu>"));
     CHECK(graph.links.size() == 3);
-    CHECK(link(graph, "n/gpu0", "n/nvswitch0").count == 4096);  // The limit.
+    CHECK(link(graph, "n/gpu0", "n/nvswitch0").count == 18);  // The limit.
   }
   SUBCASE("a million faults are a hundred notes") {
     std::string links;

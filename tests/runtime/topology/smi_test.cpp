@@ -134,6 +134,46 @@ TEST_CASE("rows may be ragged, out of order, wrapped or twice") {
   CHECK(has_note(twice, Note::conflict, "second row of GPU0"));
 }
 
+TEST_CASE("a bad cell is unknown, and what the other side says of it stands") {
+  const std::string header = "\tGPU0\tGPU1\tGPU2\tCPU Affinity\n";
+  const std::string rest = "GPU1\tNV2\t X \tSYS\t0-3\nGPU2\tSYS\tSYS\t X \t0-3\n";
+  for (const std::string bad : {"ERR", "NV0", "NV-1", "NV99999999999999", "7"}) {
+    CAPTURE(bad);
+    const auto middle = read(header + "GPU0\t X \t" + bad + "\tSYS\t0-3\n" + rest);
+    CHECK_FALSE(path(middle, "m/gpu0", "m/gpu1"));
+    CHECK(path(middle, "m/gpu1", "m/gpu0") == PathClass::nvlink);
+    CHECK(path(middle, "m/gpu0", "m/gpu2") == PathClass::sys);
+    CHECK(middle.find("m/gpu0")->cpus == "0-3");
+    REQUIRE(find_link(middle, "m/gpu0", "m/gpu1") != nullptr);
+    CHECK(find_link(middle, "m/gpu0", "m/gpu1")->count == 2);
+    CHECK(has_note(middle, Note::repaired, "row of GPU0 says '" + bad + "' of GPU1"));
+    CHECK(count_notes(middle, Note::repaired) == 1);
+
+    const auto first = read(header + "GPU0\t X \tNV2\tSYS\t0-3\nGPU1\t" + bad +
+                            "\t X \tSYS\t0-3\nGPU2\tSYS\tSYS\t X \t0-3\n");
+    CHECK(path(first, "m/gpu1", "m/gpu2") == PathClass::sys);
+    CHECK(find_link(first, "m/gpu0", "m/gpu1") != nullptr);
+    CHECK(has_note(first, Note::repaired, "row of GPU1 says '" + bad + "' of GPU0"));
+  }
+  const auto all = read("\tGPU0\tGPU1\tCPU Affinity\nGPU0\t X \tNV0\t0-3\nGPU1\tNV0\t X \t0-3\n");
+  CHECK(all.pairs.empty());
+  CHECK(all.find("m/gpu1")->cpus == "0-3");
+}
+
+TEST_CASE("a device without a row has what the rows of others say") {
+  const std::string header = "\tGPU0\tGPU1\tGPU2\tCPU Affinity\n";
+  const std::string rows = "GPU0\t X \tNV2\tNV4\t0-3\nGPU2\tNV4\tSYS\t X \t0-3\n";
+  for (const auto& text : {header + rows, header + rows + "GPU1\tERR\n", header + rows + "GPU1"}) {
+    CAPTURE(text);
+    const auto graph = read(text);
+    CHECK(count_of(graph, ComponentKind::gpu) == 3);
+    REQUIRE(find_link(graph, "m/gpu0", "m/gpu1") != nullptr);
+    CHECK(find_link(graph, "m/gpu0", "m/gpu1")->count == 2);
+    CHECK(path(graph, "m/gpu2", "m/gpu1") == PathClass::sys);
+    CHECK(has_note(graph, Note::repaired, "no row of GPU1"));
+  }
+}
+
 TEST_CASE("what is not known stays unknown") {
   const auto single = read(
       "\tGPU0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\n"
@@ -177,7 +217,7 @@ TEST_CASE("cells that contradict each other are named, and make no link") {
   const auto graph = read(
       "\tGPU0\tGPU1\tGPU2\tCPU Affinity\nGPU0\t X \tNV2\tNV4\t0\n"
       "GPU1\tSYS\t X \tPHB\t0\nGPU2\tNV3\tPHB\t X \t0\n");
-  CHECK(has_note(graph, Note::conflict, "GPU0 and GPU1: NV2 from GPU0 but SYS from GPU1"));
+  CHECK(has_note(graph, Note::remark, "GPU0 and GPU1: NV2 from GPU0 but SYS from GPU1"));
   CHECK(has_note(graph, Note::conflict, "GPU0 and GPU2: NV4 from GPU0 but NV3 from GPU2"));
   CHECK(path(graph, "m/gpu0", "m/gpu1") == PathClass::nvlink);
   CHECK(path(graph, "m/gpu1", "m/gpu0") == PathClass::sys);
@@ -321,7 +361,7 @@ TEST_CASE("a list of GPUs alone says nothing of NVLinks") {
   CHECK_FALSE(graph.nodes[0].nvlinks_known);
   CHECK(graph.find("m/gpu0")->model == "l40s");
   CHECK(graph.find("m/gpu0")->uuid.empty());  // Blacked out: both have it.
-  CHECK(count_notes(graph, Note::repaired) == 2);
+  CHECK(count_notes(graph, Note::remark) == 2);
 }
 
 TEST_CASE("what is no table, or too large, is refused") {
