@@ -228,17 +228,22 @@ TEST_CASE("two threads copy side by side, and a short call does not wait for the
   auto near = pool.allocate(2 * kMiB, {.only = {device("a/gpu0")}});
   auto far = pool.allocate(2 * kMiB, {.only = {device("b/gpu0")}});
   const std::vector<Pool::CopyPiece> pieces(16'000, {0, kMiB, kMiB});  // 16 GiB.
-  std::atomic<int> done = 0;
+  std::atomic<int> ended = 0;
+  const auto copy = [&](Region& to, const Region& from, bool is_pull) {
+    const auto error = error_of([&] { pool.copy_batch(to, from, pieces, is_pull); });
+    ++ended;
+    CHECK(error.code() == Errc::peer_lost);
+  };
   // Node a executes both.
-  std::thread push([&] { pool.copy_batch(far, near, pieces), ++done; });
-  std::thread pull([&] { pool.copy_batch(near, far, pieces, true), ++done; });
+  std::thread push(copy, std::ref(far), std::cref(near), false);
+  std::thread pull(copy, std::ref(near), std::cref(far), true);
   CHECK(
       eventually([&] { return crossed(pool, "a", "b") > 0 && crossed(pool, "b", "a") > 0; }, 60s));
   CHECK(pool.allocate(kMiB, {.only = {device("a/gpu1")}}).size_bytes() == kMiB);
-  CHECK(done == 0);
+  CHECK(ended == 0);
+  live.kill("b");  // They have shown enough.
   push.join();
   pull.join();
-  CHECK(done == 2);
 }
 
 TEST_CASE("more threads than connections all get their turn") {
@@ -246,13 +251,13 @@ TEST_CASE("more threads than connections all get their turn") {
   auto pool = live.connect("a");
   auto near = pool.allocate(kMiB, {.only = {device("a/gpu0")}});
   auto far = pool.allocate(kMiB, {.only = {device("b/gpu0")}});
-  const std::vector<Pool::CopyPiece> pieces(200, {0, 0, kMiB});
+  const std::vector<Pool::CopyPiece> pieces(20, {0, 0, kMiB});
   std::atomic<std::uint64_t> copied = 0;
   std::vector<std::thread> threads;
   for (int i = 0; i < 20; ++i)
     threads.emplace_back([&] { copied += pool.copy_batch(far, near, pieces).bytes; });
   for (auto& thread : threads) thread.join();
-  CHECK(copied == 20 * 200 * kMiB);
+  CHECK(copied == 20 * 20 * kMiB);
 }
 
 TEST_CASE("closing a pool ends what another thread has under way") {
