@@ -20,6 +20,7 @@
 #include <thread>
 
 #include "live_pool.h"
+#include "runtime/pool/session.h"
 #include "tests/error_of.h"
 
 using namespace causeway;
@@ -260,32 +261,30 @@ TEST_CASE("more threads than connections all get their turn") {
   CHECK(copied == 20 * 20 * kMiB);
 }
 
-TEST_CASE("closing a pool ends what another thread has under way") {
+TEST_CASE("closing a pool ends what other threads have under way") {
   LivePool live(kCluster, {"a", "b"});
   auto pool = std::make_unique<Pool>(live.connect("a"));
-  auto moving = pool->allocate(3 * kMiB, {.only = {device("a/gpu0")}});
-  auto written = pool->allocate(3 * kMiB, {.only = {device("b/gpu1")}});
-  std::atomic<int> rounds[2] = {0, 0};
-  std::optional<Error> ends[2];
-  std::thread mover([&] {
-    ends[0] = error_of([&] {
-      for (const char* to = "b/gpu0";; ++rounds[0]) {
-        moving.move(0, moving.size_bytes(), device(to));
-        to = *to == 'a' ? "b/gpu0" : "a/gpu0";
-      }
-    });
+  auto near = pool->allocate(2 * kMiB, {.only = {device("a/gpu0")}});
+  auto far = pool->allocate(3 * kMiB, {.only = {device("b/gpu1")}});
+  std::atomic<int> writes = 0;
+  std::optional<Error> copy_end, write_end;
+  // A request that waits. The Pool itself may not be used while it ends; what it shares may.
+  std::thread copier([&, state = pool->state()] {
+    const std::vector<Pool::CopyPiece> pieces(16'000, {0, kMiB, kMiB});  // 16 GiB.
+    copy_end = error_of([&] { state->transfer(true, {"b", far.id()}, {"a", near.id()}, pieces); });
   });
   std::thread writer([&] {
-    const std::vector<std::byte> bytes(written.size_bytes());
-    ends[1] = error_of([&] {
-      for (;; ++rounds[1]) written.write(0, bytes);
+    const std::vector<std::byte> bytes(far.size_bytes());
+    write_end = error_of([&] {
+      for (;; ++writes) far.write(0, bytes);
     });
   });
-  CHECK(eventually([&] { return rounds[0] > 2 && rounds[1] > 2; }, 20s));
+  CHECK(eventually([&] { return writes > 2 && crossed(*pool, "b", "a") > 0; }, 60s));
   pool.reset();
-  mover.join();
+  copier.join();
   writer.join();
-  for (const auto& end : ends) CHECK(end->code() == Errc::closed);
+  CHECK(copy_end->code() == Errc::closed);
+  CHECK(write_end->code() == Errc::closed);
   CHECK(eventually([&] { return live.used_bytes() == 0; }, 2s));
 }
 
