@@ -11,6 +11,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <memory>
 #include <sstream>
 #include <vector>
 
@@ -95,6 +96,30 @@ std::string read_all(int fd, Clock::time_point deadline) {
   }
 }
 
+struct Server {
+  std::unique_ptr<Child> process;
+  int port;
+};
+
+// A port that was free a moment ago may be taken when the server asks for it.
+Server start_server(const std::string& program, Clock::time_point deadline) {
+  constexpr int kTries = 3;
+  const UniqueFd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+  int port = 0;
+  for (int i = 0; i < kTries; ++i) {
+    port = free_port();
+    auto server = std::make_unique<Child>(
+        perftest_options({program, "-p", std::to_string(port)}, null.get()));
+    while (!is_listening(port)) {
+      throw_if_interrupted();
+      if (server->wait_ended(Clock::now() + std::chrono::milliseconds(2))) break;
+      if (Clock::now() > deadline) break;
+    }
+    if (is_listening(port)) return {std::move(server), port};
+  }
+  throw Error(Errc::io, fmt::format("ucx_perftest does not listen on port {}", port));
+}
+
 }  // namespace
 
 std::optional<std::string> find_ucx_perftest() {
@@ -110,14 +135,7 @@ std::optional<std::string> find_ucx_perftest() {
 double run_ucx_perftest(const std::string& program, std::uint64_t size_bytes, std::uint64_t count,
                         std::chrono::seconds patience) {
   const auto deadline = Clock::now() + patience;
-  const int port = free_port();
-  const UniqueFd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));
-  const Child server(perftest_options({program, "-p", std::to_string(port)}, null.get()));
-  while (!is_listening(port)) {
-    throw_if_interrupted();
-    if (server.wait_ended(Clock::now() + std::chrono::milliseconds(2)) || Clock::now() > deadline)
-      throw Error(Errc::io, fmt::format("ucx_perftest does not listen on port {}", port));
-  }
+  const auto [server, port] = start_server(program, deadline);
   auto client_pipe = make_pipe();
   const Child client(perftest_options(
       {program, "-p", std::to_string(port), "-t", "tag_bw", "-s", std::to_string(size_bytes), "-n",

@@ -22,7 +22,6 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/use_future.hpp>
 #include <condition_variable>
 #include <cstring>
 #include <filesystem>
@@ -182,6 +181,25 @@ bool is_open(const UniqueFd& socket) {
 std::size_t threads() {
   return static_cast<std::size_t>(
       std::distance(std::filesystem::directory_iterator("/proc/self/task"), {}));
+}
+
+// What call_peer() answers. Errors: its own.
+std::string ask(IoThread& io, const PeerAddress& whom, const std::string& path,
+                std::chrono::milliseconds timeout) {
+  std::string answer;
+  io.wait_for([&](Completion done) {
+    asio::co_spawn(io.context(), call_peer(whom, "GET", path, "", timeout),
+                   [&answer, done](const std::exception_ptr& failed, std::string body) {
+                     answer = std::move(body);
+                     try {
+                       if (failed) std::rethrow_exception(failed);
+                       done(std::nullopt, 0);
+                     } catch (const Error& error) {
+                       done(error, 0);
+                     }
+                   });
+  });
+  return answer;
 }
 
 PeerAddress peer(const std::string& address) { return {"the peer", address, "token"}; }
@@ -353,9 +371,7 @@ TEST_CASE("a name service that does not answer holds no call beyond its time") {
   {
     const auto start = std::chrono::steady_clock::now();
     IoThread io("test-io");
-    auto call = asio::co_spawn(io.context(), call_peer(peer("a.slow:1"), "GET", "/", "", 200ms),
-                               asio::use_future);
-    const auto late = error_of([&] { call.get(); });
+    const auto late = error_of([&] { (void)ask(io, peer("a.slow:1"), "/", 200ms); });
     CHECK(late.code() == Errc::timed_out);
     CHECK(std::string(late.what()).find("the peer") != std::string::npos);
     ControlClient client("b.slow:1", "", "the other");
@@ -430,15 +446,8 @@ TEST_CASE("a name is looked up, an unknown one is an error that says so") {
   ControlClient client("localhost" + port, "token token token token", "the server");
   CHECK(client.call("GET", "/now", "", 5s).body == "/now");
   IoThread io("test-io");
-  auto call = asio::co_spawn(
-      io.context(),
-      call_peer({"the peer", "localhost" + port, "token token token token"}, "GET", "/now", "", 5s),
-      asio::use_future);
-  CHECK(call.get() == "/now");
-  auto unknown =
-      asio::co_spawn(io.context(), call_peer(peer("no.such.host.invalid:1"), "GET", "/", "", 5s),
-                     asio::use_future);
-  const auto error = error_of([&] { unknown.get(); });
+  CHECK(ask(io, {"the peer", "localhost" + port, "token token token token"}, "/now", 5s) == "/now");
+  const auto error = error_of([&] { (void)ask(io, peer("no.such.host.invalid:1"), "/", 5s); });
   CHECK(error.code() == Errc::peer_lost);
   CHECK(std::string(error.what()).find("no.such.host.invalid") != std::string::npos);
 }

@@ -13,6 +13,7 @@
 #include <optional>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "allocator/unique_fd.h"
 #include "causeway/topology_export.h"
@@ -193,6 +194,15 @@ TEST_CASE("where a member of a group is called is in digits") {
   CHECK(std::string(failed.what()).find("digits") != std::string::npos);
 }
 
+// What crossed between the nodes, in all.
+static std::uint64_t routed_bytes(ControlClient& client) {
+  const auto pool = parse(client.call("GET", "/v1/pool", "", kLimit));
+  std::uint64_t bytes = 0;
+  for (const auto& route : pool.at("routes").as_array())
+    bytes += route.at("bytes").to_number<std::uint64_t>();
+  return bytes;
+}
+
 static Json member(const Json& session, int rank) {
   auto body = session;
   body["rank"] = rank;
@@ -273,6 +283,16 @@ nodes:
     CHECK(code_of([&] { client.call("POST", "/v1/transfers", serialize(body), 500ms); }) ==
           Errc::timed_out);
     CHECK(eventually([&] { return running(a) == 0; }, 2s));
+    // What was in flight ends, and nothing follows.
+    std::uint64_t seen = 0;
+    int unchanged = 0;
+    CHECK(eventually(
+        [&] {
+          const auto now = routed_bytes(a);
+          unchanged = now == std::exchange(seen, now) ? unchanged + 1 : 0;
+          return unchanged == 20;
+        },
+        5s));
   }
   // The memory comes back although the session lives: nothing holds it any more.
   for (auto* node : {&a, &b}) {
