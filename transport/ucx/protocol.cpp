@@ -67,12 +67,12 @@ std::optional<std::vector<HostBytes>> take_hosts(std::span<const std::byte>& byt
 }
 
 std::vector<std::byte> make_frame(FrameKind kind, std::span<const std::byte> body) {
-  std::vector<std::byte> bytes(kFrameHeadBytes);
+  std::vector<std::byte> bytes(kFrameHeadBytes + body.size());
   put(&bytes[0], kFrameMagic, 4);
   put(&bytes[4], kProtocolVersion, 1);
   put(&bytes[5], static_cast<std::uint64_t>(kind), 1);
   put(&bytes[6], body.size(), 2);
-  bytes.insert(bytes.end(), body.begin(), body.end());
+  std::ranges::copy(body, bytes.begin() + kFrameHeadBytes);
   return bytes;
 }
 
