@@ -25,8 +25,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A port that is free now. ucx_perftest takes a number only, so another program may take it first;
-// the run then fails and says so.
+// A port that is free now. ucx_perftest takes a number only, so another program may take it first:
+// see start_server().
 int free_port() {
   const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
