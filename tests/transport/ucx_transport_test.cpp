@@ -37,10 +37,32 @@ struct UcxTwoThreads : UcxBody {
   }
 };
 
+struct UcxSmallServer : UcxTwoThreads {
+  std::unique_ptr<causeway::Transport> make_server(causeway::DataService* service,
+                                                   causeway::Transport::Accepted on_accept) {
+    for (const auto* name : kSegments) setenv(name, "32K", 1);
+    auto server = UcxTwoThreads::make_server(service, std::move(on_accept));
+    for (const auto* name : kSegments) unsetenv(name);
+    return server;
+  }
+  static constexpr const char* kSegments[] = {"UCX_TCP_TX_SEG_SIZE", "UCX_TCP_RX_SEG_SIZE"};
+};
+
 }  // namespace
 
 #define CHANNEL_BODIES UcxOneThread, UcxTwoThreads
 #include "tests/conformance/channel_suite.h"
+
+// UCX sends frames of its own segment size, and aborts on one that is larger than it expected.
+TEST_CASE("a peer whose environment asks UCX for other segments is understood") {
+  channel_suite::World<UcxSmallServer> world;
+  world.judge.regions[{7, 2}].bytes = channel_suite::Bytes(4 << 20);
+  const auto sent = channel_suite::pattern(4 << 20, 1);
+  channel_suite::Bytes returned(sent.size());
+  CHECK_FALSE(world.here.write({7, 2, 0}, sent).get().code);
+  CHECK_FALSE(world.here.read(returned, {7, 2, 0}).get().code);
+  CHECK(returned == sent);
+}
 
 // The server goes after some number of its handlers, with the hello of a client on its way.
 TEST_CASE("a transport may be destroyed at any moment of a greeting") {

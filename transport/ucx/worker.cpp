@@ -36,7 +36,7 @@ constexpr std::size_t kSpareDescriptors = 8;
 constexpr std::size_t kLinkDescriptors = 3;
 
 struct Default {
-  const char* variable;  // Of the user's environment: its word is final.
+  const char* variable;  // Of the user's environment: its word is final. Null: not to be changed.
   const char* key;       // UCX names transport settings without the transport here.
   std::string value;
 };
@@ -46,7 +46,9 @@ std::vector<Default> defaults(const std::string& interface, bool ipv6) {
   std::vector<Default> list{
       {"UCX_TLS", "TLS", "tcp"},
       {"UCX_TCP_TX_SEG_SIZE", "TX_SEG_SIZE", "256K"},
-      {"UCX_TCP_RX_SEG_SIZE", "RX_SEG_SIZE", "512K"},
+      // UCX sends frames of its own receive size, and one that is larger than the peer's aborts the
+      // peer: so this is part of the wire, and the same for all.
+      {nullptr, "RX_SEG_SIZE", "512K"},
       {"UCX_TCP_AF_PRIO", "AF_PRIO", ipv6 ? "inet6" : "inet"},
       // A put names any address of this process, and its acknowledgement may abort it.
       {"UCX_TCP_PUT_ENABLE", "PUT_ENABLE", "n"},
@@ -91,7 +93,8 @@ void Worker::open(const std::string& interface, bool ipv6) {
   const std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> owner(config,
                                                                            ucp_config_release);
   for (const auto& [variable, key, value] : defaults(interface, ipv6))
-    if (std::getenv(variable) == nullptr) check(ucp_config_modify(config, key, value.c_str()), key);
+    if (variable == nullptr || std::getenv(variable) == nullptr)
+      check(ucp_config_modify(config, key, value.c_str()), key);
 
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;
