@@ -31,6 +31,7 @@ struct SmiMatrix {
   std::vector<SmiRow> rows;
   std::string command;  // What stands after "-p2p" in the last command line before it.
   bool is_p2p = false;
+  bool is_pci_only = false;  // "topo -mp": says nothing of NVLinks.
   std::vector<TopologyNote> notes;
 };
 
