@@ -68,7 +68,7 @@ class LineDetector {
  public:
   void read(std::string_view line) {
     if (trim(line).empty()) return;
-    if (header_) read_row(line);
+    if (header_ || is_smi_row(line)) read_row(line);
     if (is_smi_header(line)) header_ = true;
     if (parse_smi_gpu_line(line)) found(Format::smi_nvlink);
     if (contains(line, "P2P Connectivity Matrix") || contains(line, "directional P2P=") ||

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::size_t kMaxMatrices = 64;
 constexpr std::size_t kMaxMatrixNotes = 64;
+constexpr std::size_t kMaxLabelTokens = 16;
 
 using Kind = TopologyNote::Kind;
 
@@ -173,10 +174,12 @@ class MatrixReader {
     line = without_label(line, label_);
     if (auto heading = parse_heading(line)) {
       read_heading(*heading, line, number);
-    } else if (!done_.empty()) {
-      read_legend(line);
-      read_row(line, number);
+      return;
     }
+    if (done_.empty() && is_smi_row(line)) start(number);
+    if (done_.empty()) return;
+    read_legend(line);
+    read_row(label_.empty() ? line : from_column(line), number);
   }
 
   std::vector<SmiMatrix> take() {
@@ -217,6 +220,23 @@ class MatrixReader {
       matrix.notes.push_back({kind, fmt::format("{}:{}", origin_, line), text});
   }
 
+  void start(std::size_t line) {
+    auto& matrix = done_.emplace_back();
+    matrix.line = line;
+    matrix.command = std::exchange(command_, {});
+    matrix.is_pci_only = std::exchange(is_pci_only_, false);
+    legend_ = Legend::none;
+    after_.clear();
+  }
+
+  // `line` from the first device of the table on: what a log puts before it may change.
+  [[nodiscard]] std::string_view from_column(std::string_view line) const {
+    for (const auto token : split_tokens(line, kMaxLabelTokens))
+      if (std::ranges::find(done_.back().columns, token) != done_.back().columns.end())
+        return line.substr(static_cast<std::size_t>(token.data() - line.data()));
+    return line;
+  }
+
   void read_heading(const Heading& heading, std::string_view line, std::size_t number) {
     const bool has_gpu = std::ranges::any_of(
         heading.devices, [](auto name) { return numbered(name, "GPU").has_value(); });
@@ -232,11 +252,7 @@ class MatrixReader {
         throw text_error(
             origin_, number,
             fmt::format("table: more than {}; keep one machine's in a file", kMaxMatrices));
-      done_.emplace_back().line = number;
-      done_.back().command = std::exchange(command_, {});
-      done_.back().is_pci_only = std::exchange(is_pci_only_, false);
-      legend_ = Legend::none;
-      after_.clear();
+      start(number);
     } else {
       add_note(done_.back(), Kind::repaired, number, "joined the header that goes on in this line");
     }
@@ -456,6 +472,13 @@ std::vector<SmiMatrix> read_smi_matrices(std::string_view text, const std::strin
   MatrixReader reader(origin);
   for (LineReader lines(text); lines.next();) reader.read_line(lines.line(), lines.number());
   return reader.take();
+}
+
+bool is_smi_row(std::string_view line) {
+  const auto tokens = split_tokens(line);
+  if (tokens.size() < 3 || !numbered(tokens[0], "GPU")) return false;
+  const auto end = std::find_if_not(tokens.begin() + 1, tokens.end(), is_cell);
+  return end - tokens.begin() > 2 && std::count(tokens.begin() + 1, end, "X") == 1;
 }
 
 bool is_smi_header(std::string_view line) {

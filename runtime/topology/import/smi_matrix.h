@@ -42,6 +42,9 @@ struct SmiMatrix {
 // True for a line that can be the (first) header line of such a table.
 [[nodiscard]] bool is_smi_header(std::string_view line);
 
+// True for the row of a GPU, which may stand without a header where a table was cut.
+[[nodiscard]] bool is_smi_row(std::string_view line);
+
 [[nodiscard]] std::optional<PathClass> parse_path_class(std::string_view cell) noexcept;
 // 4 of "NV4".
 [[nodiscard]] std::optional<std::uint32_t> parse_nvlink_count(std::string_view cell) noexcept;

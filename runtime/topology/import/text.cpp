@@ -107,6 +107,9 @@ bool LineReader::next() {
       at = escape_end(line_, at);
     } else if (const auto next = lost_escape_end(line_, at); next > at) {
       at = next;
+    } else if (line_.substr(at).starts_with("\xc2\xa0")) {  // A blank that does not break.
+      clean_ += ' ';
+      at += 2;
     } else if (in_table && (line_[at] == '|' || line_[at] == '*')) {
       if (line_[at] == '|') clean_ += '\t';
       ++at;

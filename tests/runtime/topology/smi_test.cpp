@@ -141,10 +141,16 @@ TEST_CASE("a table is the same wherever it was pasted") {
       "| GPU1 | SYS  | X    | PHB  |              | 1             |\n"
       "+------+------+------+------+--------------+---------------+\n"
       "| NIC0 | PIX  | PHB  | X    |              |               |\n";
+  std::string no_breaks;  // As a web page pads its cells.
+  for (const auto c : each("", ""))
+    no_breaks += c == '\t' ? "\xc2\xa0\t" : c == ' ' ? "\xc2\xa0" : std::string(1, c);
+  std::string stamped;  // The label of a log need not be the same in each line.
+  for (std::size_t i = 0; i < lines.size(); ++i)
+    stamped += fmt::format("2026-01-01T10:00:0{}Z {}\n", i, lines[i]);
   for (const auto& text :
        {"Said before:\n\n> ```\n" + each("> ", "") + "> ```\n", each(">", ""), each("> > ", ""),
         lost_escapes, caret_escapes, markdown, grid, each("0: ", ""), each("host-1: ", "\r"),
-        each("[pod/a/main] ", ""), each("# ", "")}) {
+        each("", "\xc2\xa0"), no_breaks, each("[pod/a/main] ", ""), each("# ", ""), stamped}) {
     CAPTURE(text);
     const auto graph = read(text);
     CHECK(graph.components == good.components);
@@ -152,6 +158,29 @@ TEST_CASE("a table is the same wherever it was pasted") {
   }
   // Such a label is of one table; a line that only names GPUs is none.
   CHECK(read("the cards are GPU0 GPU1\n" + each("", "")).pairs == good.pairs);
+}
+
+TEST_CASE("without a header the rows name the columns") {
+  const std::string rows =
+      "GPU0     X      NV18    PIX     0-3             0\n"
+      "GPU1    NV18     X      SYS     4-7             1\n";
+  const std::string nic = "NIC0    PIX     SYS      X\n";
+  CHECK(causeway::detect_format(rows) == ImportFormat::smi_topo);
+  const auto graph = read("The rest of it:\n" + rows + nic);
+  const auto good =
+      read("        GPU0    GPU1    NIC0    CPU Affinity    NUMA Affinity\n" + rows + nic);
+  CHECK(graph.components == good.components);
+  CHECK(graph.pairs == good.pairs);
+  CHECK(graph.links == good.links);
+  CHECK(has_note(graph, Note::repaired, "each column for the row that has its X there"));
+  // A column without a row has no name.
+  const auto cut = read(rows);
+  CHECK(cut.components.size() == 2);
+  CHECK(cut.find("m/gpu1")->cpus == "4-7");
+  const auto peers = read(" GPU0\tX\tOK\t\n GPU1\tOK\tX\t\n");
+  REQUIRE(find_pair(peers, "m/gpu0", "m/gpu1") != nullptr);
+  CHECK(find_pair(peers, "m/gpu0", "m/gpu1")->granted_read == PeerStatus::ok);
+  CHECK(causeway::detect_format("GPU0 is X\nGPU1 X\n") == std::nullopt);
 }
 
 TEST_CASE("cells that stand without a blank are taken apart") {
