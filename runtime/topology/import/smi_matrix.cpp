@@ -378,6 +378,22 @@ class MatrixReader {
       row.after[next] = values[i];
   }
 
+  // Without a header: nvidia-smi counts up from the left, the GPUs before the NICs.
+  static void name_by_order(std::vector<std::string>& columns, const std::vector<SmiRow>& rows) {
+    for (const auto& row : rows) {
+      const auto own = std::ranges::find(columns, row.device);
+      for (const std::string_view prefix : {"NIC", "GPU"}) {
+        const auto number = numbered(row.device, prefix);
+        if (!number || own - columns.begin() < static_cast<std::ptrdiff_t>(*number)) continue;
+        const auto first = own - static_cast<std::ptrdiff_t>(*number);
+        for (auto column = columns.begin(); column < own; ++column)
+          if (column->empty())
+            *column = column < first ? fmt::format("GPU{}", column - columns.begin())
+                                     : fmt::format("{}{}", prefix, column - first);
+      }
+    }
+  }
+
   // The X of a row says which column is its own, whatever the header says.
   void align_columns(SmiMatrix& matrix) {
     std::vector<std::string> columns = matrix.columns;
@@ -400,6 +416,7 @@ class MatrixReader {
       columns[at] = row.device;
     }
     if (!moved) return;
+    if (matrix.columns.empty()) name_by_order(columns, matrix.rows);
     std::unordered_set<std::string> rows;
     for (const auto& row : matrix.rows) rows.insert(row.device);
     for (std::size_t at = 0; at < columns.size(); ++at)

@@ -173,7 +173,16 @@ TEST_CASE("without a header the rows name the columns") {
   CHECK(graph.pairs == good.pairs);
   CHECK(graph.links == good.links);
   CHECK(has_note(graph, Note::repaired, "each column for the row that has its X there"));
-  // A column without a row has no name.
+  // Its upper rows are gone too: numbers go up from the left, the GPUs before the NICs.
+  const auto lower = read(
+      "GPU2    NV8     PIX      X      SYS     PXB     0-3     0\n"
+      "NIC1    SYS     PXB     PXB     NODE     X\n");
+  CHECK(path(lower, "m/gpu2", "m/gpu0") == PathClass::nvlink);
+  CHECK(path(lower, "m/gpu2", "m/gpu1") == PathClass::pix);
+  CHECK(path(lower, "m/gpu2", "m/nic0") == PathClass::sys);
+  CHECK(path(lower, "m/nic1", "m/nic0") == PathClass::node);
+  CHECK(lower.components.size() == 5);
+  // What is right of the last row has no name.
   const auto cut = read(rows);
   CHECK(cut.components.size() == 2);
   CHECK(cut.find("m/gpu1")->cpus == "4-7");
