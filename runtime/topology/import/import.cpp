@@ -68,7 +68,7 @@ class LineDetector {
  public:
   void read(std::string_view line) {
     if (trim(line).empty()) return;
-    if (header_) read_row(line);
+    if (header_ || is_smi_row(line)) read_row(line);
     if (is_smi_header(line)) header_ = true;
     if (parse_smi_gpu_line(line)) found(Format::smi_nvlink);
     if (contains(line, "P2P Connectivity Matrix") || contains(line, "directional P2P=") ||
@@ -90,13 +90,16 @@ class LineDetector {
 
   void read_row(std::string_view line) {
     const auto tokens = split_tokens(line, 64);
-    if (tokens.size() < 2 || !numbered(tokens[0], "GPU")) return;
+    // A label may stand before it.
+    auto token = std::ranges::find_if(
+        tokens, [](const auto name) { return numbered(name, "GPU").has_value(); });
+    if (token == tokens.end()) return;
     bool states = false;
     bool self = false;
-    for (std::size_t i = 1; i < tokens.size(); ++i) {
-      if (parse_path_class(tokens[i])) return found(Format::smi_topo);
-      states = states || parse_name<PeerStatus>(tokens[i]);
-      self = self || tokens[i] == "X";
+    for (++token; token != tokens.end(); ++token) {
+      if (parse_path_class(*token)) return found(Format::smi_topo);
+      states = states || parse_name<PeerStatus>(*token);
+      self = self || *token == "X";
     }
     if (states) return found(Format::smi_p2p);
     if (self) found(Format::smi_topo);  // One GPU.

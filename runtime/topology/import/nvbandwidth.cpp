@@ -35,6 +35,29 @@ bool is_table_title(std::string_view line) noexcept {
 
 enum class Test : std::uint8_t { copy, latency, other };
 
+// The JSON in `text`, whatever a terminal says around it, with its place kept; empty if there is
+// none.
+std::string find_json(std::string_view text) {
+  const auto key = text.find("\"nvbandwidth\"");
+  const auto start = key == std::string_view::npos ? key : text.rfind('{', key);
+  if (start == std::string_view::npos ||
+      text.substr(start + 1, key - start - 1).find_first_not_of(" \t\r\n") !=
+          std::string_view::npos)
+    return {};
+  auto end = start;
+  std::size_t depth = 0;
+  for (bool quoted = false; end < text.size(); ++end) {
+    if (text[end] == '"') quoted = !quoted;
+    if (quoted && text[end] == '\\') ++end;
+    if (quoted || end >= text.size()) continue;
+    if (text[end] == '{') ++depth;
+    if (text[end] == '}' && --depth == 0) break;
+  }
+  const auto lines = std::ranges::count(text.substr(0, start), '\n');
+  return std::string(static_cast<std::size_t>(lines), '\n')
+      .append(text.substr(start, end + 1 - start));
+}
+
 // What a test's numbers are, by its name; without one, by the table's title and shape.
 Test test_of(std::string_view name, const MeasuredMatrix& matrix) {
   if (contains(matrix.title, "<->") && !contains(matrix.title, "(ns)")) return Test::other;
@@ -209,7 +232,9 @@ TopologyGraph read_nvbandwidth(std::string_view text, const std::string& origin,
                                const std::string& node) {
   NvbandwidthReader reader(origin, node);
   const auto start = text.find_first_not_of("\xef\xbb\xbf \t\r\n");
-  if (start != std::string_view::npos && text[start] == '{') {
+  if (const auto found = find_json(text); !found.empty()) {
+    reader.read_json(found);
+  } else if (start != std::string_view::npos && text[start] == '{') {
     reader.read_json(text);
   } else {
     reader.read_text(text);

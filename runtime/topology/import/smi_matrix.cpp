@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::size_t kMaxMatrices = 64;
 constexpr std::size_t kMaxMatrixNotes = 64;
+constexpr std::size_t kMaxLabelTokens = 16;
 
 using Kind = TopologyNote::Kind;
 
@@ -81,6 +82,27 @@ std::vector<std::string_view> split_fused(std::string_view token) {
   return parts;
 }
 
+// "NODENODE" to its two cells; anything else to itself.
+std::vector<std::string_view> split_cells(std::string_view token) {
+  std::vector<std::string_view> parts;
+  for (auto rest = token; !rest.empty() && parts.size() <= kMaxMachineDevices;) {
+    std::size_t length = rest.starts_with("NODE") ? 4 : 3;
+    if (rest.starts_with('X')) length = 1;
+    if (rest.starts_with("NV"))
+      length = std::min(rest.find_first_not_of("0123456789", 2), rest.size());
+    const auto part = rest.substr(0, length);
+    if (part != "X" && !parse_path_class(part)) return {token};
+    parts.push_back(part);
+    rest.remove_prefix(part.size());
+  }
+  return parts;
+}
+
+// What is near to a device: CPUs, NUMA nodes, or nothing.
+bool is_near(std::string_view token) noexcept {
+  return token == "N/A" || token.find_first_not_of("0123456789,-") == std::string_view::npos;
+}
+
 struct Heading {
   std::vector<std::string_view> devices;
   std::vector<std::pair<int, std::size_t>> after;  // Which of SmiRow::after, and where it starts.
@@ -121,12 +143,25 @@ std::optional<Heading> parse_heading(std::string_view line) {
   return heading;
 }
 
-// What stands behind a command of nvidia-smi in the same line, as in pasted terminals.
-std::string_view after_command(std::string_view line) {
-  const auto command = line.find("nvidia-smi");
-  if (command == std::string_view::npos) return line;
-  const auto at = line.find("GPU0", command);
-  return at == std::string_view::npos ? line : line.substr(at);
+// What stands before the header in its line: a command, as in pasted terminals, the title of the
+// first column, or what a log puts before each line.
+std::string_view label_of(std::string_view line) {
+  const auto at = line.find("GPU0");
+  if (at == std::string_view::npos || parse_heading(line)) return {};
+  const auto heading = parse_heading(line.substr(at));
+  if (!heading || (heading->devices.size() + heading->after.size() < 2 && !heading->is_past_limit))
+    return {};
+  auto label = line.substr(0, at);
+  while (label.ends_with(' ') || label.ends_with('\t')) label.remove_suffix(1);
+  return label;
+}
+
+// `line` without `label`, where it starts with that and not with a longer word.
+std::string_view without_label(std::string_view line, std::string_view label) {
+  if (label.empty() || !line.starts_with(label)) return line;
+  const auto rest = line.substr(label.size());
+  const bool is_word = std::isalnum(static_cast<unsigned char>(label.back())) != 0;
+  return is_word && !rest.starts_with(' ') && !rest.starts_with('\t') ? line : rest;
 }
 
 class MatrixReader {
@@ -135,12 +170,16 @@ class MatrixReader {
 
   void read_line(std::string_view line, std::size_t number) {
     note_command(line);
-    line = after_command(line);
+    if (const auto label = label_of(line); !label.empty()) label_ = label;
+    line = without_label(line, label_);
     if (auto heading = parse_heading(line)) {
       read_heading(*heading, line, number);
-    } else if (!done_.empty()) {
-      read_row(line, number);
+      return;
     }
+    if (done_.empty() && is_smi_row(line)) start(number);
+    if (done_.empty()) return;
+    read_legend(line);
+    read_row(label_.empty() ? line : from_column(line), number);
   }
 
   std::vector<SmiMatrix> take() {
@@ -154,9 +193,12 @@ class MatrixReader {
     if (line.find("topo") == std::string_view::npos) return;
     const auto at = line.find("-p2p");
     if (at == std::string_view::npos) {
-      if (line.find("nvidia-smi") != std::string_view::npos) command_.clear();
+      if (line.find("nvidia-smi") == std::string_view::npos) return;
+      command_.clear();
+      is_pci_only_ = line.find(" -mp") != std::string_view::npos;
       return;
     }
+    is_pci_only_ = false;
     command_.clear();
     for (const char c : trim(line.substr(at + 4)).substr(0, 8)) {
       if (std::string_view("rwnap").find(c) == std::string_view::npos) break;
@@ -164,9 +206,35 @@ class MatrixReader {
     }
   }
 
+  // "NV#  = ...": only the legend of "topo -mp" is without that line.
+  void read_legend(std::string_view line) {
+    const auto tokens = split_tokens(line, 2);
+    if (tokens.size() < 2 || tokens[1] != "=") return;
+    if (tokens[0] == "PIX") legend_ = Legend::pci;
+    if (tokens[0] == "NV#") legend_ = Legend::nvlink;
+    if (legend_ != Legend::none) done_.back().is_pci_only = legend_ == Legend::pci;
+  }
+
   void add_note(SmiMatrix& matrix, Kind kind, std::size_t line, const std::string& text) {
     if (matrix.notes.size() < kMaxMatrixNotes)
       matrix.notes.push_back({kind, fmt::format("{}:{}", origin_, line), text});
+  }
+
+  void start(std::size_t line) {
+    auto& matrix = done_.emplace_back();
+    matrix.line = line;
+    matrix.command = std::exchange(command_, {});
+    matrix.is_pci_only = std::exchange(is_pci_only_, false);
+    legend_ = Legend::none;
+    after_.clear();
+  }
+
+  // `line` from the first device of the table on: what a log puts before it may change.
+  [[nodiscard]] std::string_view from_column(std::string_view line) const {
+    for (const auto token : split_tokens(line, kMaxLabelTokens))
+      if (std::ranges::find(done_.back().columns, token) != done_.back().columns.end())
+        return line.substr(static_cast<std::size_t>(token.data() - line.data()));
+    return line;
   }
 
   void read_heading(const Heading& heading, std::string_view line, std::size_t number) {
@@ -184,9 +252,7 @@ class MatrixReader {
         throw text_error(
             origin_, number,
             fmt::format("table: more than {}; keep one machine's in a file", kMaxMatrices));
-      done_.emplace_back().line = number;
-      done_.back().command = std::exchange(command_, {});
-      after_.clear();
+      start(number);
     } else {
       add_note(done_.back(), Kind::repaired, number, "joined the header that goes on in this line");
     }
@@ -201,13 +267,21 @@ class MatrixReader {
                "took column names apart that stand without a blank");
     for (const auto& after : heading.after) after_.push_back(after);
     aligned_ = !continues && line.find('\t') == std::string_view::npos;
+    is_joined_ = continues;
     wrapped_ = heading.after.empty();
     last_heading_ = number;
   }
 
   void read_row(std::string_view line, std::size_t number) {
     auto& matrix = done_.back();
-    const auto tokens = split_tokens(line);
+    std::vector<std::string_view> tokens;
+    bool fused = false;
+    for (const auto token : split_tokens(line)) {
+      const auto parts = split_cells(token);
+      fused = fused || parts.size() > 1;
+      tokens.insert(tokens.end(), parts.begin(), parts.end());
+      if (tokens.size() > kMaxTokens) break;
+    }
     if (tokens.empty()) return;
     const bool is_named = is_device(tokens[0]) && tokens.size() > 1;
     const auto last_cell = is_named ? cells_end(tokens) : 0;
@@ -216,10 +290,7 @@ class MatrixReader {
     };
     const bool named =
         is_named && (is_cell(tokens[1]) || tokens[1] == "N/A" || (last_cell > 1 && is_column()));
-    const bool goes_on = !matrix.rows.empty() && matrix.rows.back().line + 1 == number &&
-                         matrix.rows.back().cells.size() < matrix.columns.size() &&
-                         std::ranges::all_of(tokens, is_cell);
-    if (!named && !goes_on) return;
+    if (!named && !goes_on(tokens, number)) return;
     if (named) {
       if (matrix.rows.size() >= 2 * kMaxMachineDevices)
         throw text_error(origin_, number,
@@ -232,6 +303,9 @@ class MatrixReader {
     }
     auto& row = matrix.rows.back();
     row.line = number;
+    if (fused)
+      add_note(matrix, Kind::repaired, number,
+               fmt::format("took the cells of {} apart that stand without a blank", row.device));
     auto at = static_cast<std::size_t>(named ? 1 : 0);
     std::size_t bad = 0;
     for (; at < tokens.size() && row.cells.size() < kMaxMachineDevices; ++at) {
@@ -252,9 +326,24 @@ class MatrixReader {
                                     : fmt::format("column {}", row.cells.size())));
       row.cells.emplace_back("N/A");
     }
-    const auto& last = tokens[at - 1];
+    const auto last = at == 0 ? line.substr(0, 0) : tokens[at - 1];
     const auto end = static_cast<std::size_t>(last.data() + last.size() - line.data());
     read_after(row, line, end);
+  }
+
+  // True for the rest of the row in the line before, where the terminal wrapped it: the cells that
+  // are missing, and what is near.
+  [[nodiscard]] bool goes_on(const std::vector<std::string_view>& tokens,
+                             std::size_t number) const {
+    const auto& matrix = done_.back();
+    if (matrix.rows.empty() || matrix.rows.back().line + 1 != number) return false;
+    const auto& row = matrix.rows.back();
+    const auto missing = matrix.columns.size() - std::min(row.cells.size(), matrix.columns.size());
+    const auto tail = std::ranges::find_if_not(tokens, is_cell);
+    if (tail == tokens.end()) return missing > 0;
+    const bool is_last = static_cast<std::size_t>(tail - tokens.begin()) == missing;
+    const bool is_new = std::ranges::all_of(row.after, &std::string::empty);
+    return is_joined_ && is_last && is_new && std::all_of(tail, tokens.end(), is_near);
   }
 
   // Past the last token that can be nothing but a cell; 0 if there is none.
@@ -289,6 +378,22 @@ class MatrixReader {
       row.after[next] = values[i];
   }
 
+  // Without a header: nvidia-smi counts up from the left, the GPUs before the NICs.
+  static void name_by_order(std::vector<std::string>& columns, const std::vector<SmiRow>& rows) {
+    for (const auto& row : rows) {
+      const auto own = std::ranges::find(columns, row.device);
+      for (const std::string_view prefix : {"NIC", "GPU"}) {
+        const auto number = numbered(row.device, prefix);
+        if (!number || own - columns.begin() < static_cast<std::ptrdiff_t>(*number)) continue;
+        const auto first = own - static_cast<std::ptrdiff_t>(*number);
+        for (auto column = columns.begin(); column < own; ++column)
+          if (column->empty())
+            *column = column < first ? fmt::format("GPU{}", column - columns.begin())
+                                     : fmt::format("{}{}", prefix, column - first);
+      }
+    }
+  }
+
   // The X of a row says which column is its own, whatever the header says.
   void align_columns(SmiMatrix& matrix) {
     std::vector<std::string> columns = matrix.columns;
@@ -311,6 +416,7 @@ class MatrixReader {
       columns[at] = row.device;
     }
     if (!moved) return;
+    if (matrix.columns.empty()) name_by_order(columns, matrix.rows);
     std::unordered_set<std::string> rows;
     for (const auto& row : matrix.rows) rows.insert(row.device);
     for (std::size_t at = 0; at < columns.size(); ++at)
@@ -354,6 +460,7 @@ class MatrixReader {
       for (const auto& cell : row.cells) {
         matrix.is_p2p = matrix.is_p2p || is_status(cell);
         paths = paths || parse_path_class(cell);
+        if (parse_nvlink_count(cell)) matrix.is_pci_only = false;
       }
     }
     if (!paths && !matrix.command.empty()) matrix.is_p2p = true;
@@ -366,6 +473,10 @@ class MatrixReader {
   const std::string& origin_;
   std::vector<SmiMatrix> done_;
   std::string command_;
+  std::string label_;
+  enum class Legend : std::uint8_t { none, pci, nvlink } legend_ = Legend::none;
+  bool is_pci_only_ = false;
+  bool is_joined_ = false;  // The header stood in several lines.
   std::vector<std::pair<int, std::size_t>> after_;
   bool aligned_ = false;
   bool wrapped_ = false;
@@ -380,8 +491,15 @@ std::vector<SmiMatrix> read_smi_matrices(std::string_view text, const std::strin
   return reader.take();
 }
 
+bool is_smi_row(std::string_view line) {
+  const auto tokens = split_tokens(line);
+  if (tokens.size() < 3 || !numbered(tokens[0], "GPU")) return false;
+  const auto end = std::find_if_not(tokens.begin() + 1, tokens.end(), is_cell);
+  return end - tokens.begin() > 2 && std::count(tokens.begin() + 1, end, "X") == 1;
+}
+
 bool is_smi_header(std::string_view line) {
-  const auto heading = parse_heading(after_command(line));
+  const auto heading = parse_heading(without_label(line, label_of(line)));
   return heading && (heading->is_past_limit || std::ranges::any_of(heading->devices, [](auto name) {
                        return numbered(name, "GPU").has_value();
                      }));

@@ -31,6 +31,7 @@ struct SmiMatrix {
   std::vector<SmiRow> rows;
   std::string command;  // What stands after "-p2p" in the last command line before it.
   bool is_p2p = false;
+  bool is_pci_only = false;  // "topo -mp": says nothing of NVLinks.
   std::vector<TopologyNote> notes;
 };
 
@@ -40,6 +41,9 @@ struct SmiMatrix {
 
 // True for a line that can be the (first) header line of such a table.
 [[nodiscard]] bool is_smi_header(std::string_view line);
+
+// True for the row of a GPU, which may stand without a header where a table was cut.
+[[nodiscard]] bool is_smi_row(std::string_view line);
 
 [[nodiscard]] std::optional<PathClass> parse_path_class(std::string_view cell) noexcept;
 // 4 of "NV4".

@@ -38,6 +38,7 @@ class TopoReader {
       : builder_(origin, node), legend_(read_nic_legend(text)) {}
 
   void read(const SmiMatrix& matrix) {
+    are_nvlinks_known_ = are_nvlinks_known_ || !matrix.is_pci_only;
     for (const auto& note : matrix.notes) notes_.push_back(note);
     for (const auto& column : matrix.columns) (void)component_name(column);
     for (const auto& row : matrix.rows) {
@@ -47,13 +48,15 @@ class TopoReader {
     for (const auto& row : matrix.rows)
       for (std::size_t i = 0; i < row.cells.size(); ++i)
         if (!matrix.columns[i].empty() && matrix.columns[i] != row.device)
-          read_cell(row, matrix.columns[i], row.cells[i]);
+          read_cell(row, matrix.columns[i], row.cells[i], matrix.is_pci_only);
     check_symmetry(matrix);
     add_nvlinks(matrix);
   }
 
   TopologyGraph take() {
-    builder_.node().nvlinks_known = true;
+    builder_.node().nvlinks_known = are_nvlinks_known_;
+    if (!are_nvlinks_known_)
+      builder_.node().unseen.emplace_back("NVLinks: the table is of PCI alone");
     auto graph = builder_.take();
     graph.notes.insert(graph.notes.begin(), notes_.begin(), notes_.end());
     for (const auto& name : replace_switched_meshes(graph, true))
@@ -115,10 +118,12 @@ class TopoReader {
                     fmt::format("{}: its memory is NUMA node {} of its own", device.name, *own));
   }
 
-  void read_cell(const SmiRow& row, const std::string& column, const std::string& cell) {
+  void read_cell(const SmiRow& row, const std::string& column, const std::string& cell,
+                 bool is_pci_only) {
     const auto path = parse_path_class(cell);
     if (!path) return;  // N/A
     auto& pair = builder_.pair(component_name(row.device), component_name(column));
+    if (is_pci_only && pair.path == PathClass::nvlink) return;  // Both are true.
     if (pair.path && *pair.path != *path)
       builder_.note(
           Kind::conflict, row.line,
@@ -199,6 +204,7 @@ class TopoReader {
   std::unordered_map<std::string, std::string> names_;  // By the table's label.
   std::set<std::uint32_t> nics_;
   std::uint32_t next_nic_ = 0;
+  bool are_nvlinks_known_ = false;
   std::set<std::pair<std::string, std::string>> linked_;
   std::vector<TopologyNote> notes_;
 };
@@ -208,13 +214,12 @@ class TopoReader {
 TopologyGraph read_smi_topo(std::string_view text, const std::string& origin,
                             const std::string& node) {
   TopoReader reader(text, origin, node);
-  bool found = false;
-  for (const auto& matrix : read_smi_matrices(text, origin)) {
-    if (matrix.is_p2p) continue;
-    reader.read(matrix);
-    found = true;
-  }
-  if (!found)
+  auto matrices = read_smi_matrices(text, origin);
+  std::erase_if(matrices, [](const SmiMatrix& matrix) { return matrix.is_p2p; });
+  // What is of PCI alone comes last: the others know of more.
+  std::ranges::stable_partition(matrices, [](const auto& matrix) { return !matrix.is_pci_only; });
+  for (const auto& matrix : matrices) reader.read(matrix);
+  if (matrices.empty())
     throw text_error(origin, 1,
                      "no table with a header GPU0 GPU1 ... and rows of paths; give the output of "
                      "'nvidia-smi topo -m'");

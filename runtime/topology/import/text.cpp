@@ -28,7 +28,31 @@ std::size_t escape_end(std::string_view text, std::size_t at) {
   return text.size();
 }
 
+// The end of "[4m" or "^[[4m" at `at`, an escape that lost its first character where it was pasted;
+// `at` if there is none.
+std::size_t lost_escape_end(std::string_view text, std::size_t at) {
+  const auto open = text.substr(at).starts_with("^[") ? at + 2 : at;
+  if (open >= text.size() || text[open] != '[') return at;
+  const auto end = text.find_first_not_of("0123456789;", open + 1);
+  return end != std::string_view::npos && end > open + 1 && text[end] == 'm' ? end + 1 : at;
+}
+
 bool is_blank(char c) noexcept { return c == ' ' || c == '\t'; }
+
+// A quoted line as it was before: "> > GPU0" is "GPU0".
+std::string_view without_quotes(std::string_view line) {
+  for (auto rest = trim(line); rest.starts_with('>'); rest = trim(line)) {
+    line = rest.substr(1);
+    if (line.starts_with(' ')) line.remove_prefix(1);
+  }
+  return line;
+}
+
+// A row of a table in Markdown or reStructuredText: "| **GPU0** | X |".
+bool is_table_row(std::string_view line) {
+  line = trim(line);
+  return line.size() > 1 && line.starts_with('|') && line.ends_with('|');
+}
 
 bool is_plain(char c) noexcept { return (c >= ' ' && c <= '~') || c == '\t'; }
 
@@ -72,11 +96,23 @@ bool LineReader::next() {
   rest_.remove_prefix(end == std::string_view::npos ? rest_.size() : end + 1);
   ++number_;
   if (line_.ends_with('\r')) line_.remove_suffix(1);
-  if (std::ranges::all_of(line_, is_plain)) return true;
+  line_ = without_quotes(line_);
+  const bool in_table = is_table_row(line_);
+  if (!in_table && line_.find('[') == std::string_view::npos &&
+      std::ranges::all_of(line_, is_plain))
+    return true;
   clean_.clear();
   for (std::size_t at = 0; at < line_.size();) {
     if (line_[at] == kEscape) {
       at = escape_end(line_, at);
+    } else if (const auto next = lost_escape_end(line_, at); next > at) {
+      at = next;
+    } else if (line_.substr(at).starts_with("\xc2\xa0")) {  // A blank that does not break.
+      clean_ += ' ';
+      at += 2;
+    } else if (in_table && (line_[at] == '|' || line_[at] == '*')) {
+      if (line_[at] == '|') clean_ += '\t';
+      ++at;
     } else {
       clean_ += is_plain(line_[at]) ? line_[at] : '?';
       ++at;

@@ -34,9 +34,9 @@ constexpr double kMaxLatencyS = 1e4;
 // most `limit` of it.
 [[nodiscard]] std::string plain_text(std::string_view text, std::size_t limit);
 
-// The lines of a text without byte order mark, carriage returns and terminal escapes, and with '?'
-// for other bytes that are not ASCII: no name or number that is read has any. Empty lines are
-// counted and passed over.
+// The lines of a text without byte order mark, carriage returns, terminal escapes and the marks of
+// quotes and tables ("> ", '|'), and with '?' for other bytes that are not ASCII: no name or number
+// that is read has any. Empty lines are counted and passed over.
 class LineReader {
  public:
   explicit LineReader(std::string_view text);

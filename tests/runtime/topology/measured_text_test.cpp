@@ -81,6 +81,17 @@ TEST_CASE("parts of p2pBandwidthLatencyTest are enough") {
   CHECK(both_ways.pairs.empty());
 }
 
+TEST_CASE("p2pBandwidthLatencyTest of CUDA 8 heads its latencies as its rates") {
+  const auto graph = read(
+      "P2P=Disabled Latency Matrix (us)\n   D\\D     0      1 \n"
+      "     0   2.70  16.20 \n     1  16.30   2.70 \n"
+      "P2P=Enabled Latency Matrix (us)\n   D\\D     0      1 \n"
+      "     0   2.70   7.20 \n     1   7.50   2.70 \n");
+  REQUIRE(find_pair(graph, "m/gpu0", "m/gpu1") != nullptr);
+  CHECK(find_pair(graph, "m/gpu0", "m/gpu1")->latency_s->value == doctest::Approx(7.2e-6));
+  CHECK(find_pair(graph, "m/gpu1", "m/gpu0")->latency_s->value == doctest::Approx(7.5e-6));
+}
+
 TEST_CASE("nvbandwidth's arrows say which way the bytes go") {
   const auto text = fixture("two-gpus.nvbandwidth.txt");
   CHECK(causeway::detect_format(text) == ImportFormat::nvbandwidth);
@@ -141,6 +152,23 @@ TEST_CASE("nvbandwidth's JSON says the same as its text") {
     CHECK(pair.bandwidth_bytes_per_s == same->bandwidth_bytes_per_s);
   }
   CHECK(graph.pairs.size() == text.pairs.size());
+}
+
+TEST_CASE("nvbandwidth's JSON is found among what a terminal says") {
+  const auto json = fixture("two-gpus.nvbandwidth.json");
+  const auto graph = read(json);
+  for (const auto& text :
+       {"$ mpirun -n 1 ./nvbandwidth -j\n" + json, json + "$ exit {}\n",
+        "```json\n" + json + "\n```\n", "Warning: {0} of {1}\n" + json + "done }\n"}) {
+    CAPTURE(text);
+    CHECK(causeway::detect_format(text) == ImportFormat::nvbandwidth);
+    const auto found = read(text);
+    CHECK(found.components == graph.components);
+    CHECK(found.pairs == graph.pairs);
+  }
+  // What is cut stays refused, with its place in the text.
+  const auto cut = "$ ./nvbandwidth -j\n" + json.substr(0, json.size() / 2);
+  CHECK(parse_refusal([&] { return read(cut); }).find("JSON: ") != std::string::npos);
 }
 
 TEST_CASE("a transfer table gives NICs of two hosts and what goes between them") {

@@ -107,6 +107,149 @@ TEST_CASE("the header may be damaged in every known way") {
   }
 }
 
+TEST_CASE("a table is the same wherever it was pasted") {
+  const std::vector<std::string> lines = {
+      "\tGPU0\tGPU1\tNIC0\tCPU Affinity\tNUMA Affinity",
+      "GPU0\t X \tSYS\tPIX\t0-3\t0",
+      "GPU1\tSYS\t X \tPHB\t\t1",
+      "NIC0\tPIX\tPHB\t X \t\t",
+  };
+  const auto each = [&](const std::string& before, const std::string& after) {
+    std::string text;
+    for (const auto& line : lines) text += before + line + after + "\n";
+    return text;
+  };
+  const auto good = read(each("", ""));
+  REQUIRE(good.pairs.size() == 6);
+  CHECK(good.find("m/gpu1")->numa == 1U);
+  const std::string lost_escapes = "\t[4mGPU0\tGPU1\tNIC0\tCPU Affinity\tNUMA Affinity[0m\n" +
+                                   lines[1] + "\n" + lines[2] + "\n" + lines[3] + "\n";
+  const std::string caret_escapes = "\t^[[4mGPU0\tGPU1\tNIC0\tCPU Affinity\tNUMA Affinity^[[0m\n" +
+                                    lines[1] + "\n" + lines[2] + "\n" + lines[3] + "\n";
+  const std::string markdown =
+      "| Device | GPU0 | GPU1 | NIC0 | CPU Affinity | NUMA Affinity |\n"
+      "| :--- | :---: | :---: | :---: | :--- | :---: |\n"
+      "| **GPU0** | **X** | SYS | PIX | 0-3 | 0 |\n"
+      "| **GPU1** | SYS | **X** | PHB | | 1 |\n"
+      "| **NIC0** | PIX | PHB | **X** | | |\n";
+  const std::string grid =
+      "+------+------+------+------+--------------+---------------+\n"
+      "| GPU  | GPU0 | GPU1 | NIC0 | CPU Affinity | NUMA Affinity |\n"
+      "+======+======+======+======+==============+===============+\n"
+      "| GPU0 | X    | SYS  | PIX  | 0-3          | 0             |\n"
+      "+------+------+------+------+--------------+---------------+\n"
+      "| GPU1 | SYS  | X    | PHB  |              | 1             |\n"
+      "+------+------+------+------+--------------+---------------+\n"
+      "| NIC0 | PIX  | PHB  | X    |              |               |\n";
+  std::string no_breaks;  // As a web page pads its cells.
+  for (const auto c : each("", ""))
+    no_breaks += c == '\t' ? "\xc2\xa0\t" : c == ' ' ? "\xc2\xa0" : std::string(1, c);
+  std::string stamped;  // The label of a log need not be the same in each line.
+  for (std::size_t i = 0; i < lines.size(); ++i)
+    stamped += fmt::format("2026-01-01T10:00:0{}Z {}\n", i, lines[i]);
+  for (const auto& text :
+       {"Said before:\n\n> ```\n" + each("> ", "") + "> ```\n", each(">", ""), each("> > ", ""),
+        lost_escapes, caret_escapes, markdown, grid, each("0: ", ""), each("host-1: ", "\r"),
+        each("", "\xc2\xa0"), no_breaks, each("[pod/a/main] ", ""), each("# ", ""), stamped}) {
+    CAPTURE(text);
+    const auto graph = read(text);
+    CHECK(graph.components == good.components);
+    CHECK(graph.pairs == good.pairs);
+  }
+  // Such a label is of one table; a line that only names GPUs is none.
+  CHECK(read("the cards are GPU0 GPU1\n" + each("", "")).pairs == good.pairs);
+}
+
+TEST_CASE("without a header the rows name the columns") {
+  const std::string rows =
+      "GPU0     X      NV18    PIX     0-3             0\n"
+      "GPU1    NV18     X      SYS     4-7             1\n";
+  const std::string nic = "NIC0    PIX     SYS      X\n";
+  CHECK(causeway::detect_format(rows) == ImportFormat::smi_topo);
+  const auto graph = read("The rest of it:\n" + rows + nic);
+  const auto good =
+      read("        GPU0    GPU1    NIC0    CPU Affinity    NUMA Affinity\n" + rows + nic);
+  CHECK(graph.components == good.components);
+  CHECK(graph.pairs == good.pairs);
+  CHECK(graph.links == good.links);
+  CHECK(has_note(graph, Note::repaired, "each column for the row that has its X there"));
+  // Its upper rows are gone too: numbers go up from the left, the GPUs before the NICs.
+  const auto lower = read(
+      "GPU2    NV8     PIX      X      SYS     PXB     0-3     0\n"
+      "NIC1    SYS     PXB     PXB     NODE     X\n");
+  CHECK(path(lower, "m/gpu2", "m/gpu0") == PathClass::nvlink);
+  CHECK(path(lower, "m/gpu2", "m/gpu1") == PathClass::pix);
+  CHECK(path(lower, "m/gpu2", "m/nic0") == PathClass::sys);
+  CHECK(path(lower, "m/nic1", "m/nic0") == PathClass::node);
+  CHECK(lower.components.size() == 5);
+  // What is right of the last row has no name.
+  const auto cut = read(rows);
+  CHECK(cut.components.size() == 2);
+  CHECK(cut.find("m/gpu1")->cpus == "4-7");
+  const auto peers = read(" GPU0\tX\tOK\t\n GPU1\tOK\tX\t\n");
+  REQUIRE(find_pair(peers, "m/gpu0", "m/gpu1") != nullptr);
+  CHECK(find_pair(peers, "m/gpu0", "m/gpu1")->granted_read == PeerStatus::ok);
+  CHECK(causeway::detect_format("GPU0 is X\nGPU1 X\n") == std::nullopt);
+}
+
+TEST_CASE("cells that stand without a blank are taken apart") {
+  const auto graph = read(
+      "\tGPU0\tGPU1\tNIC0NIC1\tNIC2\tCPU Affinity\n"
+      "GPU0\t X \tNV4\tNODEPIX\tSYS\t0-3\n"
+      "GPU1\tNV4\t X \tSYSSYS\tPXB\t4-7\n"
+      "NIC0\tNODE\tSYS\t X \tNODE\tSYS\n"
+      "NIC1\tPIX\tSYS\tNODE X \tSYS\n"
+      "NIC2\tSYS\tPXB\tSYSSYS\t X \n");
+  CHECK(path(graph, "m/gpu0", "m/nic0") == PathClass::node);
+  CHECK(path(graph, "m/gpu0", "m/nic1") == PathClass::pix);
+  CHECK(path(graph, "m/gpu0", "m/nic2") == PathClass::sys);
+  CHECK(path(graph, "m/gpu1", "m/nic2") == PathClass::pxb);
+  CHECK(path(graph, "m/nic2", "m/nic1") == PathClass::sys);
+  CHECK(graph.find("m/gpu0")->cpus == "0-3");
+  CHECK(has_note(graph, Note::repaired, "cells of GPU0 apart"));
+  CHECK(count_notes(graph, Note::conflict) == 0);
+}
+
+TEST_CASE("a row goes on in the next line with whatever is left of it") {
+  const auto graph = read(
+      "        GPU0    GPU1    NIC0    \n"
+      "NIC1    CPU Affinity    NUMA Affinity   GPU NUMA ID\n"
+      "GPU0     X      NV12    PXB     \n"
+      "SYS     48-63,176-191   3               N/A\n"
+      "GPU1    NV12     X      SYS     PXB     \n"
+      "16-31,144-159   1               N/A\n"
+      "NIC0    PXB     SYS      X      \n"
+      "SYS\n"
+      "NIC1    SYS     PXB     SYS     \n"
+      " X\n");
+  CHECK(path(graph, "m/gpu0", "m/nic1") == PathClass::sys);
+  CHECK(graph.find("m/gpu0")->cpus == "48-63,176-191");
+  CHECK(graph.find("m/gpu0")->numa == 3U);
+  CHECK(graph.find("m/gpu1")->cpus == "16-31,144-159");
+  CHECK(graph.find("m/gpu1")->numa == 1U);
+  CHECK(graph.pairs.size() == 12);
+}
+
+TEST_CASE("a table of PCI alone says nothing of NVLinks") {
+  const std::string table =
+      "\tGPU0\tGPU1\tCPU Affinity\n"
+      "GPU0\t X \tNODE\t0-3\n"
+      "GPU1\tNODE\t X \t0-3\n";
+  const std::string legend = "\nLegend:\n\n  X    = Self\n  PIX  = One bridge\n";
+  CHECK(read(table).nodes[0].nvlinks_known);
+  CHECK(
+      read("$ nvidia-smi topo -m\n" + table + legend + "  NV#  = Links\n").nodes[0].nvlinks_known);
+  const auto asked = read("$ nvidia-smi topo -mp\n" + table);
+  CHECK_FALSE(asked.nodes[0].nvlinks_known);
+  CHECK(asked.nodes[0].unseen.size() == 1);
+  CHECK(path(asked, "m/gpu0", "m/gpu1") == PathClass::node);
+  CHECK_FALSE(read(table + legend).nodes[0].nvlinks_known);  // Its legend has no NV#.
+  const auto both = read("$ nvidia-smi topo -mp\n" + table + legend +
+                         "$ nvidia-smi topo -m\n\tGPU0\tGPU1\nGPU0\t X \tNV4\nGPU1\tNV4\t X \n");
+  CHECK(both.nodes[0].nvlinks_known);
+  REQUIRE(find_link(both, "m/gpu0", "m/gpu1") != nullptr);
+}
+
 TEST_CASE("rows may be ragged, out of order, wrapped or twice") {
   const std::string header = "\tGPU0\tGPU1\tGPU2\tCPU Affinity\n";
   const auto ragged =
