@@ -83,9 +83,11 @@ bool is_word(char c) noexcept { return std::isalnum(static_cast<unsigned char>(c
 
 const GpuTitle* find_gpu_title(std::string_view title) noexcept {
   for (const auto& known : kTitles) {
-    const auto found = std::ranges::search(title, known.words, {}, lower, lower);
-    if (found.empty()) continue;
-    const auto at = static_cast<std::size_t>(found.begin() - title.begin());
+    const auto found =
+        std::search(title.begin(), title.end(), known.words.begin(), known.words.end(),
+                    [](char a, char b) { return lower(a) == lower(b); });
+    if (found == title.end()) continue;
+    const auto at = static_cast<std::size_t>(found - title.begin());
     const auto end = at + known.words.size();
     if ((at == 0 || !is_word(title[at - 1])) && (end == title.size() || !is_word(title[end])))
       return &known;

@@ -309,7 +309,8 @@ void add_domains(IslandMap& map, const GraphIndex& index, const NvlinkMap& nvlin
   std::map<Vertex, std::vector<Vertex>> members;
   for (const auto gpu : gpus) members[nvlinks.group_of(gpu)].push_back(gpu);
   std::map<std::string, int> numbers;
-  for (const auto& [group, inside] : members) {
+  for (const auto& group : members) {
+    const auto& inside = group.second;  // clang 14 captures no structured binding.
     if (inside.size() < 2) continue;
     NvlinkDomain domain;
     domain.is_switched = std::ranges::all_of(
