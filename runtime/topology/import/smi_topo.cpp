@@ -217,7 +217,8 @@ TopologyGraph read_smi_topo(std::string_view text, const std::string& origin,
   auto matrices = read_smi_matrices(text, origin);
   std::erase_if(matrices, [](const SmiMatrix& matrix) { return matrix.is_p2p; });
   // What is of PCI alone comes last: the others know of more.
-  std::ranges::stable_partition(matrices, [](const auto& matrix) { return !matrix.is_pci_only; });
+  std::stable_partition(matrices.begin(), matrices.end(),
+                        [](const SmiMatrix& matrix) { return !matrix.is_pci_only; });
   for (const auto& matrix : matrices) reader.read(matrix);
   if (matrices.empty())
     throw text_error(origin, 1,
