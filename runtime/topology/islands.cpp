@@ -7,6 +7,7 @@
 #include <numeric>
 #include <span>
 #include <unordered_set>
+#include <utility>
 
 #include "causeway/gpu_catalogue.h"
 
@@ -225,8 +226,12 @@ struct Growing {
   Sight weakest;                 // Of all pairs in it; of a single GPU why it sees no other.
 };
 
+// Of two that are equally founded, PCIe is the weaker way: the island is called by it.
 void weaken(Sight& weakest, const Sight& other) {
-  if (other.rests_on < weakest.rests_on) weakest = other;
+  const auto rank = [](const Sight& sight) {
+    return std::pair(sight.rests_on, sight.kind != LinkKind::pcie);
+  };
+  if (rank(other) < rank(weakest)) weakest = other;
 }
 
 std::unordered_set<Vertex> vertices_of_pairs(const GraphIndex& index) {

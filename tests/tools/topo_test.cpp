@@ -18,6 +18,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <sstream>
 
 #include "causeway/topology.h"
@@ -220,6 +221,35 @@ TEST_CASE("islands: a ring of NVLinks is one domain and several islands") {
   CHECK(value.at("nvlink_domains").at(0).at("all_to_all").as_bool() == false);
 }
 
+TEST_CASE("islands: a card beside a bridged pair sees it over PCIe, and the line says so") {
+  for (const int lone : {0, 2}) {
+    const auto path = fmt::format("{}/bridged{}.txt", folder().path(), lone);
+    std::ofstream file(path);
+    for (int gpu = 0; gpu < 3; ++gpu) {
+      file << fmt::format("GPU {0}: NVIDIA RTX A6000 (UUID: GPU-0000000{0}-1-2-3-4)\n", gpu);
+      if (gpu == lone) file << "NVML: Unable to retrieve NVLink information as all are inActive\n";
+      for (int link = 0; link < 4 && gpu != lone; ++link)
+        file << fmt::format("\t Link {}: 14.062 GB/s\n", link);
+    }
+    file << "\tGPU0\tGPU1\tGPU2\tCPU Affinity\n";
+    for (int gpu = 0; gpu < 3; ++gpu) {
+      file << "GPU" << gpu;
+      for (int other = 0; other < 3; ++other)
+        file << (gpu == other ? "\t X " : gpu == lone || other == lone ? "\tNODE" : "\tNV4");
+      file << "\t0-31\n";
+    }
+    file.close();
+    const auto islands = topo("islands --from " + path);
+    INFO(islands.out, islands.err);
+    const auto line = line_with(islands.out, "node0/pcie0");
+    CHECK(contains(line, "in part"));
+    CHECK(contains(line, "peer access over PCIe"));
+    const auto matrix = topo("show --view matrix --from " + path);
+    INFO(matrix.out, matrix.err);
+    CHECK(contains(matrix.out, "NODE    ? ~"));
+  }
+}
+
 TEST_CASE("the network view counts switches by level, nodes by shape and links by rate") {
   const auto result = topo("show --view network --from @fabric.json");
   INFO(result.out);
@@ -343,7 +373,7 @@ TEST_CASE("import, export and back are one topology") {
 TEST_CASE("watch prints what changes, one line each") {
   const auto path = folder().path() + "/watched.json";
   auto text = tools::read_file(data("workstation.json")).value();
-  tools::write_file(path, text);
+  std::ofstream(path) << text;
   test::RunningCommand watch(arguments_of("watch --interval 0.1 --from " + path),
                              {{"XDG_RUNTIME_DIR", folder().path()}});
   REQUIRE(watch.wait_output("until Ctrl-C", std::chrono::seconds(30)));

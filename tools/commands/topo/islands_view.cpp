@@ -72,8 +72,9 @@ std::string gpus_of(const std::unordered_map<std::string_view, const Component*>
   return island.devices.size() == 1 ? text : text + "  " + name_ranges(names);
 }
 
-std::string_view shape_of(const NvlinkDomain* domain) {
+std::string_view shape_of(const Island& island, const NvlinkDomain* domain) {
   if (domain == nullptr) return "-";
+  if (domain->devices.size() < island.devices.size()) return "in part";
   if (domain->is_switched) return "switched";
   return domain->is_all_to_all ? "all to all" : "not all to all";
 }
@@ -111,12 +112,17 @@ std::vector<Line> lines_of(const Topology& topology) {
   std::unordered_map<std::string, std::size_t> known;
   for (const auto& island : topology.islands()) {
     Line line{{&island}, gpus_of(components, island), memory_of(topology, island), nullptr};
-    const auto domain = domains.find(island.devices.front());
-    if (domain != domains.end()) line.domain = domain->second;
+    for (const auto& device : island.devices) {
+      const auto domain = domains.find(device);
+      if (domain == domains.end()) continue;
+      line.domain = domain->second;
+      break;
+    }
     if (join) {
-      const auto key = fmt::format("{}|{}|{}|{}|{}|{}", line.gpus, line.memory_bytes.value_or(0),
-                                   to_string(island.rests_on), island.basis, shape_of(line.domain),
-                                   line.domain ? line.domain->devices.size() : 0);
+      const auto key =
+          fmt::format("{}|{}|{}|{}|{}|{}", line.gpus, line.memory_bytes.value_or(0),
+                      to_string(island.rests_on), island.basis, shape_of(island, line.domain),
+                      line.domain ? line.domain->devices.size() : 0);
       const auto [at, is_new] = known.emplace(key, lines.size());
       if (!is_new) {
         lines[at->second].islands.push_back(&island);
@@ -185,7 +191,7 @@ std::string islands_view(const Topology& topology) {
     if (joined) cells.push_back({counted(line.islands.size())});
     cells.insert(cells.end(), {{line.gpus},
                                {bytes_text(line.memory_bytes)},
-                               {std::string(shape_of(line.domain))},
+                               {std::string(shape_of(*line.islands.front(), line.domain))},
                                basis_cell(island),
                                {std::string(reason_of(island)), Colour::dim}});
     table.add(std::move(cells));

@@ -88,7 +88,7 @@ class NodeMatrix {
   Point point(std::size_t from, std::size_t to) const;
   Point between_gpus(const Component& from, const Component& to) const;
   [[nodiscard]] std::string nvlink_name(const Component& from, const Component& to) const;
-  [[nodiscard]] Peer peer_of(const Component& from, const Component& to, const Route& route) const;
+  [[nodiscard]] Peer peer_of(const Component& from, const Component& to, bool by_route) const;
   [[nodiscard]] std::vector<std::vector<std::size_t>> groups(
       const std::vector<std::vector<Point>>& points) const;
 
@@ -126,13 +126,15 @@ std::string NodeMatrix::nvlink_name(const Component& from, const Component& to) 
   return at == to_switches_.end() || at->second == 1 ? word : fmt::format("{}{}", word, at->second);
 }
 
-Peer NodeMatrix::peer_of(const Component& from, const Component& to, const Route& route) const {
+Peer NodeMatrix::peer_of(const Component& from, const Component& to, bool by_route) const {
   const auto there = pairs_.find({from.name, to.name});
   const auto back = pairs_.find({to.name, from.name});
+  const auto* island = topology_.island_of(DeviceName::parse(from.name));
   const auto both = [&](const auto& is) {
     return there != pairs_.end() && back != pairs_.end() && is(*there->second) && is(*back->second);
   };
-  if (route.tier == Tier::island_peer) {
+  // A route may be unknown where the island is not: a table of paths names no links.
+  if (by_route || (island && island == topology_.island_of(DeviceName::parse(to.name)))) {
     if (both([](const Pair& pair) { return pair.verified == PeerCheck::passed; }))
       return Peer::verified;
     if (both([](const Pair& pair) {
@@ -147,7 +149,6 @@ Peer NodeMatrix::peer_of(const Component& from, const Component& to, const Route
   };
   for (const auto& at : {there, back})
     if (at != pairs_.end() && told(*at->second)) return Peer::refused;
-  const auto* island = topology_.island_of(DeviceName::parse(from.name));
   return island == nullptr || island->rests_on == PeerBasis::unknown ? Peer::unknown
                                                                      : Peer::refused;
 }
@@ -163,10 +164,9 @@ Point NodeMatrix::between_gpus(const Component& from, const Component& to) const
                                          : "?";
   if (path) point.colour = colour_of(*path);
   point.rate = "?";
-  point.peer = Peer::unknown;
-  if (!route) return point;
-  if (route->bandwidth_bytes_per_s) point.rate = gigabytes(route->bandwidth_bytes_per_s->value);
-  point.peer = peer_of(from, to, *route);
+  if (route && route->bandwidth_bytes_per_s)
+    point.rate = gigabytes(route->bandwidth_bytes_per_s->value);
+  point.peer = peer_of(from, to, route && route->tier == Tier::island_peer);
   return point;
 }
 
