@@ -146,10 +146,19 @@ std::vector<OverlinkedGpu> limit_links_of_chips(TopologyGraph& graph) {
     const auto most = most_links(gpu);
     if (sum <= most) continue;
     found.push_back({gpu.name, sum, most});
+    std::uint64_t left = 0;
     for (const auto i : at->second) {
       auto& count = graph.links[i].count;
       count =
           static_cast<std::uint32_t>(std::max<std::uint64_t>(count * std::uint64_t{most} / sum, 1));
+      left += count;
+    }
+    // Those that keep one of less than one are at the cost of the largest.
+    for (; left > most; --left) {
+      const auto largest = std::ranges::max_element(
+          at->second, {}, [&](std::size_t i) { return graph.links[i].count; });
+      if (graph.links[*largest].count == 1) break;
+      --graph.links[*largest].count;
     }
   }
   return found;

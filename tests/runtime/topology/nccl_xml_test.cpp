@@ -218,6 +218,14 @@ TEST_CASE("what no encoding, no link and no chip can be is repaired and named") 
            "</cpu></system>");
   CHECK(links_of(many, "n/gpu0") == 12);
   CHECK(has_note(many, NoteKind::repaired, "n/gpu0: 54 NVLinks, and its chip has 12"));
+  const auto mixed = read(
+      open +
+      gpu(0, R"(<nvlink target="0000:01:00.0" count="1" tclass="0x030200"/>)"
+             R"(<nvlink target="0000:02:00.0" count="1" tclass="0x030200"/>)"
+             R"(<nvlink target="0000:0a:00.0" count="200" tclass="0x068000"/>)") +
+      gpu(1, R"(<nvlink target="0000:00:00.0" count="1" tclass="0x030200"/>)") +
+      gpu(2, R"(<nvlink target="0000:00:00.0" count="1" tclass="0x030200"/>)") + "</cpu></system>");
+  CHECK(links_of(mixed, "n/gpu0") == 12);
   std::string mesh = open;
   for (int i = 0; i < 4; ++i) {
     std::string links;
