@@ -123,6 +123,7 @@ class FabricReader {
   explicit FabricReader(const std::string& origin) : origin_(origin) { graph_.name = origin; }
 
   void read_line(std::string_view line, std::size_t number) {
+    line = trim(line);  // Manuals and reports indent what they quote.
     if (line.starts_with('[')) {
       read_port(line, number);
     } else if (line.starts_with("Switch") || line.starts_with("Ca") || line.starts_with("Rt")) {
@@ -228,13 +229,24 @@ class FabricReader {
     const auto key = [](const Cable& cable) { return std::tie(cable.a, cable.b); };
     std::ranges::sort(cables_, {}, key);
     std::size_t one_sided = 0;
+    std::size_t unequal = 0;
     std::vector<Cable> joined;
     for (std::size_t i = 0; i < cables_.size();) {
       auto cable = cables_[i];
       bool both = false;
       for (++i; i < cables_.size() && key(cables_[i]) == key(cable); ++i) {
         both = both || cables_[i].from_a != cable.from_a;
-        if (cable.bytes_per_s == 0) cable.bytes_per_s = cables_[i].bytes_per_s;
+        const auto other = cables_[i].bytes_per_s;
+        if (cable.bytes_per_s == 0 || other == 0) {
+          cable.bytes_per_s = std::max(cable.bytes_per_s, other);
+        } else if (cable.bytes_per_s != other) {
+          cable.bytes_per_s = std::min(cable.bytes_per_s, other);
+          if (unequal++ == 0)
+            note(Kind::conflict, 1,
+                 fmt::format("the ends of a cable of {} and {} give it two rates; the lower is "
+                             "taken (the first of such)",
+                             devices_[cable.a.device].id, devices_[cable.b.device].id));
+        }
       }
       const auto far = cable.from_a ? cable.b.device : cable.a.device;
       if (!both && one_sided++ == 0)

@@ -106,6 +106,7 @@ class LineDetector {
   }
 
   static bool is_fabric_record(std::string_view line) noexcept {
+    line = trim(line);
     const bool keyword =
         line.starts_with("Switch") || line.starts_with("Ca\t") || line.starts_with("Ca ");
     return line.starts_with("switchguid=") || line.starts_with("caguid=") ||

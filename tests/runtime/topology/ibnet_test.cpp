@@ -116,6 +116,25 @@ TEST_CASE("cables that one end does not list, and other oddities") {
   CHECK(find_link(chassis, "x", "n/nic0") != nullptr);
 }
 
+TEST_CASE("a fabric that a report indents") {
+  const std::string text =
+      "    switchguid=0x1(1)\n"
+      "    Switch 2 \"S-01\" # \"a\" base port 0 lid 1 lmc 0\n"
+      "    [1] \"H-02\"[1](2) # \"n mlx4_0\" lid 2 4xQDR\n";
+  CHECK(causeway::detect_format(text) == ImportFormat::ibnetdiscover);
+  CHECK(find_link(read(text), "a", "n/nic0") != nullptr);
+}
+
+TEST_CASE("a cable whose ends give two rates") {
+  const auto graph = read(
+      "Switch 2 \"S-01\" # \"a\" base port 0 lid 1 lmc 0\n[1] \"S-02\"[1] # \"b\" lid 2 4xSDR\n"
+      "Switch 2 \"S-02\" # \"b\" base port 0 lid 2 lmc 0\n[1] \"S-01\"[1] # \"a\" lid 1 1xSDR\n");
+  const auto* cable = find_link(graph, "a", "b");
+  REQUIRE(cable != nullptr);
+  CHECK(cable->line_bytes_per_s->value == 0.25e9);
+  CHECK(has_note(graph, Note::conflict, "S-01 and S-02 give it two rates"));
+}
+
 TEST_CASE("names that say nothing, or the same") {
   const auto same = read(
       "Switch 1 \"S-01\" # \"SwitchIB Mellanox Technologies\"\n"
