@@ -121,6 +121,7 @@ const PciPath& Examination::path(const Component& device) const { return paths_.
 LinkCount Examination::gpu_links(const Component& gpu) const {
   LinkCount count;
   bool has_links = false;
+  std::optional<std::uint32_t> xgmi;
   std::set<Vertex> peers;
   const auto self = *index_.find(gpu.name);
   for (const auto& edge : index_.edges(self)) {
@@ -132,6 +133,10 @@ LinkCount Examination::gpu_links(const Component& gpu) const {
     const auto* other = index_.component(edge.to);
     if (other != nullptr && other->kind == ComponentKind::nvswitch) count.to_switch = true;
     if (other != nullptr && other->kind == ComponentKind::gpu) peers.insert(edge.to);
+    if (link.kind == LinkKind::xgmi) {
+      if (xgmi.value_or(link.count) != link.count) count.is_uneven_xgmi = true;
+      xgmi = link.count;
+    }
     (link.state == LinkState::down ? count.down : count.drawn) += link.count;
   }
   count.peers = peers.size();

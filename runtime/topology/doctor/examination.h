@@ -44,6 +44,7 @@ struct LinkCount {
   bool has_record = false;
   bool is_counted = true;  // A declared link says that there is one, not how many.
   bool to_switch = false;
+  bool is_uneven_xgmi = false;  // More xGMI links to one GPU than to another.
   std::string source;
 };
 

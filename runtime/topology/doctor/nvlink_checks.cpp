@@ -133,6 +133,10 @@ void report_unequal(const Examination& machine, const NodeParts& node,
   for (auto& [key, gpus] : domains) {
     const bool is_switched = machine.topology().nvlink_domains()[key.first].is_switched;
     if (!is_switched && (gpus.size() < kWholeMesh || is_partial(*node.node))) continue;
+    // As the dies of an MI250X are, within a package and beyond it: the board decides who has how
+    // many.
+    if (std::ranges::any_of(gpus, [](const auto* entry) { return entry->links.is_uneven_xgmi; }))
+      continue;
     const auto usual = usual_count(gpus);
     for (auto* entry : gpus) {
       const auto& links = entry->links;

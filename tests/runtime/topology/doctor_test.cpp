@@ -725,6 +725,18 @@ TEST_CASE("a GPU's own record is taken for its count, and what differs is the so
   CHECK(findings_of(more, "W16").at(0).evidence.starts_with("36 NVLinks, its chip has 18"));
 }
 
+TEST_CASE("dies that share a package have more links to each other than others do") {
+  // As on an MI250X: who has how many follows from the board.
+  const auto report = diagnose_with(machines::mi300x(), [](auto& graph) {
+    std::erase_if(graph.links, [](const auto& link) {
+      return link.kind == LinkKind::xgmi && link.a == "mi300/gpu2" && link.b == "mi300/gpu7";
+    });
+    for (auto& link : graph.links)
+      if (link.a == "mi300/gpu0" && link.b == "mi300/gpu1") link.count = 4;
+  });
+  CHECK(findings_of(report, "W09").empty());
+}
+
 TEST_CASE("no NVLink at all is in order for cards, for one GPU alone, and in a part of a machine") {
   const auto unlinked = [](const char* model, std::uint32_t sm, MachineView view) {
     return [=](auto& graph) {
