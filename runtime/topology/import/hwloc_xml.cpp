@@ -157,6 +157,8 @@ void HwlocReader::check_root() {
                                        "lstopo FILE.xml",
                                        name.substr(0, kMaxXmlName)));
   machine_ = root.find_child_by_attribute("object", "type", "Machine");
+  // hwloc 1 may merge the machine into its only NUMA node.
+  if (!machine_) machine_ = root.find_child_by_attribute("object", "type", "NUMANode");
   if (!machine_)
     throw xml_.error(root,
                      "no object of type Machine; several machines in one file are not read, "

@@ -168,6 +168,16 @@ TEST_CASE("a machine without NUMA nodes has one") {
   CHECK(count_of(graph, LinkKind::memory) == 1);
 }
 
+TEST_CASE("hwloc 1 leaves out the machine around its only NUMA node") {
+  const auto graph = read(
+      R"(<topology><object type="NUMANode" os_index="0" cpuset="0x3" local_memory="8000000000">
+      <info name="Architecture" value="x86_64"/></object></topology>)");
+  CHECK(part(graph, "n/cpu0").cpus == "0-1");
+  CHECK(part(graph, "n/cpu0").arch == "x86_64");
+  CHECK(part(graph, "n/cpu0").numa == 0U);
+  CHECK(part(graph, "n/host0").capacity_bytes == 8000000000U);
+}
+
 TEST_CASE("what is no topology is refused with a reason") {
   const auto refusal = [](const std::string& text) {
     return parse_refusal([&] { return read(text); });
