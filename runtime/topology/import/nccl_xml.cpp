@@ -368,8 +368,12 @@ void NcclReader::add_net(Part part, pugi::xml_node net) {
   // A GUID is 64 bits with its maker on top; small numbers are only counted.
   const auto guid = parse_hexadecimal(attribute(net, "guid"));
   if (guid && *guid >> 32 != 0) component.uuid = fmt::format("0x{:016x}", *guid);
-  if (const auto mbit = small_number<double>(net, "speed", 100'000'000); mbit && *mbit > 0)
-    component.port_bytes_per_s = *mbit * 1e6 / 8;
+  const auto mbit = small_number<double>(net, "speed", 100'000'000);
+  if (mbit && *mbit > 0) component.port_bytes_per_s = *mbit * 1e6 / 8;
+  if (const auto speed = short_attribute(net, "speed"); !mbit && !speed.empty() && speed != "-1")
+    xml_.note(NoteKind::repaired, net,
+              fmt::format("{}: no network device has a speed of \"{}\" Mbit/s; taken as unknown",
+                          component.title, printable(speed, 40)));
   component.gpu_direct = yes_or_no(net, "gdr");
   const auto code = parse_pci_class(attribute(part.element, "class"));
   if (component.gpu_direct == true || (code && *code >> 8 == 0x0207)) component.is_rdma = true;
