@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <netinet/tcp.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "allocator/error.h"
@@ -104,10 +104,19 @@ void admit(int fd, const std::vector<HostBytes>& hosts) {
   if (error != 0) throw system_error("cannot guard a socket of UCX", error);
 }
 
+// By its name in /proc ("socket:[123]"): the descriptor may be another thread's, which closes it
+// meanwhile.
 std::optional<std::uint64_t> socket_inode(int fd) {
-  struct stat status {};
-  if (fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) return std::nullopt;
-  return status.st_ino;
+  constexpr std::string_view kStart = "socket:[";
+  char name[64];
+  const auto path = "/proc/self/fd/" + std::to_string(fd);
+  const auto size = readlink(path.c_str(), name, sizeof(name));
+  if (size < 0 || !std::string_view(name, static_cast<std::size_t>(size)).starts_with(kStart))
+    return std::nullopt;
+  std::uint64_t inode = 0;
+  const auto [end, error] = std::from_chars(name + kStart.size(), name + size, inode);
+  if (error != std::errc() || end == name + size || *end != ']') return std::nullopt;
+  return inode;
 }
 
 bool is_listening(int fd) {

@@ -352,17 +352,19 @@ TEST_CASE("no socket of the control plane is passed on to a program that the pro
   asio::ip::tcp::socket kept(io.context());
   asio::co_spawn(io.context(), call_peer(to, "GET", "/now", "", 5s, &kept), asio::use_future).get();
   int sockets = 0;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
-    const int fd = std::stoi(entry.path().filename());
-    struct stat status {};
-    if (::fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) continue;
-    sockaddr_storage bound{};
-    socklen_t size = sizeof bound;
-    REQUIRE(::getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) == 0);
-    CAPTURE(bound.ss_family);
-    ++sockets;
-    CHECK((::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
-  }
+  server.io.run_on([&] {  // On the thread that may be closing one.
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      const int fd = std::stoi(entry.path().filename());
+      struct stat status {};
+      if (::fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode)) continue;
+      sockaddr_storage bound{};
+      socklen_t size = sizeof bound;
+      REQUIRE(::getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) == 0);
+      CAPTURE(bound.ss_family);
+      ++sockets;
+      CHECK((::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    }
+  });
   CHECK(sockets >= 8);  // Two that listen, both ends of three connections.
 }
 
