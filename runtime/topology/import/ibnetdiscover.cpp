@@ -100,15 +100,18 @@ struct Cable {
   double bytes_per_s;  // 0: not known.
 };
 
-// The machine and the adapter that "node-17 mlx5_5" and "node-17 HCA-6" name. What adapters call
-// themselves before a host has named them ("MT4129 ConnectX7 Mellanox Technologies") names none.
+// The machine and the adapter that "node-17 mlx5_5" and "node-17 HCA-6" name; about "HCA-6" there
+// may be more words. What adapters call themselves before a host has named them ("MT4129 ConnectX7
+// Mellanox Technologies") names none.
 struct Adapter {
   std::string host;
   std::string title;
 };
 
 Adapter parse_adapter(std::string_view description) {
-  const auto words = split_tokens(description, 3);
+  auto words = split_tokens(description);
+  for (std::size_t i = 1; i < words.size(); ++i)
+    if (numbered(words[i], "HCA-")) words = {words[0], words[i]};
   if (words.empty() || words.size() > 2) return {};
   Adapter adapter{std::string(words[0]), words.size() == 2 ? std::string(words[1]) : ""};
   const bool device = adapter.title.empty() || adapter.title.starts_with("HCA-") ||
@@ -125,7 +128,9 @@ class FabricReader {
   void read_line(std::string_view line, std::size_t number) {
     line = trim(line);  // Manuals and reports indent what they quote.
     if (line.starts_with('[')) {
-      read_port(line, number);
+      auto rest = line;
+      const bool is_prompt = !take_port(rest) && line.find('"') == line.npos;  // "[root@node ~]#"
+      if (!is_prompt) read_port(line, number);
     } else if (line.starts_with("Switch") || line.starts_with("Ca") || line.starts_with("Rt")) {
       read_record(line, number);
     }
@@ -177,11 +182,15 @@ class FabricReader {
     const auto id = take_quoted(rest);
     if (!id) return;  // A word of some other line.
     current_ = device(*id, number);
+    const auto description = take_quoted(rest);
+    if (description) describe(*current_, *description);
     auto& made = devices_[*current_];
-    if (made.has_record)
-      note(Kind::conflict, number, fmt::format("a second record of {}; joined", made.id));
+    // With -g, the switches of a chassis stand there once by place and once more.
+    if (made.has_record && description &&
+        made.description != plain_text(trim(*description), kMaxDescription))
+      note(Kind::conflict, number,
+           fmt::format("a second record of {} gives it another name; joined", made.id));
     made.has_record = true;
-    if (const auto description = take_quoted(rest)) describe(*current_, *description);
   }
 
   // [17]     "H-e09d7303007a5a68"[1](e09d7303007a5a68)   # "node-17 mlx5_5" lid 657 4xNDR
@@ -206,8 +215,9 @@ class FabricReader {
     name_port(here, own_guid);
     name_port(there, peer_guid);
     if (const auto description = take_quoted(rest)) describe(peer, *description);
-    const auto words = split_tokens(rest);
-    const auto rate = words.empty() ? std::nullopt : parse_rate(words.back());
+    std::optional<double> rate;
+    for (const auto word : split_tokens(rest))  // With -f, numbers follow it.
+      if (!rate) rate = parse_rate(word);
     if (!rate && ++unknown_rates_ == 1)
       note(Kind::remark, number, "a cable whose width and speed are not known (the first of such)");
     if (here == there) {

@@ -125,6 +125,44 @@ TEST_CASE("a fabric that a report indents") {
   CHECK(find_link(read(text), "a", "n/nic0") != nullptr);
 }
 
+TEST_CASE("prompts around the output, and the full form with numbers behind the rate") {
+  const std::string text =
+      "[root@n ~]# ibnetdiscover -f\n"
+      "Switch 2 \"S-01\" # \"a\" base port 0 lid 1 lmc 0\n"
+      "[1] \"H-02\"[1](2) # \"n mlx5_0\" lid 2 4xEDR s=4 w=2 v=4 e=2\n"
+      "[2] \"S-03\"[1] # \"b\" lid 3 4xQDR s=4 w=2 v=4 slot 2\n"
+      "[root@n ~]#\n";
+  CHECK(causeway::detect_format(text) == ImportFormat::ibnetdiscover);
+  const auto graph = read(text);
+  CHECK(graph.find("n/nic0")->port_bytes_per_s == 12.5e9);
+  CHECK(find_link(graph, "a", "b")->line_bytes_per_s->value == 4e9);
+  CHECK_FALSE(has_note(graph, Note::remark, "not known"));
+}
+
+TEST_CASE("hosts that say more of themselves than the number of their adapter") {
+  const auto graph = read(
+      "Switch 3 \"S-01\" # \"a\" base port 0 lid 1 lmc 0\n"
+      "[1] \"H-02\"[1](2) # \"db01 S 192.0.2.1 HCA-1\" lid 2 4xQDR\n"
+      "[2] \"H-03\"[1](3) # \"h_7 HCA-2 (Mellanox HCA)\" lid 3 4xHDR\n"
+      "[3] \"H-04\"[1](4) # \"Mellanox Technologies Aggregation Node\" lid 4 4xHDR\n");
+  REQUIRE(find_link(graph, "a", "db01/nic1") != nullptr);
+  CHECK(graph.find("db01/nic1")->title == "HCA-1");
+  CHECK(graph.find("h-7/nic2") != nullptr);
+  CHECK(graph.nodes.size() == 2);
+}
+
+TEST_CASE("grouping prints a chassis' switches twice") {
+  const std::string record =
+      "Switch 24 \"S-01\" # \"x\" base port 0 lid 6 lmc 0\n"
+      "[1] \"H-02\"[1](2) # \"n mlx4_0\" lid 4 4xQDR\n";
+  const auto graph =
+      read("Chassis 1 (guid 0x1)\n# Line Nodes\n" + record + "# Chassis Switches\n" + record +
+           "Ca 1 \"H-02\" # \"n mlx4_0\"\n"
+           "[1](2) \"S-01\"[1] # lid 4 lmc 0 \"x\" lid 6 4xQDR\n");
+  CHECK(find_link(graph, "x", "n/nic0")->count == 1);
+  CHECK(graph.notes.empty());
+}
+
 TEST_CASE("a cable whose ends give two rates") {
   const auto graph = read(
       "Switch 2 \"S-01\" # \"a\" base port 0 lid 1 lmc 0\n[1] \"S-02\"[1] # \"b\" lid 2 4xSDR\n"
