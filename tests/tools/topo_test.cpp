@@ -261,6 +261,10 @@ TEST_CASE("the network view counts switches by level, nodes by shape and links b
   CHECK((leaf[0] == "leaf" && leaf[2] == "2" && leaf[3] == "2" && leaf[4] == "2"));
   CHECK(words(line_with(result.out, "spine0"))[0] == "spine");
   CHECK(contains(line_with(result.out, "n[0-3]/nic0"), "25 GB/s"));
+
+  // Of a fabric only what its wires carry is known.
+  const auto wires = topo("show --view network --from @small.ibnetdiscover.txt");
+  CHECK(contains(line_with(wires.out, "node-1/nic3"), "50 GB/s"));
 }
 
 TEST_CASE("path: hops, bottleneck, time, sharers, what is nearer") {

@@ -175,6 +175,11 @@ std::string switch_table(const Layout& layout,
   return table.empty() ? "" : "\n" + table.to_string();
 }
 
+// What a transfer gets, or, where that is not known, what the wire carries.
+const std::optional<Figure>& rate_of(const TopologyLink& link) {
+  return link.effective_bytes_per_s ? link.effective_bytes_per_s : link.line_bytes_per_s;
+}
+
 std::string link_table(const Layout& layout,
                        const std::vector<std::optional<std::size_t>>& levels) {
   const auto& graph = layout.graph();
@@ -195,7 +200,7 @@ std::string link_table(const Layout& layout,
     const auto* low = &link.a;
     const auto* high = &link.b;
     if (place(*low) > place(*high)) std::swap(low, high);
-    const auto& rate = link.effective_bytes_per_s;
+    const auto& rate = rate_of(link);
     auto& group =
         groups[{place(*low), place(*high), rate ? rate->value : -1,
                 link.latency_s ? link.latency_s->value : -1, link.provenance, link.state}];
@@ -216,7 +221,7 @@ std::string link_table(const Layout& layout,
     table.add({{name_ranges(group.a, 2)},
                {name_ranges(group.b, 2)},
                {counted(group.links)},
-               {rate_text(group.first->effective_bytes_per_s)},
+               {rate_text(rate_of(*group.first))},
                {latency_text(group.first->latency_s)},
                {state == LinkState::unknown ? "?" : std::string(to_string(state)),
                 link_colour(*group.first)},
