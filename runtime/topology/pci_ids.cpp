@@ -79,6 +79,11 @@ const PciGpu* find_pci_gpu(std::optional<std::uint32_t> vendor_id,
   return at == kNvidiaGpus.end() || at->device_id != *device_id ? nullptr : at;
 }
 
+bool is_without_expected_ids(const Component& gpu) noexcept {
+  constexpr std::uint32_t kFirstAlwaysWithIds = 90;
+  return !gpu.vendor_id && gpu.arch.empty() && gpu.sm.value_or(0) >= kFirstAlwaysWithIds;
+}
+
 std::optional<std::uint32_t> parse_pci_class(std::string_view text) noexcept {
   if (text.starts_with("0x") || text.starts_with("0X")) text.remove_prefix(2);
   if (text.size() != 2 && text.size() != 4 && text.size() != 6) return std::nullopt;

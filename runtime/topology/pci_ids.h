@@ -29,6 +29,10 @@ struct PciGpu {
 [[nodiscard]] const PciGpu* find_pci_gpu(std::optional<std::uint32_t> vendor_id,
                                          std::optional<std::uint32_t> device_id) noexcept;
 
+// A GPU of NVIDIA, newer than the version of NCCL that began to write ids, and without them: then
+// somebody else wrote that file, and left out what NCCL finds itself.
+[[nodiscard]] bool is_without_expected_ids(const Component& gpu) noexcept;
+
 // "0x030200", "0x0302", "0x03", "0302". Errors: nullopt for anything else.
 [[nodiscard]] std::optional<std::uint32_t> parse_pci_class(std::string_view text) noexcept;
 

@@ -403,7 +403,7 @@ std::optional<Way> Router::route(const Origin& origin, Vertex to) const {
 std::optional<PathClass> Router::tree_class(Vertex a, Vertex b) const {
   const auto leg = local_leg(a, b);
   if (!leg) return std::nullopt;
-  std::size_t bridges = 0;
+  std::vector<const Component*> bridges;
   std::vector<const Component*> below_cpu;  // The bridges or devices right below a CPU.
   bool crosses_cpu = false;
   bool crosses_socket = false;
@@ -416,24 +416,27 @@ std::optional<PathClass> Router::tree_class(Vertex a, Vertex b) const {
     if (kind == LinkKind::memory) return std::nullopt;
     crosses_socket = crosses_socket || kind == LinkKind::socket;
     const auto* to = index_->component(step.to);
-    if (step.to != b && to->kind == ComponentKind::bridge) ++bridges;
+    if (step.to != b && to->kind == ComponentKind::bridge) bridges.push_back(to);
     if (to->kind == ComponentKind::cpu) below_cpu.push_back(index_->component(step.from));
     if (index_->component(step.from)->kind == ComponentKind::cpu) below_cpu.push_back(to);
     crosses_cpu = crosses_cpu || (step.to != b && to->kind == ComponentKind::cpu);
   }
   if (crosses_socket) return PathClass::sys;
+  const auto on_one_bus = [](const Component& one, const Component& other) {
+    return !one.pci || !other.pci ||
+           std::tie(one.pci->domain, one.pci->bus) == std::tie(other.pci->domain, other.pci->bus);
+  };
   if (crosses_cpu) {
     // Root ports of one host bridge are on one bus. Only sysfs shows root ports: NCCL's files begin
     // below them, and clouds make bridges up.
-    const auto& first = below_cpu.front()->pci;
-    const auto& last = below_cpu.back()->pci;
-    const bool one_bridge =
-        !first || !last || !is_from_sysfs ||
-        std::tie(first->domain, first->bus) == std::tie(last->domain, last->bus);
+    const bool one_bridge = !is_from_sysfs || on_one_bus(*below_cpu.front(), *below_cpu.back());
     return one_bridge ? PathClass::phb : PathClass::node;
   }
-  // A switch shows as one bridge, or as its upstream port between two downstream ports.
-  return bridges <= 1 || (bridges == 3 && leg->steps.size() == 4) ? PathClass::pix : PathClass::pxb;
+  // A switch shows as one bridge, or as its upstream port between two downstream ports, which are
+  // on its one inner bus. In NCCL's files three bridges are three switches.
+  const bool one_switch = bridges.size() <= 1 || (bridges.size() == 3 && leg->steps.size() == 4 &&
+                                                  on_one_bus(*bridges.front(), *bridges.back()));
+  return one_switch ? PathClass::pix : PathClass::pxb;
 }
 
 }  // namespace causeway

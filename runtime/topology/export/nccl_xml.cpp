@@ -265,7 +265,7 @@ void NcclWriter::write_device(const Below& device, std::size_t depth) {
     return line(depth, "</nic>");
   }
   const auto tag = "<pci" + pci_attributes(component, device.link);
-  const bool has_gpu = is_gpu && node_->nvlinks_known;
+  const bool has_gpu = is_gpu && (node_->nvlinks_known || is_without_expected_ids(component));
   const bool is_net = component.kind == ComponentKind::nic && has_net(component);
   const auto& devices = below_[&component];
   if (!has_gpu && !is_net && devices.empty()) return line(depth, tag + "/>");

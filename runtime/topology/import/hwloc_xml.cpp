@@ -67,10 +67,13 @@ PciType pci_type_of(pugi::xml_node object) {
   return type;
 }
 
-// What carries `gb_per_s` on the wire. Many modes do: Gen3 x16 is Gen4 x8 is Gen5 x4.
+// What carries `gb_per_s` on the wire. Many modes do: Gen3 x16 is Gen4 x8 is Gen5 x4. Of Gen6 hwloc
+// counts 128 bits in 130 as well, so that only its sixteen lanes differ from Gen5.
 std::vector<PcieMode> modes_of(double gb_per_s) {
   constexpr std::array kLaneGbPerS{
       0.25, 0.5, 8.0 / 8 * 128 / 130, 16.0 / 8 * 128 / 130, 32.0 / 8 * 128 / 130, 8.0};
+  constexpr double kGen6x16GbPerS = 64.0 / 8 * 128 / 130 * 16;
+  if (std::abs(kGen6x16GbPerS / gb_per_s - 1) < 1e-3) return {{6, 16}};
   std::vector<PcieMode> modes;
   for (std::uint32_t generation = 1; generation <= kLaneGbPerS.size(); ++generation)
     for (const std::uint32_t width : {1U, 2U, 4U, 8U, 16U})
@@ -436,7 +439,7 @@ void HwlocReader::describe_gpu(Part& part) {
     if (gpu.title.empty()) gpu.title = info(child, "GPUModel");
     for (const auto* uuid : {"NVIDIAUUID", "AMDUUID"})
       if (gpu.uuid.empty()) gpu.uuid = info(child, uuid);
-    for (const auto* memory : {"CUDAGlobalMemorySize", "RSMIVRAMSize"})
+    for (const auto* memory : {"CUDAGlobalMemorySize", "RSMIVRAMSize", "OpenCLGlobalMemorySize"})
       if (!gpu.capacity_bytes) gpu.capacity_bytes = kib(info(child, memory));
   }
 }
@@ -449,7 +452,8 @@ void HwlocReader::add_nics(const Part& part) {
   pugi::xml_node rdma;
   for (const auto child : part.element.children("object")) {
     const auto node_guid = info(child, "NodeGUID");
-    if (!node_guid.empty() && !rdma) {
+    // EFA has no NodeGUID; files that are handed out may be without it.
+    if ((!node_guid.empty() || !info(child, "SysImageGUID").empty()) && !rdma) {
       rdma = child;
       for (const char digit : node_guid)
         if (digit != ':') guid += digit;
@@ -515,8 +519,9 @@ void HwlocReader::set_speed(Part& part, bool has_nvml) {
   if (!modes.empty()) part.effective = pcie_bytes_per_s(modes.front());
 }
 
-// A port's speed is that of the link below it as it runs. Where a device below says more, or is a
-// GPU that may idle, the port's is not what the link can do.
+// A port's speed is that of the link below it as it runs. Where the other end of that link says
+// more, or is a GPU that may idle, the port's is not what the link can do. Nor is a single lane
+// above something wide, which virtual machines show.
 void HwlocReader::distrust_ports() {
   std::vector<double> fastest(parts_.size(), 0);
   std::vector<bool> has_gpu(parts_.size(), false);
@@ -524,13 +529,16 @@ void HwlocReader::distrust_ports() {
     auto& part = parts_[i];
     if (part.component.kind == ComponentKind::gpu) has_gpu[i] = true;
     if (part.component.kind == ComponentKind::bridge && part.line) {
-      const bool is_idle = has_gpu[i] && is_slow_coding(modes_of(*part.line / 1e9));
+      const auto modes = modes_of(*part.line / 1e9);
+      const bool is_idle = has_gpu[i] && is_slow_coding(modes);
+      const bool may_be_one_lane =
+          std::ranges::any_of(modes, [](const PcieMode& mode) { return mode.width == 1U; });
       const bool is_root_port =
           part.parent != kNoPart && parts_[part.parent].component.kind == ComponentKind::cpu;
-      if (is_idle || (is_root_port && *part.line < 0.99 * fastest[i])) {
+      if (is_idle || ((is_root_port || may_be_one_lane) && *part.line < 0.99 * fastest[i])) {
         xml_.note(NoteKind::remark, part.element,
-                  fmt::format("{}: {:.3g} GB/s is less than what is below can do: read while the "
-                              "link idled; taken as unknown",
+                  fmt::format("{}: {:.3g} GB/s is less than what is below can do: the link idled, "
+                              "or the port is made up; taken as unknown",
                               part.component.pci->to_string(), *part.line / 1e9));
         part.line.reset();
         part.effective.reset();
@@ -538,10 +546,10 @@ void HwlocReader::distrust_ports() {
       }
     }
     if (part.parent == kNoPart) continue;
-    auto& above = fastest[part.parent];
-    above = std::max(above, part.line.value_or(0));
+    if (part.line) fastest[i] = *part.line;
     if (part.mode.generation == 3U && part.mode.width)
-      above = std::max(above, *part.mode.width * 1e9 * 128 / 130);
+      fastest[i] = *part.mode.width * 1e9 * 128 / 130;
+    fastest[part.parent] = std::max(fastest[part.parent], fastest[i]);
     has_gpu[part.parent] = has_gpu[part.parent] || has_gpu[i];
   }
 }

@@ -26,6 +26,7 @@ namespace {
 using NoteKind = TopologyNote::Kind;
 
 constexpr std::int64_t kMaxLinkCount = 4096;
+constexpr std::int64_t kMaxPortMbit = 10'000'000;  // Several ports as one come to a third of it.
 constexpr PciAddress kHiddenAddress{0xfffffff, 0xff, 0xff, 0};
 constexpr std::uint32_t kNvlinkToCpu = 0x068001;  // IBM's NVLink port on the processor.
 
@@ -137,11 +138,13 @@ TopologyGraph NcclReader::read() {
   check_root();
   for (const auto cpu : xml_.root().children("cpu")) read_cpu(cpu);
   forget_false_bottlenecks();
+  bool any_gpu = false;
   bool nvlinks_known = false;
   for (std::size_t i = 0, count = parts_.size(); i < count; ++i) {
     const auto gpu = parts_[i].element.child("gpu");
     if (parts_[i].component.kind != ComponentKind::gpu || !gpu) continue;
-    nvlinks_known = true;
+    any_gpu = true;
+    nvlinks_known |= !is_without_expected_ids(parts_[i].component) || gpu.first_child();
     read_links(i);
   }
   TopologyGraph graph;
@@ -150,7 +153,10 @@ TopologyGraph NcclReader::read() {
   for (auto& node : graph.nodes) {
     node.nvlinks_known = nvlinks_known;
     if (!nvlinks_known)
-      node.unseen.emplace_back("NVLinks: the file has no <gpu>, so it says nothing of them");
+      node.unseen.emplace_back(
+          any_gpu ? "NVLinks: the file lists none, and NCCL did not write it (GPUs without PCI "
+                    "ids): it leaves them for NCCL to find"
+                  : "NVLinks: the file has no <gpu>, so it says nothing of them");
   }
   parts_.name_all();
   parts_.append_to(graph);
@@ -368,11 +374,11 @@ void NcclReader::add_net(Part part, pugi::xml_node net) {
   // A GUID is 64 bits with its maker on top; small numbers are only counted.
   const auto guid = parse_hexadecimal(attribute(net, "guid"));
   if (guid && *guid >> 32 != 0) component.uuid = fmt::format("0x{:016x}", *guid);
-  const auto mbit = small_number<double>(net, "speed", 100'000'000);
+  const auto mbit = small_number<double>(net, "speed", kMaxPortMbit);
   if (mbit && *mbit > 0) component.port_bytes_per_s = *mbit * 1e6 / 8;
   if (const auto speed = short_attribute(net, "speed"); !mbit && !speed.empty() && speed != "-1")
     xml_.note(NoteKind::repaired, net,
-              fmt::format("{}: no network device has a speed of \"{}\" Mbit/s; taken as unknown",
+              fmt::format("{}: no port has a speed of \"{}\" Mbit/s; taken as unknown",
                           component.title, printable(speed, 40)));
   component.gpu_direct = yes_or_no(net, "gdr");
   const auto code = parse_pci_class(attribute(part.element, "class"));

@@ -178,6 +178,55 @@ TEST_CASE("hwloc 1 leaves out the machine around its only NUMA node") {
   CHECK(part(graph, "n/host0").capacity_bytes == 8000000000U);
 }
 
+TEST_CASE("a cloud's machine: no NodeGUID, no CUDA, Gen6, ports of one lane") {
+  const auto text = [](const std::string& root, const std::string& uplink) {
+    const auto port = [](const std::string& bus, const std::string& speed) {
+      return fmt::format(R"(<object type="Bridge" gp_index="1" bridge_type="1-1"
+        pci_busid="0000:{}" pci_type="0604 [1d0f:0200] [1d0f:0200] 00" pci_link_speed="{}">)",
+                         bus, speed);
+    };
+    return R"(<topology version="2.0"><object type="Machine" cpuset="0x1" gp_index="1">
+      <object type="NUMANode" os_index="0" cpuset="0x1" gp_index="2" local_memory="1024"/>
+      <object type="Bridge" gp_index="3" bridge_type="0-1">)" +
+           port("10:00.0", root) + port("11:00.0", uplink) + port("12:00.0", "126.030769") +
+           R"(<object type="PCIDev" gp_index="4" pci_busid="0000:13:00.0"
+        pci_type="0302 [10de:3182] [10de:20e6] a1" pci_link_speed="126.030769">
+        <object type="OSDev" gp_index="5" name="opencl0d0" subtype="OpenCL" osdev_type="5">
+        <info name="GPUModel" value="NVIDIA B300"/>
+        <info name="OpenCLGlobalMemorySize" value="280692032"/></object></object></object>)" +
+           port("12:00.1", "63.015385") + R"(<object type="PCIDev" gp_index="6"
+        pci_busid="0000:14:00.0" pci_type="0200 [1d0f:efa3] [1d0f:efa3] 00"
+        pci_link_speed="63.015385"><object type="OSDev" gp_index="7" name="rdmap20s0"
+        osdev_type="3"><info name="SysImageGUID" value="0000:0000:0000:0000"/>
+        <info name="Port1State" value="4"/></object></object></object>
+      </object></object></object></object></topology>)";
+  };
+  const auto graph = read(text("63.015385", "63.015385"));
+  const auto& gpu = part(graph, "n/gpu0");
+  CHECK(gpu.capacity_bytes == std::uint64_t{280692032} * 1024);
+  CHECK(gpu.title == "NVIDIA B300");
+  const auto& pcie = link(graph, LinkKind::pcie, "n/gpu0", "n/bridge2");
+  CHECK(pcie.pcie == PcieMode{6, 16});
+  CHECK(pcie.effective_bytes_per_s->value == 96e9);
+  // The GPU is faster than the uplink, whose two ends agree.
+  CHECK(link(graph, LinkKind::pcie, "n/bridge0", "n/cpu0").pcie == PcieMode{5, 16});
+  CHECK(link(graph, LinkKind::pcie, "n/bridge1", "n/bridge0").pcie == PcieMode{5, 16});
+  const auto& nic = part(graph, "n/nic0");
+  CHECK(nic.title == "rdmap20s0");
+  CHECK(nic.is_rdma == true);
+  CHECK(nic.port_up == true);
+  CHECK(nic.uuid.empty());
+  CHECK(graph.notes.empty());
+
+  const auto made_up = read(text("1.969231", "1.969231"));  // Gen4 x1, or Gen3 x2.
+  CHECK_FALSE(link(made_up, LinkKind::pcie, "n/bridge0", "n/cpu0").line_bytes_per_s);
+  CHECK_FALSE(link(made_up, LinkKind::pcie, "n/bridge1", "n/bridge0").line_bytes_per_s);
+  CHECK(count_notes(made_up, NoteKind::remark) == 2);
+  const auto idle = read(text("15.753846", "63.015385"));
+  CHECK_FALSE(link(idle, LinkKind::pcie, "n/bridge0", "n/cpu0").line_bytes_per_s);
+  CHECK(link(idle, LinkKind::pcie, "n/bridge1", "n/bridge0").pcie == PcieMode{5, 16});
+}
+
 TEST_CASE("what is no topology is refused with a reason") {
   const auto refusal = [](const std::string& text) {
     return parse_refusal([&] { return read(text); });

@@ -154,6 +154,36 @@ TEST_CASE("network devices: ports, rates, a device of no PCI") {
   CHECK(twice.notes.at(0).source == "f.xml:3");
 }
 
+TEST_CASE("a rate that no port has is named; a file by hand says nothing of NVLinks") {
+  const auto file = [](const std::string& gpu, const std::string& speed) {
+    return read(fmt::format(R"(<system version="1"><cpu numaid="0">
+      <pci busid="0000:01:00.0" class="0x030200">{}</pci>
+      <pci busid="0000:02:00.0" class="0x020000"><nic><net name="cxi0" dev="0" speed="{}"/></nic>
+      </pci></cpu></system>)",
+                            gpu, speed));
+  };
+  const auto kilobits = file("", "200000000");
+  CHECK_FALSE(part(kilobits, "n/nic0").port_bytes_per_s);
+  CHECK(has_note(kilobits, NoteKind::repaired, "cxi0: no port has a speed of \"200000000\" Mbit/s"));
+  const auto merged = file("", "3200000");
+  CHECK(part(merged, "n/nic0").port_bytes_per_s == 400e9);
+  CHECK(count_notes(merged, NoteKind::repaired) == 0);
+
+  // NCCL gives every chip as new as this its ids; who wrote it leaves the NVLinks to NCCL.
+  const auto by_hand = file(R"(<gpu dev="0" sm="90" rank="0" gdr="1"/>)", "100000");
+  CHECK_FALSE(by_hand.nodes[0].nvlinks_known);
+  CHECK(by_hand.nodes[0].unseen.size() == 1);
+  CHECK(part(by_hand, "n/gpu0").sm == 90U);
+  check_round_trip(by_hand);
+  CHECK(file(R"(<gpu dev="0" sm="75"/>)", "1").nodes[0].nvlinks_known);
+  CHECK(file(R"(<gpu dev="0" sm="120" gcn="908"/>)", "1").nodes[0].nvlinks_known);
+  CHECK(file(R"(<gpu dev="0" sm="90"><nvlink target="0000:03:00.0" count="18" tclass="0x068000"/>
+      </gpu>)",
+             "1")
+            .nodes[0]
+            .nvlinks_known);
+}
+
 TEST_CASE("faults of a file are repaired and named") {
   const auto graph = read_fixture("faulty_links.xml");
   CHECK(count_of(graph, ComponentKind::gpu) == 3);
@@ -360,7 +390,7 @@ TEST_CASE("numbers out of range stay unknown") {
   CHECK_FALSE(part(graph, "n/cpu0").cpu_model);
   CHECK(part(graph, "n/cpu0").cpus.empty());
   CHECK_FALSE(part(graph, "n/nic0").port_bytes_per_s);
-  CHECK(has_note(graph, NoteKind::repaired, "a: no network device has a speed of \"9e9\" Mbit/s"));
+  CHECK(has_note(graph, NoteKind::repaired, "a: no port has a speed of \"9e9\" Mbit/s"));
   CHECK(count_notes(graph, NoteKind::repaired) == 4);
 }
 

@@ -364,6 +364,8 @@ TEST_CASE("the class of a path follows from the tree, else from a matrix") {
   bridge("bridge7", "bridge5", 130);
   gpu("gpu5", "bridge6");
   gpu("gpu6", "bridge7");
+  bridge("bridge8", "bridge5", 140);  // Three switches, each shown as one bridge.
+  gpu("gpu9", "bridge8");
   maker.add("gpu7");
   maker.add("gpu8");
   maker.pair("gpu8", "gpu7").path = PathClass::phb;
@@ -378,6 +380,7 @@ TEST_CASE("the class of a path follows from the tree, else from a matrix") {
   CHECK(path(0, 4) == PathClass::node);
   CHECK(path(1, 5) == PathClass::sys);
   CHECK(path(5, 6) == PathClass::pix);
+  CHECK(path(5, 9) == PathClass::pxb);
   CHECK(path(0, 5) == PathClass::nvlink);
   CHECK(path(7, 8) == PathClass::phb);
   CHECK_FALSE(path(0, 7));
