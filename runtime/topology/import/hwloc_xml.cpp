@@ -8,6 +8,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <set>
 #include <unordered_map>
 
@@ -88,6 +89,30 @@ bool is_slow_coding(const std::vector<PcieMode>& modes) {
 std::optional<std::int64_t> number_after(std::string_view name, std::string_view prefix) {
   if (!name.starts_with(prefix)) return std::nullopt;
   return parse_integer(name.substr(prefix.size()));
+}
+
+// Of each set, whether smaller ones have all of its CPUs.
+std::vector<bool> are_split(const std::vector<CpuSet>& sets) {
+  std::map<std::size_t, std::vector<std::size_t>> by_size;
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    std::size_t size = 0;
+    for (const auto& range : sets[i]) size += range.last - range.first + 1;
+    by_size[size].push_back(i);
+  }
+  std::vector<bool> is_split(sets.size());
+  std::vector<bool> seen(kMaxCpus);
+  for (const auto& [size, alike] : by_size) {
+    for (const auto i : alike) {
+      std::size_t known = 0;
+      for (const auto& range : sets[i])
+        for (auto cpu = range.first; cpu <= range.last; ++cpu) known += seen[cpu] ? 1 : 0;
+      is_split[i] = known == size;
+    }
+    for (const auto i : alike)
+      for (const auto& range : sets[i])
+        for (auto cpu = range.first; cpu <= range.last; ++cpu) seen[cpu] = true;
+  }
+  return is_split;
 }
 
 struct Package {
@@ -225,7 +250,8 @@ void HwlocReader::find_processors(pugi::xml_node object) {
 }
 
 // One CPU for each set of cores that has memory. NUMA nodes with the same cores (HBM beside DRAM)
-// share it; those with none (CXL) belong to the nearest.
+// share it; those with none (CXL), or with the cores of several others (slower memory of a whole
+// package), belong to the nearest.
 void HwlocReader::add_processors() {
   const auto number_of = [&](pugi::xml_node numa) -> std::optional<std::uint32_t> {
     const auto value = whole_number(attribute(numa, "os_index"));
@@ -234,11 +260,17 @@ void HwlocReader::add_processors() {
     return static_cast<std::uint32_t>(*value);
   };
   std::ranges::stable_sort(numa_nodes_, {}, number_of);
-  std::vector<pugi::xml_node> without_cores;
-  for (const auto numa : numa_nodes_) {
-    if (attribute(numa, "subtype") == "GPUMemory") continue;  // It is the GPU's.
-    const auto cpus = cpus_of(numa);
-    if (cpus.empty()) {
+  std::erase_if(numa_nodes_, [](pugi::xml_node numa) {
+    return attribute(numa, "subtype") == "GPUMemory";  // It is the GPU's.
+  });
+  std::vector<CpuSet> sets;
+  for (const auto numa : numa_nodes_) sets.push_back(cpus_of(numa));
+  const auto is_split = are_split(sets);
+  std::vector<pugi::xml_node> without_cores;  // Of their own.
+  for (std::size_t i = 0; i < numa_nodes_.size(); ++i) {
+    const auto numa = numa_nodes_[i];
+    const auto& cpus = sets[i];
+    if (is_split[i]) {
       without_cores.push_back(numa);
       continue;
     }
@@ -252,7 +284,7 @@ void HwlocReader::add_processors() {
     if (numa_nodes_.empty()) add_memory(machine_, std::nullopt, cpu);
   }
   for (const auto numa : without_cores) {
-    const auto near = near_cpus(numa.parent());
+    const auto near = near_cpus(numa);
     add_memory(numa, number_of(numa), near.front());
   }
 }
