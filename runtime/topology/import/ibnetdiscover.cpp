@@ -109,8 +109,10 @@ struct Adapter {
 
 Adapter parse_adapter(std::string_view description) {
   const auto words = split_tokens(description, 3);
-  if (words.empty() || words.size() > 2) return {};
-  Adapter adapter{std::string(words[0]), words.size() == 2 ? std::string(words[1]) : ""};
+  if (words.empty()) return {};
+  // Old drivers add what the card is: "node-17 HCA-1 (Mellanox HCA)".
+  if (words.size() > 2 && !(words[1].starts_with("HCA-") && words[2].starts_with('('))) return {};
+  Adapter adapter{std::string(words[0]), words.size() > 1 ? std::string(words[1]) : ""};
   const bool device = adapter.title.empty() || adapter.title.starts_with("HCA-") ||
                       (adapter.title.back() >= '0' && adapter.title.back() <= '9');
   // A name that no one has set.
@@ -128,6 +130,8 @@ class FabricReader {
       read_port(line, number);
     } else if (line.starts_with("Switch") || line.starts_with("Ca") || line.starts_with("Rt")) {
       read_record(line, number);
+    } else if (line.starts_with("Chassis ")) {
+      is_grouped_ = true;
     }
   }
 
@@ -178,7 +182,8 @@ class FabricReader {
     if (!id) return;  // A word of some other line.
     current_ = device(*id, number);
     auto& made = devices_[*current_];
-    if (made.has_record)
+    // Grouped output has a chassis' switches by spine and line, then all of them once more.
+    if (made.has_record && !is_grouped_)
       note(Kind::conflict, number, fmt::format("a second record of {}; joined", made.id));
     made.has_record = true;
     if (const auto description = take_quoted(rest)) describe(*current_, *description);
@@ -206,8 +211,9 @@ class FabricReader {
     name_port(here, own_guid);
     name_port(there, peer_guid);
     if (const auto description = take_quoted(rest)) describe(peer, *description);
-    const auto words = split_tokens(rest);
-    const auto rate = words.empty() ? std::nullopt : parse_rate(words.back());
+    std::optional<double> rate;  // Options and some vendors' cards put more words behind it.
+    for (const auto word : split_tokens(rest))
+      if (const auto value = parse_rate(word)) rate = value;
     if (!rate && ++unknown_rates_ == 1)
       note(Kind::remark, number, "a cable whose width and speed are not known (the first of such)");
     if (here == there) {
@@ -417,6 +423,7 @@ class FabricReader {
   std::vector<FabricDevice> devices_;
   std::unordered_map<std::string, std::uint32_t> index_;  // By id.
   std::optional<std::uint32_t> current_;
+  bool is_grouped_ = false;
   std::vector<Cable> cables_;
   std::map<End, std::string> ports_;  // Of adapters: the GUID of the port.
   std::map<End, std::size_t> nic_names_;

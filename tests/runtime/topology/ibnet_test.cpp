@@ -125,6 +125,34 @@ TEST_CASE("a fabric that a report indents") {
   CHECK(find_link(read(text), "a", "n/nic0") != nullptr);
 }
 
+TEST_CASE("what stands behind the rate, and behind an adapter's number") {
+  const auto graph = read(
+      "Switch 3 \"S-01\" # \"a\" base port 0 lid 1 lmc 0\n"
+      "[1] \"H-02\"[1](2) # \"n HCA-1 (Some HCA)\" lid 2 4xHDR s=4 w=2 v=4\n"  // -f
+      "[2] \"H-03\"[1](3) # \"n HCA-2 (Some HCA)\" lid 3 1xSDR slot 2\n"
+      "[3] \"H-04\"[1](4) # \"MT0 Some Card\" lid 4 4xQDR (scp)\n");
+  CHECK(graph.nodes.size() == 1);
+  REQUIRE(graph.find("n/nic1") != nullptr);
+  CHECK(graph.find("n/nic1")->title == "HCA-1");
+  CHECK(graph.find("n/nic1")->port_bytes_per_s == 25e9);
+  REQUIRE(graph.find("n/nic2") != nullptr);
+  CHECK(graph.find("n/nic2")->port_bytes_per_s == 0.25e9);
+  CHECK(graph.find("hca-04")->port_bytes_per_s == 4e9);
+  CHECK_FALSE(has_note(graph, Note::remark, "width and speed"));
+}
+
+TEST_CASE("chassis list their switches twice") {
+  const std::string records =
+      "Switch 2 \"S-01\" # \"x\" base port 0 lid 6 lmc 0\n[1] \"S-02\"[1] # \"y\" lid 4 4xQDR\n"
+      "Switch 2 \"S-02\" # \"y\" base port 0 lid 4 lmc 0\n[1] \"S-01\"[1] # \"x\" lid 6 4xQDR\n";
+  const auto grouped = read("Chassis 1 (guid 0x8)\n# Spine Nodes\n" + records +
+                            "# Chassis Switches\n" + records + "Non-Chassis Nodes\n");
+  REQUIRE(grouped.links.size() == 1);
+  CHECK(grouped.links[0].count == 1);
+  CHECK(grouped.notes.empty());
+  CHECK(has_note(read(records + records), Note::conflict, "a second record of S-01"));
+}
+
 TEST_CASE("a cable whose ends give two rates") {
   const auto graph = read(
       "Switch 2 \"S-01\" # \"a\" base port 0 lid 1 lmc 0\n[1] \"S-02\"[1] # \"b\" lid 2 4xSDR\n"
