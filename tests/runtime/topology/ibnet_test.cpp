@@ -60,6 +60,7 @@ TEST_CASE("a small fabric") {
   REQUIRE(trunk != nullptr);
   CHECK(trunk->count == 2);
   CHECK(trunk->line_bytes_per_s->value == 75e9);  // 4xNDR and 4xHDR.
+  CHECK(trunk->effective_bytes_per_s == trunk->line_bytes_per_s);
   const auto* up = find_link(graph, "leaf-1", "node-1/nic3");
   REQUIRE(up != nullptr);
   CHECK(up->a == "node-1/nic3");
@@ -91,6 +92,7 @@ TEST_CASE("rates of widths and speeds") {
       read("Ca 1 \"H-01\" # \"a mlx5_0\"\n[1](1) \"S-02\"[1] # lid 1 lmc 0 \"s\" lid 2 4xWhat\n");
   CHECK_FALSE(odd.find("a/nic0")->port_bytes_per_s);
   CHECK_FALSE(odd.links[0].line_bytes_per_s);
+  CHECK_FALSE(odd.links[0].effective_bytes_per_s);
   CHECK(has_note(odd, Note::remark, "not known"));
 }
 
