@@ -415,6 +415,7 @@ void HwlocReader::read_device(pugi::xml_node object, const Place& stated) {
   auto place = stated;
   settle(place);
   const auto in_matrix = matrix_objects_.find(std::string(attribute(object, "gp_index")));
+  const auto type = pci_type_of(object);
   bool has_gpu = false;
   bool has_nvml = false;
   bool has_net = false;
@@ -423,13 +424,14 @@ void HwlocReader::read_device(pugi::xml_node object, const Place& stated) {
     const auto name = attribute(child, "name");
     has_nvml |= number_after(name, "nvml").has_value();
     has_gpu |= has_nvml || number_after(name, "cuda") || number_after(name, "rsmi");
+    // Level Zero drives the graphics of processors too, which are VGA controllers.
+    has_gpu |= number_after(name, "ze") && type.class_code >> 8 != 0x0300;
     has_net |= !info(child, "Address").empty() || !info(child, "NodeGUID").empty();
     const auto at = matrix_objects_.find(std::string(attribute(child, "gp_index")));
     if (at != matrix_objects_.end()) software.push_back(at);
   }
   auto part = pci_part(object, place);
   auto& component = part.component;
-  const auto type = pci_type_of(object);
   component.kind = has_gpu   ? ComponentKind::gpu
                    : has_net ? ComponentKind::nic
                              : kind_of_pci_class(type.class_code, component.vendor_id);
@@ -465,10 +467,11 @@ void HwlocReader::describe_gpu(Part& part) {
     auto order = number_after(name, "nvml");
     if (!order) order = number_after(name, "rsmi");
     if (order && *order >= 0) part.order = *order;
-    if (gpu.title.empty()) gpu.title = info(child, "GPUModel");
+    for (const auto* model : {"GPUModel", "LevelZeroModel"})
+      if (gpu.title.empty()) gpu.title = info(child, model);
     for (const auto* uuid : {"NVIDIAUUID", "AMDUUID"})
       if (gpu.uuid.empty()) gpu.uuid = info(child, uuid);
-    for (const auto* memory : {"CUDAGlobalMemorySize", "RSMIVRAMSize"})
+    for (const auto* memory : {"CUDAGlobalMemorySize", "RSMIVRAMSize", "LevelZeroHBMSize"})
       if (!gpu.capacity_bytes) gpu.capacity_bytes = kib(info(child, memory));
   }
 }

@@ -298,6 +298,24 @@ TEST_CASE("memory that several NUMA nodes' cores share is no CPU of its own") {
   }
 }
 
+TEST_CASE("Intel's GPUs, by Level Zero") {
+  const auto device = [](const char* address, const char* type) {
+    return fmt::format(
+        "<object type=\"PCIDev\" pci_busid=\"{}\" pci_type=\"{} [8086:0bd5]\">"
+        "<object type=\"OSDev\" name=\"ze0\"><info name=\"LevelZeroModel\" value=\"Max 1550\"/>"
+        "<info name=\"LevelZeroHBMSize\" value=\"1024\"/></object></object>",
+        address, type);
+  };
+  const auto graph = read(
+      "<topology version=\"2.0\"><object type=\"Machine\" cpuset=\"0x1\">" +
+      device("0000:18:00.0", "0380") + device("0000:00:02.0", "0300") +
+      "</object><distances2 type=\"OSDev\" name=\"XeLinkBandwidth\" indexing=\"gp\"/></topology>");
+  CHECK(count_of(graph, ComponentKind::gpu) == 1);  // The processor's graphics are none.
+  CHECK(part(graph, "n/gpu0").title == "Max 1550");
+  CHECK(part(graph, "n/gpu0").capacity_bytes == 1024U * 1024);
+  CHECK(has_note(graph, NoteKind::remark, "XeLinkBandwidth"));
+}
+
 TEST_CASE("published: DGX-2") {
   const auto text = published("nvidia-dgx2-v100x16.hwloc.xml");
   if (!text) return;
