@@ -70,23 +70,24 @@ TEST_CASE("a small fabric") {
 }
 
 TEST_CASE("rates of widths and speeds") {
-  for (const auto& [word, gbit] : std::map<std::string, double>{{"4xSDR", 8},
-                                                                {"4xDDR", 16},
-                                                                {"4xQDR", 32},
-                                                                {"4xFDR10", 40},
-                                                                {"4xEDR", 100},
-                                                                {"4xHDR", 200},
-                                                                {"2xHDR", 100},
-                                                                {"4xNDR", 400},
-                                                                {"2xNDR", 200},
-                                                                {"1xNDR", 100},
-                                                                {"4xXDR", 800},
-                                                                {"12xQDR", 96}}) {
+  for (const auto& rate : std::map<std::string, double>{{"4xSDR", 8},
+                                                        {"4xDDR", 16},
+                                                        {"4xQDR", 32},
+                                                        {"4xFDR10", 40},
+                                                        {"4xEDR", 100},
+                                                        {"4xHDR", 200},
+                                                        {"2xHDR", 100},
+                                                        {"4xNDR", 400},
+                                                        {"2xNDR", 200},
+                                                        {"1xNDR", 100},
+                                                        {"4xXDR", 800},
+                                                        {"12xQDR", 96}}) {
+    const auto& word = rate.first;
     CAPTURE(word);
     const auto graph =
         read("Ca 1 \"H-01\" # \"a mlx5_0\"\n[1](1) \"S-02\"[1] # lid 1 lmc 0 \"s\" lid 2 " + word +
              "\n");
-    CHECK(*graph.find("a/nic0")->port_bytes_per_s == doctest::Approx(gbit * 1e9 / 8));
+    CHECK(*graph.find("a/nic0")->port_bytes_per_s == doctest::Approx(rate.second * 1e9 / 8));
   }
   const auto odd =
       read("Ca 1 \"H-01\" # \"a mlx5_0\"\n[1](1) \"S-02\"[1] # lid 1 lmc 0 \"s\" lid 2 4xWhat\n");
