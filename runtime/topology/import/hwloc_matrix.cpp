@@ -127,6 +127,8 @@ std::vector<HwlocMatrix> read_hwloc_matrices(XmlText& xml) {
     const std::string_view tag = element.name();
     if (tag != "distances2" && tag != "distances2hetero") continue;
     const auto name = attribute(element, "name");
+    if (name == "XeLinkBandwidth")
+      xml.note(NoteKind::remark, element, "XeLinkBandwidth: links of Intel's GPUs are left out");
     if (name != "NVLinkBandwidth" && name != "XGMIBandwidth") continue;
     if (attribute(element, "indexing") == "os") {
       xml.note(NoteKind::remark, element,

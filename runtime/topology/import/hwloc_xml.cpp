@@ -8,6 +8,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <set>
 #include <unordered_map>
 
@@ -91,6 +92,30 @@ bool is_slow_coding(const std::vector<PcieMode>& modes) {
 std::optional<std::int64_t> number_after(std::string_view name, std::string_view prefix) {
   if (!name.starts_with(prefix)) return std::nullopt;
   return parse_integer(name.substr(prefix.size()));
+}
+
+// Of each set, whether smaller ones have all of its CPUs.
+std::vector<bool> are_split(const std::vector<CpuSet>& sets) {
+  std::map<std::size_t, std::vector<std::size_t>> by_size;
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    std::size_t size = 0;
+    for (const auto& range : sets[i]) size += range.last - range.first + 1;
+    by_size[size].push_back(i);
+  }
+  std::vector<bool> is_split(sets.size());
+  std::vector<bool> seen(kMaxCpus);
+  for (const auto& [size, alike] : by_size) {
+    for (const auto i : alike) {
+      std::size_t known = 0;
+      for (const auto& range : sets[i])
+        for (auto cpu = range.first; cpu <= range.last; ++cpu) known += seen[cpu] ? 1 : 0;
+      is_split[i] = known == size;
+    }
+    for (const auto i : alike)
+      for (const auto& range : sets[i])
+        for (auto cpu = range.first; cpu <= range.last; ++cpu) seen[cpu] = true;
+  }
+  return is_split;
 }
 
 struct Package {
@@ -228,7 +253,8 @@ void HwlocReader::find_processors(pugi::xml_node object) {
 }
 
 // One CPU for each set of cores that has memory. NUMA nodes with the same cores (HBM beside DRAM)
-// share it; those with none (CXL) belong to the nearest.
+// share it; those with none (CXL), or with the cores of several others (slower memory of a whole
+// package), belong to the nearest.
 void HwlocReader::add_processors() {
   const auto number_of = [&](pugi::xml_node numa) -> std::optional<std::uint32_t> {
     const auto value = whole_number(attribute(numa, "os_index"));
@@ -237,11 +263,17 @@ void HwlocReader::add_processors() {
     return static_cast<std::uint32_t>(*value);
   };
   std::ranges::stable_sort(numa_nodes_, {}, number_of);
-  std::vector<pugi::xml_node> without_cores;
-  for (const auto numa : numa_nodes_) {
-    if (attribute(numa, "subtype") == "GPUMemory") continue;  // It is the GPU's.
-    const auto cpus = cpus_of(numa);
-    if (cpus.empty()) {
+  std::erase_if(numa_nodes_, [](pugi::xml_node numa) {
+    return attribute(numa, "subtype") == "GPUMemory";  // It is the GPU's.
+  });
+  std::vector<CpuSet> sets;
+  for (const auto numa : numa_nodes_) sets.push_back(cpus_of(numa));
+  const auto is_split = are_split(sets);
+  std::vector<pugi::xml_node> without_cores;  // Of their own.
+  for (std::size_t i = 0; i < numa_nodes_.size(); ++i) {
+    const auto numa = numa_nodes_[i];
+    const auto& cpus = sets[i];
+    if (is_split[i]) {
       without_cores.push_back(numa);
       continue;
     }
@@ -255,7 +287,7 @@ void HwlocReader::add_processors() {
     if (numa_nodes_.empty()) add_memory(machine_, std::nullopt, cpu);
   }
   for (const auto numa : without_cores) {
-    const auto near = near_cpus(numa.parent());
+    const auto near = near_cpus(numa);
     add_memory(numa, number_of(numa), near.front());
   }
 }
@@ -386,6 +418,7 @@ void HwlocReader::read_device(pugi::xml_node object, const Place& stated) {
   auto place = stated;
   settle(place);
   const auto in_matrix = matrix_objects_.find(std::string(attribute(object, "gp_index")));
+  const auto type = pci_type_of(object);
   bool has_gpu = false;
   bool has_nvml = false;
   bool has_net = false;
@@ -394,13 +427,14 @@ void HwlocReader::read_device(pugi::xml_node object, const Place& stated) {
     const auto name = attribute(child, "name");
     has_nvml |= number_after(name, "nvml").has_value();
     has_gpu |= has_nvml || number_after(name, "cuda") || number_after(name, "rsmi");
+    // Level Zero drives the graphics of processors too, which are VGA controllers.
+    has_gpu |= number_after(name, "ze") && type.class_code >> 8 != 0x0300;
     has_net |= !info(child, "Address").empty() || !info(child, "NodeGUID").empty();
     const auto at = matrix_objects_.find(std::string(attribute(child, "gp_index")));
     if (at != matrix_objects_.end()) software.push_back(at);
   }
   auto part = pci_part(object, place);
   auto& component = part.component;
-  const auto type = pci_type_of(object);
   component.kind = has_gpu   ? ComponentKind::gpu
                    : has_net ? ComponentKind::nic
                              : kind_of_pci_class(type.class_code, component.vendor_id);
@@ -436,10 +470,12 @@ void HwlocReader::describe_gpu(Part& part) {
     auto order = number_after(name, "nvml");
     if (!order) order = number_after(name, "rsmi");
     if (order && *order >= 0) part.order = *order;
-    if (gpu.title.empty()) gpu.title = info(child, "GPUModel");
+    for (const auto* model : {"GPUModel", "LevelZeroModel"})
+      if (gpu.title.empty()) gpu.title = info(child, model);
     for (const auto* uuid : {"NVIDIAUUID", "AMDUUID"})
       if (gpu.uuid.empty()) gpu.uuid = info(child, uuid);
-    for (const auto* memory : {"CUDAGlobalMemorySize", "RSMIVRAMSize", "OpenCLGlobalMemorySize"})
+    for (const auto* memory :
+         {"CUDAGlobalMemorySize", "RSMIVRAMSize", "LevelZeroHBMSize", "OpenCLGlobalMemorySize"})
       if (!gpu.capacity_bytes) gpu.capacity_bytes = kib(info(child, memory));
   }
 }

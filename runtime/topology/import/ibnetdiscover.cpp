@@ -420,6 +420,8 @@ class FabricReader {
       if (cable.bytes_per_s == 0) link.line_bytes_per_s.reset();
       if (link.line_bytes_per_s) link.line_bytes_per_s->value += cable.bytes_per_s;
     }
+    // Rates of InfiniBand are of data, without the coding: what a large transfer gets.
+    for (auto& link : graph_.links) link.effective_bytes_per_s = link.line_bytes_per_s;
   }
 
   const std::string& origin_;

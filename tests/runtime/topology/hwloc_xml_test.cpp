@@ -3,6 +3,8 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <fmt/format.h>
 
+#include <map>
+
 #include "causeway/topology_export.h"
 #include "import_support.h"
 #include "runtime/topology/import/readers.h"
@@ -306,6 +308,61 @@ TEST_CASE("hostile texts end in an error or in bounded work") {
         read(machine("<info name=\"CPUModel\" value=\"" + std::string(1'000'000, 'x') + "\"/>"));
     CHECK(part(graph, "n/cpu0").title.size() == kMaxXmlName);
   }
+}
+
+TEST_CASE("memory that several NUMA nodes' cores share is no CPU of its own") {
+  const auto numa = [](int number, const char* cpus) {
+    return fmt::format(
+        "<object type=\"NUMANode\" os_index=\"{}\" cpuset=\"{}\" local_memory=\"{}\"/>", number,
+        cpus, (number + 1) * 1024);
+  };
+  // Two nodes of cores in each package; slower memory at each package, and at the machine.
+  const auto graph = read(
+      "<topology version=\"2.0\"><object type=\"Machine\" cpuset=\"0xff\">" + numa(6, "0xff") +
+      "<object type=\"Package\" cpuset=\"0xf\">" + numa(4, "0xf") +
+      "<object type=\"Group\" cpuset=\"0x3\">" + numa(0, "0x3") +
+      "<object type=\"PCIDev\" pci_busid=\"0000:01:00.0\" pci_type=\"0302 [10de:2330]\"/></object>"
+      "<object type=\"Group\" cpuset=\"0xc\">" +
+      numa(1, "0xc") +
+      "</object></object>"
+      "<object type=\"Package\" cpuset=\"0xf0\">" +
+      numa(5, "0xf0") + "<object type=\"Group\" cpuset=\"0x30\">" + numa(2, "0x30") +
+      "</object>"
+      "<object type=\"Group\" cpuset=\"0xc0\">" +
+      numa(3, "0xc0") +
+      "</object></object>"
+      "</object></topology>");
+  CHECK(count_of(graph, ComponentKind::cpu) == 4);
+  CHECK(count_of(graph, ComponentKind::host) == 7);
+  CHECK(part(graph, "n/gpu0").numa == 0U);
+  CHECK(graph.notes.empty());
+  for (const auto& [host, cpu] :
+       std::map<int, std::string>{{3, "n/cpu3"}, {4, "n/cpu0"}, {5, "n/cpu2"}, {6, "n/cpu0"}}) {
+    const auto name = fmt::format("n/host{}", host);
+    CHECK(part(graph, name).numa == static_cast<std::uint32_t>(host));
+    CHECK(std::ranges::count_if(graph.links, [&, cpu = cpu](const TopologyLink& each) {
+            return each.kind == LinkKind::memory && (each.a == name || each.b == name) &&
+                   (each.a == cpu || each.b == cpu);
+          }) == 1);
+  }
+}
+
+TEST_CASE("Intel's GPUs, by Level Zero") {
+  const auto device = [](const char* address, const char* type) {
+    return fmt::format(
+        "<object type=\"PCIDev\" pci_busid=\"{}\" pci_type=\"{} [8086:0bd5]\">"
+        "<object type=\"OSDev\" name=\"ze0\"><info name=\"LevelZeroModel\" value=\"Max 1550\"/>"
+        "<info name=\"LevelZeroHBMSize\" value=\"1024\"/></object></object>",
+        address, type);
+  };
+  const auto graph = read(
+      "<topology version=\"2.0\"><object type=\"Machine\" cpuset=\"0x1\">" +
+      device("0000:18:00.0", "0380") + device("0000:00:02.0", "0300") +
+      "</object><distances2 type=\"OSDev\" name=\"XeLinkBandwidth\" indexing=\"gp\"/></topology>");
+  CHECK(count_of(graph, ComponentKind::gpu) == 1);  // The processor's graphics are none.
+  CHECK(part(graph, "n/gpu0").title == "Max 1550");
+  CHECK(part(graph, "n/gpu0").capacity_bytes == 1024U * 1024);
+  CHECK(has_note(graph, NoteKind::remark, "XeLinkBandwidth"));
 }
 
 TEST_CASE("published: DGX-2") {

@@ -60,6 +60,7 @@ TEST_CASE("a small fabric") {
   REQUIRE(trunk != nullptr);
   CHECK(trunk->count == 2);
   CHECK(trunk->line_bytes_per_s->value == 75e9);  // 4xNDR and 4xHDR.
+  CHECK(trunk->effective_bytes_per_s == trunk->line_bytes_per_s);
   const auto* up = find_link(graph, "leaf-1", "node-1/nic3");
   REQUIRE(up != nullptr);
   CHECK(up->a == "node-1/nic3");
@@ -69,28 +70,30 @@ TEST_CASE("a small fabric") {
 }
 
 TEST_CASE("rates of widths and speeds") {
-  for (const auto& [word, gbit] : std::map<std::string, double>{{"4xSDR", 8},
-                                                                {"4xDDR", 16},
-                                                                {"4xQDR", 32},
-                                                                {"4xFDR10", 40},
-                                                                {"4xEDR", 100},
-                                                                {"4xHDR", 200},
-                                                                {"2xHDR", 100},
-                                                                {"4xNDR", 400},
-                                                                {"2xNDR", 200},
-                                                                {"1xNDR", 100},
-                                                                {"4xXDR", 800},
-                                                                {"12xQDR", 96}}) {
+  for (const auto& rate : std::map<std::string, double>{{"4xSDR", 8},
+                                                        {"4xDDR", 16},
+                                                        {"4xQDR", 32},
+                                                        {"4xFDR10", 40},
+                                                        {"4xEDR", 100},
+                                                        {"4xHDR", 200},
+                                                        {"2xHDR", 100},
+                                                        {"4xNDR", 400},
+                                                        {"2xNDR", 200},
+                                                        {"1xNDR", 100},
+                                                        {"4xXDR", 800},
+                                                        {"12xQDR", 96}}) {
+    const auto& word = rate.first;
     CAPTURE(word);
     const auto graph =
         read("Ca 1 \"H-01\" # \"a mlx5_0\"\n[1](1) \"S-02\"[1] # lid 1 lmc 0 \"s\" lid 2 " + word +
              "\n");
-    CHECK(*graph.find("a/nic0")->port_bytes_per_s == doctest::Approx(gbit * 1e9 / 8));
+    CHECK(*graph.find("a/nic0")->port_bytes_per_s == doctest::Approx(rate.second * 1e9 / 8));
   }
   const auto odd =
       read("Ca 1 \"H-01\" # \"a mlx5_0\"\n[1](1) \"S-02\"[1] # lid 1 lmc 0 \"s\" lid 2 4xWhat\n");
   CHECK_FALSE(odd.find("a/nic0")->port_bytes_per_s);
   CHECK_FALSE(odd.links[0].line_bytes_per_s);
+  CHECK_FALSE(odd.links[0].effective_bytes_per_s);
   CHECK(has_note(odd, Note::remark, "not known"));
 }
 
@@ -161,6 +164,33 @@ TEST_CASE("grouping prints a chassis' switches twice") {
            "[1](2) \"S-01\"[1] # lid 4 lmc 0 \"x\" lid 6 4xQDR\n");
   CHECK(find_link(graph, "x", "n/nic0")->count == 1);
   CHECK(graph.notes.empty());
+}
+
+TEST_CASE("what stands behind the rate, and behind an adapter's number") {
+  const auto graph = read(
+      "Switch 3 \"S-01\" # \"a\" base port 0 lid 1 lmc 0\n"
+      "[1] \"H-02\"[1](2) # \"n HCA-1 (Some HCA)\" lid 2 4xHDR s=4 w=2 v=4\n"  // -f
+      "[2] \"H-03\"[1](3) # \"n HCA-2 (Some HCA)\" lid 3 1xSDR slot 2\n"
+      "[3] \"H-04\"[1](4) # \"MT0 Some Card\" lid 4 4xQDR (scp)\n");
+  CHECK(graph.nodes.size() == 1);
+  REQUIRE(graph.find("n/nic1") != nullptr);
+  CHECK(graph.find("n/nic1")->title == "HCA-1");
+  CHECK(graph.find("n/nic1")->port_bytes_per_s == 25e9);
+  REQUIRE(graph.find("n/nic2") != nullptr);
+  CHECK(graph.find("n/nic2")->port_bytes_per_s == 0.25e9);
+  CHECK(graph.find("hca-04")->port_bytes_per_s == 4e9);
+  CHECK_FALSE(has_note(graph, Note::remark, "width and speed"));
+}
+
+TEST_CASE("chassis list their switches twice") {
+  const std::string records =
+      "Switch 2 \"S-01\" # \"x\" base port 0 lid 6 lmc 0\n[1] \"S-02\"[1] # \"y\" lid 4 4xQDR\n"
+      "Switch 2 \"S-02\" # \"y\" base port 0 lid 4 lmc 0\n[1] \"S-01\"[1] # \"x\" lid 6 4xQDR\n";
+  const auto grouped = read("Chassis 1 (guid 0x8)\n# Spine Nodes\n" + records +
+                            "# Chassis Switches\n" + records + "Non-Chassis Nodes\n");
+  REQUIRE(grouped.links.size() == 1);
+  CHECK(grouped.links[0].count == 1);
+  CHECK(grouped.notes.empty());
 }
 
 TEST_CASE("a cable whose ends give two rates") {

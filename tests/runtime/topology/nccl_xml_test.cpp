@@ -164,7 +164,8 @@ TEST_CASE("a rate that no port has is named; a file by hand says nothing of NVLi
   };
   const auto kilobits = file("", "200000000");
   CHECK_FALSE(part(kilobits, "n/nic0").port_bytes_per_s);
-  CHECK(has_note(kilobits, NoteKind::repaired, "cxi0: no port has a speed of \"200000000\" Mbit/s"));
+  CHECK(
+      has_note(kilobits, NoteKind::repaired, "cxi0: no port has a speed of \"200000000\" Mbit/s"));
   const auto merged = file("", "3200000");
   CHECK(part(merged, "n/nic0").port_bytes_per_s == 400e9);
   CHECK(count_notes(merged, NoteKind::repaired) == 0);
