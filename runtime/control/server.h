@@ -54,7 +54,7 @@ class ControlServer {
   std::shared_ptr<State> state_;
 };
 
-// Lets the kernel end a TCP connection whose other host is gone, after about 3 s. Nothing is asked
+// Lets the kernel end a TCP connection whose other host is gone, after about 5 s. Nothing is asked
 // of the peer's process: a client stopped in a debugger keeps its memory. No effect on unix
 // sockets.
 void watch_for_dead_host(int socket) noexcept;

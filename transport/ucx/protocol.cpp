@@ -8,7 +8,7 @@ namespace causeway::ucx {
 namespace {
 
 constexpr std::uint64_t kFrameMagic = 0x43575946;                      // "CWYF"
-constexpr std::uint64_t kMagic = 0x43575900 + '0' + kProtocolVersion;  // "CWY3"
+constexpr std::uint64_t kMagic = 0x43575900 + '0' + kProtocolVersion;  // "CWY4"
 
 void put(std::byte* at, std::uint64_t value, std::size_t bytes) noexcept {
   for (std::size_t i = 0; i < bytes; ++i) at[i] = static_cast<std::byte>(value >> (8 * i));

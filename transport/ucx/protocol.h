@@ -22,7 +22,7 @@
 
 namespace causeway::ucx {
 
-constexpr std::uint8_t kProtocolVersion = 3;  // Of everything here: peers of others are refused.
+constexpr std::uint8_t kProtocolVersion = 4;  // Of everything here: peers of others are refused.
 constexpr std::size_t kFrameHeadBytes = 8;
 constexpr std::size_t kMaxBodyBytes = 2048;
 constexpr std::size_t kMaxHosts = 2;  // Of the two ports that UCX opens.
