@@ -1,0 +1,239 @@
+// How fast the processes of one host all-reduce floats over loopback:
+//   collective_bench [--ranks N] [--sizes BYTES,BYTES] [--rounds N] [--in-rank-order]
+//
+// Method: the ranks are this program, forked before it has a thread; each pair has a channel over
+//         UCX. All ranks meet at a barrier, then rank 0 measures a batch of operations, as many as
+//         take about 0.2 s. One line per size: bytes, ranks, median seconds per operation, and the
+//         bytes per second that this is (size by time), as gloo and nccl-tests ("algbw") say it.
+// Exit:   0 measured, 1 failed.
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "transport/blocking.h"
+#include "transport/collective/communicator.h"
+#include "transport/ucx/ucx_transport.h"
+
+using namespace causeway;
+using namespace std::chrono_literals;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::size_t kMaxRanks = 64;
+constexpr auto kPerSample = 200ms;
+
+struct Options {
+  std::size_t ranks = 2;
+  std::vector<std::size_t> sizes{64 << 10, 1 << 20, 4 << 20, 64 << 20};
+  int rounds = 5;
+  Reduction how{};
+};
+
+// What the processes have in common.
+struct Board {
+  std::atomic<std::uint32_t> listening;
+  char addresses[kMaxRanks][64];
+};
+
+class Anyone final : public DataService {
+ public:
+  void admit(const Hello&) override {}
+  PinnedMemory pin(const Hello&, const RemoteAddress&, std::uint64_t, Access) override {
+    throw Error(Errc::permission_denied, "only messages");
+  }
+};
+
+class Rank {
+ public:
+  Rank(Board& board, std::size_t rank, std::size_t ranks) {
+    std::vector<std::shared_ptr<Channel>> channels(ranks);
+    std::atomic<std::size_t> connected{0};
+    io_.run_on([&] {
+      transport_ = make_ucx_transport(
+          io_.context(), {"127.0.0.1:0", "rank", &service_, [&](std::shared_ptr<Channel> channel) {
+                            const auto from = channel->peer().session;
+                            channels[from] = std::move(channel);
+                            ++connected;
+                          }});
+    });
+    std::strncpy(board.addresses[rank], transport_->address().c_str(), 63);
+    ++board.listening;
+    while (board.listening < ranks) std::this_thread::sleep_for(1ms);
+    for (std::size_t to = 0; to < rank; ++to)
+      io_.wait_for([&](Completion done) {
+        transport_->connect(
+            board.addresses[to], {Hello::Role::worker, "rank", rank, ""}, Clock::now() + 20s,
+            [&, to, done](std::optional<Error> error, std::shared_ptr<Channel> channel) {
+              channels[to] = std::move(channel);
+              ++connected;
+              done(std::move(error), 0);
+            });
+      });
+    while (connected < ranks - 1) std::this_thread::sleep_for(1ms);
+    io_.run_on([&] {
+      communicator_ =
+          make_channel_communicator(io_.context(), static_cast<int>(rank), std::move(channels), 0);
+    });
+  }
+  ~Rank() {
+    io_.run_on([&] {
+      communicator_.reset();
+      transport_.reset();
+    });
+  }
+
+  using Call = std::function<void(Communicator&, Communicator::Done)>;
+  void run(const Call& call) {
+    io_.wait_for([&](Completion done) {
+      call(*communicator_, [done](std::optional<Error> error) { done(std::move(error), 0); });
+    });
+  }
+  void barrier() {
+    run([](Communicator& c, Communicator::Done done) { c.barrier(Clock::now() + 60s, done); });
+  }
+  double seconds_for(std::span<std::byte> values, const Reduction& how, int times) {
+    barrier();
+    const auto start = Clock::now();
+    for (int i = 0; i < times; ++i)
+      run([&](Communicator& c, Communicator::Done done) {
+        c.all_reduce(values, how, Clock::now() + 60s, done);
+      });
+    return std::chrono::duration<double>(Clock::now() - start).count() / times;
+  }
+
+  // The same number for all ranks: rank 0's.
+  int agree(int number) {
+    run([&](Communicator& c, Communicator::Done done) {
+      c.broadcast(std::as_writable_bytes(std::span(&number, 1)), 0, Clock::now() + 60s, done);
+    });
+    return number;
+  }
+
+ private:
+  Anyone service_;
+  IoThread io_{"rank"};
+  std::unique_ptr<Transport> transport_;
+  std::unique_ptr<Communicator> communicator_;
+};
+
+int work(Board& board, std::size_t rank, const Options& options) {
+  Rank self(board, rank, options.ranks);
+  for (const auto size : options.sizes) {
+    std::vector<float> values(size / sizeof(float), 1.0F);
+    const auto bytes = std::as_writable_bytes(std::span(values));
+    const double once = self.seconds_for(bytes, options.how, 3);
+    const int times = self.agree(
+        std::max(1, static_cast<int>(std::chrono::duration<double>(kPerSample).count() / once)));
+    std::vector<double> samples;
+    for (int round = 0; round < options.rounds; ++round) {
+      std::ranges::fill(values, 1.0F);  // Sums of sums would end at infinity.
+      samples.push_back(self.seconds_for(bytes, options.how, std::min(times, 60)));
+    }
+    std::ranges::sort(samples);
+    const double median = samples[samples.size() / 2];
+    if (rank == 0) {
+      std::printf("%zu bytes, %zu ranks: %.6f s, %.3f GB/s\n", size, options.ranks, median,
+                  static_cast<double>(size) / median / 1e9);
+      std::fflush(stdout);
+    }
+  }
+  self.barrier();
+  return 0;
+}
+
+std::size_t number(std::string_view text) {
+  std::size_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || value == 0)
+    throw Error(Errc::invalid_argument, "'" + std::string(text) + "' is no number above 0");
+  return value;
+}
+
+Options parse(int count, char** words) {
+  Options options;
+  for (int i = 1; i < count; ++i) {
+    const std::string_view word = words[i];
+    if (word == "--in-rank-order") {
+      options.how.in_rank_order = true;
+      continue;
+    }
+    if (i + 1 == count) throw Error(Errc::invalid_argument, "what is '" + std::string(word) + "'?");
+    std::string_view value = words[++i];
+    if (word == "--ranks") {
+      options.ranks = std::min(number(value), kMaxRanks);
+    } else if (word == "--rounds") {
+      options.rounds = static_cast<int>(number(value));
+    } else if (word == "--sizes") {
+      options.sizes.clear();
+      while (!value.empty()) {
+        const auto comma = std::min(value.find(','), value.size());
+        options.sizes.push_back(number(value.substr(0, comma)));
+        value.remove_prefix(std::min(comma + 1, value.size()));
+      }
+    } else {
+      throw Error(Errc::invalid_argument, "what is '" + std::string(word) + "'?");
+    }
+  }
+  return options;
+}
+
+int run(const Options& options) {
+  void* const shared =
+      ::mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) throw Error(Errc::exhausted, "no memory to share");
+  auto& board = *new (shared) Board{};
+  const auto parent = ::getpid();
+  std::vector<pid_t> children;
+  for (std::size_t rank = 0; rank < options.ranks; ++rank) {
+    const pid_t child = ::fork();
+    if (child < 0) throw Error(Errc::exhausted, "cannot start a process");
+    if (child > 0) {
+      children.push_back(child);
+      continue;
+    }
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(1);
+    try {
+      std::exit(work(board, rank, options));
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "rank %zu: %s\n", rank, error.what());
+      std::exit(1);
+    }
+  }
+  bool is_good = true;
+  for (const pid_t child : children) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
+    // The others may still wait for it to come.
+    if (is_good)
+      for (const pid_t other : children) ::kill(other, SIGTERM);
+    is_good = false;
+  }
+  return is_good ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  try {
+    return run(parse(count, words));
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "collective_bench: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,506 @@
+// Goal:   what ranks do together is right for any number of ranks, sizes and types, over any
+// channel;
+//         when one fails, all learn so in time, and no buffer is touched after its completion.
+// Method: each rank has its transport; results against a loop over all ranks' values.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include "transport/collective/communicator.h"
+
+#define CHANNEL_SUITE_HELPERS_ONLY
+#include "tests/conformance/channel_suite.h"
+#include "transport/local/local_transport.h"
+#include "transport/ucx/ucx_transport.h"
+
+using namespace channel_suite;
+
+namespace {
+
+constexpr std::uint64_t kTag = std::uint64_t{7} << 32;
+
+// All ranks of a group in this process.
+class Ranks {
+ public:
+  using Call = std::function<void(Communicator&, int rank, Communicator::Done)>;
+
+  Ranks(int size, bool over_ucx) : size_(size), over_ucx_(over_ucx) {
+    threads_.resize(static_cast<std::size_t>(over_ucx ? size : 1));
+    for (auto& thread : threads_) thread = std::make_unique<IoThread>("rank");
+    transports_.resize(count());
+    channels_.assign(count(), std::vector<std::shared_ptr<Channel>>(count()));
+    communicators_.resize(count());
+    if (!over_ucx) on(0, [&] { network_ = std::make_unique<LocalNetwork>(thread(0).context()); });
+    for (int rank = 0; rank < size; ++rank) listen(rank);
+    for (int from = 0; from < size; ++from)
+      for (int to = 0; to < from; ++to) connect(from, to);
+    for (int rank = 0; rank < size; ++rank) {
+      await([&] { return std::ranges::count(channels_[index(rank)], nullptr) == 1; }, rank);
+      on(rank, [&] {
+        communicators_[index(rank)] =
+            make_channel_communicator(thread(rank).context(), rank, channels_[index(rank)], kTag);
+      });
+    }
+  }
+  ~Ranks() {
+    for (int rank = 0; rank < size_; ++rank) kill(rank);
+    on(0, [&] { network_.reset(); });
+  }
+
+  // Lets the ranks of `who` (all, if empty) do the same thing; their results in order of rank.
+  std::vector<Result> run(const Call& call, std::vector<int> who = {}) {
+    std::vector<std::future<Result>> results;
+    for (int rank = 0; rank < size_; ++rank)
+      if (who.empty() || std::ranges::find(who, rank) != who.end())
+        results.push_back(start(rank, call));
+    std::vector<Result> got;
+    for (auto& result : results) got.push_back(result.get());
+    return got;
+  }
+  std::future<Result> start(int rank, const Call& call) {
+    auto promise = std::make_shared<std::promise<Result>>();
+    auto future = promise->get_future();
+    on(rank, [&] {
+      call(*communicators_[index(rank)], rank,
+           [promise, calls = std::make_shared<int>(0)](std::optional<Error> error) {
+             if (++*calls > 1) std::abort();
+             promise->set_value(error ? Result{error->code(), error->what()} : Result{});
+           });
+      if (future.wait_for(0s) == std::future_status::ready) std::abort();  // Never inside the call.
+    });
+    return future;
+  }
+  // As if its process ended.
+  void kill(int rank) {
+    on(rank, [&] {
+      channels_[index(rank)].clear();
+      communicators_[index(rank)].reset();
+      transports_[index(rank)].reset();
+    });
+  }
+  void on(int rank, const std::function<void()>& function) { thread(rank).run_on(function); }
+  void drop_communicator(int rank) {
+    on(rank, [&] { communicators_[index(rank)].reset(); });
+  }
+  [[nodiscard]] int size() const { return size_; }
+
+ private:
+  static std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
+  std::size_t count() const { return index(size_); }
+  IoThread& thread(int rank) { return *threads_[over_ucx_ ? index(rank) : 0]; }
+
+  void listen(int rank) {
+    const auto accepted = [this, rank](std::shared_ptr<Channel> channel) {
+      const auto from = static_cast<std::size_t>(channel->peer().session);
+      channels_[index(rank)][from] = std::move(channel);
+    };
+    const auto name = "rank" + std::to_string(rank);
+    on(rank, [&] {
+      if (over_ucx_)
+        transports_[index(rank)] =
+            make_ucx_transport(thread(rank).context(), {"127.0.0.1:0", name, &memory_, accepted});
+      else
+        transports_[index(rank)] =
+            make_local_transport(*network_, {true, name, &memory_, accepted});
+    });
+  }
+  void connect(int from, int to) {
+    Side side;
+    const auto result = channel_suite::connect(
+        thread(from), *transports_[index(from)], transports_[index(to)]->address(),
+        {Hello::Role::worker, "rank", static_cast<SessionId>(from), "secret"}, side, in(20s));
+    INFO(result.text);
+    REQUIRE_FALSE(result.code);
+    on(from, [&] { channels_[index(from)][index(to)] = side.channel; });
+  }
+  void await(const std::function<bool()>& condition, int rank) {
+    bool is_met = false;
+    for (const auto limit = in(20s); !is_met && std::chrono::steady_clock::now() < limit;) {
+      on(rank, [&] { is_met = condition(); });
+      if (!is_met) std::this_thread::yield();
+    }
+    REQUIRE(is_met);
+  }
+
+  const int size_;
+  const bool over_ucx_;
+  Memory memory_;
+  std::vector<std::unique_ptr<IoThread>> threads_;
+  std::unique_ptr<LocalNetwork> network_;
+  std::vector<std::unique_ptr<Transport>> transports_;
+  std::vector<std::vector<std::shared_ptr<Channel>>> channels_;
+  std::vector<std::unique_ptr<Communicator>> communicators_;
+};
+
+template <typename T>
+std::span<std::byte> bytes_of(std::vector<T>& values) {
+  return std::as_writable_bytes(std::span(values));
+}
+
+void check_all(const std::vector<Result>& results) {
+  for (const auto& result : results) {
+    INFO(result.text);
+    REQUIRE_FALSE(result.code);
+  }
+}
+
+template <typename T>
+std::vector<std::vector<T>> random_values(int ranks, std::size_t count, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<std::vector<T>> values(static_cast<std::size_t>(ranks), std::vector<T>(count));
+  for (auto& rank : values)
+    for (auto& value : rank)
+      value = static_cast<T>(std::uniform_real_distribution<double>(-100, 100)(random));
+  return values;
+}
+
+// Small whole numbers: their sums are the same in any order.
+template <typename T>
+std::vector<std::vector<T>> whole_values(int ranks, std::size_t count, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<std::vector<T>> values(static_cast<std::size_t>(ranks), std::vector<T>(count));
+  for (auto& rank : values)
+    for (auto& value : rank) value = static_cast<T>(random() % 64);
+  return values;
+}
+
+constexpr std::size_t kCounts[] = {0, 1, 3, 1000, 4099, 70001, 700003};
+
+void try_everything(Ranks& ranks) {
+  const int n = ranks.size();
+  const auto of = [](auto& values, int rank) {
+    return bytes_of(values[static_cast<std::size_t>(rank)]);
+  };
+  for (const auto count : kCounts) {
+    for (const bool in_order : {false, true}) {
+      INFO("ranks=", n, " count=", count, " in_order=", in_order);
+      for (const auto op : {ReduceOp::sum, ReduceOp::max, ReduceOp::min, ReduceOp::avg}) {
+        INFO(name_of(op));
+        const Reduction how{DataType::i32, op, in_order};
+        const auto given = whole_values<std::int32_t>(n, count, count);
+        std::vector<std::int32_t> expected(count);
+        for (std::size_t i = 0; i < count; ++i) {
+          auto& value = expected[i];
+          value = given[0][i];
+          for (std::size_t r = 1; r < given.size(); ++r) {
+            if (op == ReduceOp::max) value = std::max(value, given[r][i]);
+            if (op == ReduceOp::min) value = std::min(value, given[r][i]);
+            if (op == ReduceOp::sum || op == ReduceOp::avg) value += given[r][i];
+          }
+          if (op == ReduceOp::avg) value /= n;
+        }
+        auto values = given;
+        check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+          c.all_reduce(of(values, rank), how, in(kAmple), std::move(done));
+        }));
+        for (const auto& rank : values) REQUIRE((rank == expected));
+        values = given;
+        check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+          c.reduce_scatter(of(values, rank), how, in(kAmple), std::move(done));
+        }));
+        for (int rank = 0; rank < n; ++rank) {
+          const auto first = share_begin(count * 4, 4, rank, n) / 4;
+          const auto last = share_begin(count * 4, 4, rank + 1, n) / 4;
+          const auto& got = values[static_cast<std::size_t>(rank)];
+          REQUIRE(std::equal(got.begin() + static_cast<std::ptrdiff_t>(first),
+                             got.begin() + static_cast<std::ptrdiff_t>(last),
+                             expected.begin() + static_cast<std::ptrdiff_t>(first)));
+        }
+      }
+    }
+    INFO("ranks=", n, " count=", count);
+    for (int root = 0; root < n; root += n / 2 + 1) {
+      auto values = whole_values<std::int32_t>(n, count, 5);
+      const auto expected = values[static_cast<std::size_t>(root)];
+      check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+        c.broadcast(of(values, rank), root, in(kAmple), std::move(done));
+      }));
+      for (const auto& rank : values) REQUIRE((rank == expected));
+    }
+    {
+      const auto expected = whole_values<std::int32_t>(1, count, 6)[0];
+      std::vector<std::vector<std::int32_t>> values(static_cast<std::size_t>(n),
+                                                    std::vector<std::int32_t>(count, -1));
+      for (int rank = 0; rank < n; ++rank) {
+        const auto share = share_of(of(values, rank), 4, rank, n);
+        const auto first = share_begin(count * 4, 4, rank, n);
+        if (!share.empty())
+          std::memcpy(share.data(), reinterpret_cast<const std::byte*>(expected.data()) + first,
+                      share.size());
+      }
+      check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+        c.all_gather(of(values, rank), 4, in(kAmple), std::move(done));
+      }));
+      for (const auto& rank : values) REQUIRE((rank == expected));
+    }
+    {
+      const auto each = count / static_cast<std::size_t>(n);
+      auto values = whole_values<std::int32_t>(n, each * static_cast<std::size_t>(n), 8);
+      const auto given = values;
+      check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+        c.all_to_all(of(values, rank), 4, in(kAmple), std::move(done));
+      }));
+      for (std::size_t i = 0; i < values.size(); ++i)
+        for (std::size_t j = 0; j < values.size(); ++j)
+          REQUIRE(std::equal(values[i].begin() + static_cast<std::ptrdiff_t>(j * each),
+                             values[i].begin() + static_cast<std::ptrdiff_t>((j + 1) * each),
+                             given[j].begin() + static_cast<std::ptrdiff_t>(i * each)));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every operation, size and number of ranks, over local channels") {
+  for (const int n : {1, 2, 3, 4, 5, 8}) {
+    Ranks ranks(n, false);
+    try_everything(ranks);
+  }
+}
+
+TEST_CASE("every operation and size over UCX") {
+  for (const int n : {2, 3}) {
+    Ranks ranks(n, true);
+    try_everything(ranks);
+  }
+}
+
+TEST_CASE("floating point: all ranks have the same bits; in rank order those of one process") {
+  for (const int n : {2, 3, 5})
+    for (const std::size_t count : {std::size_t{7}, std::size_t{5001}, std::size_t{400001}}) {
+      Ranks ranks(n, false);
+      INFO("ranks=", n, " count=", count);
+      const auto given = random_values<float>(n, count, count);
+      for (const bool in_order : {false, true}) {
+        auto values = given;
+        check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+          c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]),
+                       {DataType::f32, ReduceOp::sum, in_order}, in(kAmple), std::move(done));
+        }));
+        for (const auto& rank : values) REQUIRE((rank == values[0]));
+        for (std::size_t i = 0; i < count; ++i) {
+          float sum = given[0][i];
+          for (std::size_t r = 1; r < given.size(); ++r) sum += given[r][i];
+          if (in_order)
+            REQUIRE(values[0][i] == sum);
+          else
+            REQUIRE(std::abs(values[0][i] - sum) < 1e-3);
+        }
+      }
+    }
+}
+
+TEST_CASE("values of two and of eight bytes, and averages of floating point") {
+  const int n = 4;
+  Ranks ranks(n, false);
+  for (const std::size_t count : {std::size_t{9}, std::size_t{300'001}})
+    for (const bool in_order : {false, true}) {
+      INFO("count=", count, " in_order=", in_order);
+      auto halves = whole_values<std::uint16_t>(n, count, 1);  // Positive ones are ordered as bits.
+      auto doubles = whole_values<double>(n, count, 2);
+      auto most = halves[0];
+      std::vector<double> mean(count);
+      for (std::size_t r = 0; r < halves.size(); ++r)
+        for (std::size_t i = 0; i < count; ++i) {
+          most[i] = std::max(most[i], halves[r][i]);
+          mean[i] += doubles[r][i] / n;  // Exact: n is a power of two.
+        }
+      check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+        c.all_reduce(bytes_of(halves[static_cast<std::size_t>(rank)]),
+                     {DataType::f16, ReduceOp::max, in_order}, in(kAmple), std::move(done));
+      }));
+      check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+        c.all_reduce(bytes_of(doubles[static_cast<std::size_t>(rank)]),
+                     {DataType::f64, ReduceOp::avg, in_order}, in(kAmple), std::move(done));
+      }));
+      for (const auto& rank : halves) CHECK((rank == most));
+      for (const auto& rank : doubles) CHECK((rank == mean));
+    }
+}
+
+TEST_CASE("nobody is through a barrier before all have come") {
+  for (const int n : {2, 3, 7}) {
+    Ranks ranks(n, false);
+    const auto call = [](Communicator& c, int, Communicator::Done done) {
+      c.barrier(in(kAmple), std::move(done));
+    };
+    for (int late = 0; late < n; ++late) {
+      std::vector<std::future<Result>> early;
+      for (int rank = 0; rank < n; ++rank)
+        if (rank != late) early.push_back(ranks.start(rank, call));
+      // Turns of the loop in which all that can happen happens.
+      for (int i = 0; i < 100; ++i) ranks.on(0, [] {});
+      for (auto& result : early) CHECK((result.wait_for(0s) == std::future_status::timeout));
+      auto last = ranks.start(late, call);
+      for (auto& result : early) CHECK_FALSE(result.get().code);
+      CHECK_FALSE(last.get().code);
+    }
+  }
+}
+
+TEST_CASE("operations that are started together run one after the other") {
+  Ranks ranks(3, true);
+  auto values = whole_values<std::int32_t>(3, 100'000, 1);
+  std::vector<std::future<Result>> results;
+  for (int i = 0; i < 20; ++i)
+    for (int rank = 0; rank < 3; ++rank)
+      results.push_back(ranks.start(rank, [&](Communicator& c, int r, Communicator::Done done) {
+        const auto bytes = bytes_of(values[static_cast<std::size_t>(r)]);
+        if (i % 2 == 0)
+          c.all_reduce(bytes, {DataType::i32, ReduceOp::max}, in(kAmple), std::move(done));
+        else
+          c.broadcast(bytes, i % 3, in(kAmple), std::move(done));
+      }));
+  for (auto& result : results) REQUIRE_FALSE(result.get().code);
+  CHECK((values[0] == values[1]));
+  CHECK((values[0] == values[2]));
+}
+
+TEST_CASE("what cannot be is refused, and breaks nothing") {
+  Ranks ranks(2, false);
+  Bytes bytes(10);
+  const auto refused = [&](const Ranks::Call& call) {
+    for (const auto& result : ranks.run(call)) CHECK((result.code == Errc::invalid_argument));
+  };
+  refused([&](Communicator& c, int, Communicator::Done done) {
+    c.all_reduce(bytes, {DataType::f32}, in(kAmple), std::move(done));
+  });
+  refused([&](Communicator& c, int, Communicator::Done done) {
+    c.broadcast(bytes, 2, in(kAmple), std::move(done));
+  });
+  refused([&](Communicator& c, int, Communicator::Done done) {
+    c.all_gather(bytes, 0, in(kAmple), std::move(done));
+  });
+  refused([&](Communicator& c, int, Communicator::Done done) {
+    c.all_to_all(std::span(bytes).first(6), 2, in(kAmple), std::move(done));
+  });
+  check_all(ranks.run([](Communicator& c, int, Communicator::Done done) {
+    c.barrier(in(kAmple), std::move(done));
+  }));
+  ranks.on(0, [&] {
+    boost::asio::io_context* none = nullptr;
+    CHECK_THROWS_AS(make_channel_communicator(*none, 1, {nullptr}, kTag), Error);
+    CHECK_THROWS_AS(make_channel_communicator(*none, 0, {nullptr, nullptr}, kTag), Error);
+  });
+}
+
+TEST_CASE("a rank that does not come is named at the deadline, and everything later fails") {
+  for (const bool over_ucx : {false, true}) {
+    Ranks ranks(3, over_ucx);
+    auto values = whole_values<std::int32_t>(3, 100'000, 1);
+    const auto call = [&](Communicator& c, int rank, Communicator::Done done) {
+      c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]), {DataType::i32}, in(300ms),
+                   std::move(done));
+    };
+    const auto results = ranks.run(call, {0, 1});  // Rank 2 does not call it.
+    CHECK(std::ranges::any_of(results, [](const Result& result) {
+      return result.code == Errc::timed_out && result.text.find("rank 2") != std::string::npos;
+    }));
+    for (const auto& result : results) CHECK(result.code.has_value());
+    const auto after = values;
+    for (const auto& result : ranks.run(call)) CHECK(result.code.has_value());  // Rank 2 too.
+    CHECK((after[0] == values[0]));
+  }
+}
+
+TEST_CASE("ranks that call different operations get an error, not each other's bytes") {
+  for (const bool is_left_out : {false, true}) {
+    Ranks ranks(2, true);
+    std::vector<std::vector<float>> values(2, std::vector<float>(1000));
+    const auto all_reduce = [&](Communicator& c, int rank, Communicator::Done done) {
+      c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]), {}, in(500ms),
+                   std::move(done));
+    };
+    const auto broadcast = [&](Communicator& c, int rank, Communicator::Done done) {
+      c.broadcast(bytes_of(values[static_cast<std::size_t>(rank)]), 0, in(500ms), std::move(done));
+    };
+    // The root does not wait for an answer to a broadcast.
+    CHECK_FALSE(ranks.start(0, broadcast).get().code);
+    if (is_left_out) {
+      CHECK_FALSE(ranks.start(0, broadcast).get().code);
+      CHECK_FALSE(ranks.start(1, broadcast).get().code);
+    }
+    for (const auto& result : ranks.run(all_reduce)) CHECK(result.code.has_value());
+  }
+}
+
+TEST_CASE("a root that is far ahead of the others waits for them") {
+  Ranks ranks(2, true);
+  std::vector<Bytes> bytes(2, Bytes(8192));
+  const auto broadcast = [&](Communicator& c, int rank, Communicator::Done done) {
+    c.broadcast(bytes[static_cast<std::size_t>(rank)], 0, in(kAmple), std::move(done));
+  };
+  std::vector<std::future<Result>> results;
+  for (int i = 0; i < 5000; ++i) results.push_back(ranks.start(0, broadcast));
+  for (int i = 0; i < 5000; ++i) results.push_back(ranks.start(1, broadcast));
+  for (auto& result : results) REQUIRE_FALSE(result.get().code);
+}
+
+TEST_CASE("ranks that disagree about the size get an error, not wrong values") {
+  Ranks ranks(2, true);
+  std::vector<std::vector<float>> values{std::vector<float>(100'000), std::vector<float>(100'004)};
+  for (const auto& result : ranks.run([&](Communicator&c, int rank, Communicator::Done done) {
+         c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]), {}, in(5s),
+                      std::move(done));
+       }))
+    CHECK(result.code.has_value());
+
+  Ranks others(2, false);
+  std::vector<Bytes> bytes{Bytes(8), Bytes(16)};
+  const auto results = others.run([&](Communicator& c, int rank, Communicator::Done done) {
+    c.broadcast(bytes[static_cast<std::size_t>(rank)], 0, in(5s), std::move(done));
+  });
+  CHECK((results[1].code == Errc::out_of_bounds));
+  CHECK(results[1].text.find("8 bytes came instead of 16") != std::string::npos);
+}
+
+TEST_CASE("a rank that dies in mid-operation is an error for all others within two seconds") {
+  for (int round = 0; round < 5; ++round) {
+    INFO("round=", round);
+    Ranks ranks(4, true);
+    auto values = whole_values<std::int32_t>(4, 4 << 20, 1);
+    const auto call = [&](Communicator& c, int rank, Communicator::Done done) {
+      c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]), {DataType::i32}, in(kAmple),
+                   std::move(done));
+    };
+    std::vector<std::future<Result>> results;
+    for (int rank = 0; rank < 4; ++rank) results.push_back(ranks.start(rank, call));
+    for (int i = 0; i < 20 * round; ++i) ranks.on(2, [] {});  // At another point of it each time.
+    ranks.kill(2);
+    const auto limit = in(2s);
+    for (auto& result : results) REQUIRE((result.wait_until(limit) == std::future_status::ready));
+    int failed = 0;
+    for (auto& result : results) failed += result.get().code.has_value() ? 1 : 0;
+    if (failed == 0) continue;  // It was over before.
+    const auto after = values;
+    for (const auto& result : ranks.run(call, {0, 1, 3})) CHECK(result.code.has_value());
+    CHECK((values == after));  // Nothing is on its way any more.
+  }
+}
+
+TEST_CASE("abort and the end of a communicator end what is outstanding") {
+  Ranks ranks(2, true);
+  auto values = whole_values<std::int32_t>(2, 1 << 20, 1);
+  const auto call = [&](Communicator& c, int rank, Communicator::Done done) {
+    c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]), {DataType::i32}, in(kAmple),
+                 std::move(done));
+  };
+  auto alone = ranks.start(0, call);
+  auto queued = ranks.start(0, call);
+  ranks.drop_communicator(0);
+  CHECK((alone.get().code == Errc::cancelled));
+  CHECK((queued.get().code == Errc::cancelled));
+  CHECK(ranks.start(1, call).get().code.has_value());
+
+  Ranks others(2, true);
+  auto waiting = others.start(0, call);
+  const auto abort = [](Communicator& c, int, Communicator::Done done) {
+    c.abort(Error(Errc::peer_lost, "rank 1 is gone"));
+    c.barrier(in(kAmple), std::move(done));
+  };
+  CHECK(others.start(0, abort).get().text.find("rank 1 is gone") != std::string::npos);
+  CHECK((waiting.get().code == Errc::peer_lost));
+  Ranks one(1, false);
+  CHECK((one.start(0, abort).get().code == Errc::peer_lost));
+}
