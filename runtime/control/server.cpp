@@ -166,15 +166,16 @@ class ClientWatch : public std::enable_shared_from_this<ClientWatch<Stream>> {
 }  // namespace
 
 void watch_for_dead_host(int socket) noexcept {
-  // A probe each second, and data again and again: it takes as many losses to lose a host.
-  const int on = 1, idle_s = 1, interval_s = 1, unanswered_ms = 5000;
+  // As many probes must be lost to lose a host. No TCP_USER_TIMEOUT: it also ends a connection
+  // whose peer answers, but has no room, as a client does that is stopped while it reads.
+  const int on = 1, idle_s = 1, interval_s = 1, count = 4;
   const auto set = [&](int level, int name, int value) {
     ::setsockopt(socket, level, name, &value, sizeof value);
   };
   set(SOL_SOCKET, SO_KEEPALIVE, on);
   set(IPPROTO_TCP, TCP_KEEPIDLE, idle_s);
   set(IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
-  set(IPPROTO_TCP, TCP_USER_TIMEOUT, unanswered_ms);
+  set(IPPROTO_TCP, TCP_KEEPCNT, count);
   set(IPPROTO_TCP, TCP_NODELAY, on);
 }
 

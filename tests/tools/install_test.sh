@@ -15,7 +15,7 @@ trap 'rm -rf "$folder"' EXIT
   { cat "$folder/configure.log"; exit 1; }
 "$cmake" --build "$folder/build" >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; exit 1; }
 
-out=$("$folder/build/consumer")
+out=$("$folder/build/consumer") || { echo "the consumer ended with $?"; exit 1; }
 [ "$out" = "desktop/gpu0 local 3 islands" ] || { echo "consumer printed: $out"; exit 1; }
 
 # Only the two headers of the lower floors that the public ones include.

@@ -187,6 +187,24 @@ TEST_CASE("far: a machine that vanishes is an error within about two seconds") {
   CHECK((reason.code == Errc::peer_lost));
   CHECK(reason.text.find("no answer") != std::string::npos);
   CHECK(took.count() < 2.0);
+  Far::drop_packets(false);
+}
+
+// Here the kernel does not even send.
+TEST_CASE("far: an own interface that is gone is an error within two seconds") {
+  if (!Far::is_there()) return;
+  for (const std::string change : {"addr del 10.99.1.2/24 dev va", "link set va down"}) {
+    INFO(change);
+    if (change.starts_with("link"))
+      REQUIRE(std::system("ip addr add 10.99.1.2/24 dev va; ip route add default via 10.99.1.1") ==
+              0);
+    const Far far;
+    auto closing = far.side.closing();
+    REQUIRE((closing.wait_for(500ms) == std::future_status::timeout));
+    REQUIRE(std::system(("ip " + change).c_str()) == 0);
+    REQUIRE((closing.wait_for(2s) == std::future_status::ready));
+    CHECK((closing.get().code == Errc::peer_lost));
+  }
 }
 
 TEST_CASE("a machine that vanishes is an error within two seconds, lost packets are none") {

@@ -1,6 +1,8 @@
 #include "transport/ucx/lifeline.h"
 
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <utility>
@@ -190,11 +192,16 @@ bool Lifeline::is_silent() const noexcept {
   socklen_t size_bytes = sizeof(info);
   if (getsockopt(socket_->tcp.native_handle(), IPPROTO_TCP, TCP_INFO, &info, &size_bytes) != 0)
     return false;
-  return info.tcpi_unacked > 0 &&
+  // Not tcpi_unacked: what this host itself could not send, because its address is gone, is not
+  // counted there.
+  int unanswered_bytes = 0;
+  return ioctl(socket_->tcp.native_handle(), SIOCOUTQ, &unanswered_bytes) == 0 &&
+         unanswered_bytes > 0 &&
          info.tcpi_last_ack_recv >= std::chrono::milliseconds(kBeat).count();
 }
 
 void Lifeline::beat() {
+  if (!ended_) return;  // A send would take an error that hear() has not yet seen.
   silent_ = is_silent() ? silent_ + 1 : 0;
   if (silent_ >= kMaxSilent) return end(asio::error::timed_out);
   // What was sent the kernel sends again.

@@ -567,8 +567,9 @@ void HwlocReader::distrust_ports() {
     if (part.component.kind == ComponentKind::bridge && part.line) {
       const auto modes = modes_of(*part.line / 1e9);
       const bool is_idle = has_gpu[i] && is_slow_coding(modes);
-      const bool may_be_one_lane =
-          std::ranges::any_of(modes, [](const PcieMode& mode) { return mode.width == 1U; });
+      // Up to Gen4, as clouds make them up. One lane of Gen5 is as fast as an eGPU's four of Gen3.
+      const bool may_be_one_lane = std::ranges::any_of(
+          modes, [](const PcieMode& mode) { return mode.width == 1U && mode.generation < 5U; });
       const bool is_root_port =
           part.parent != kNoPart && parts_[part.parent].component.kind == ComponentKind::cpu;
       if (is_idle || ((is_root_port || may_be_one_lane) && *part.line < 0.99 * fastest[i])) {

@@ -26,7 +26,7 @@ namespace {
 using NoteKind = TopologyNote::Kind;
 
 constexpr std::int64_t kMaxLinkCount = 4096;
-constexpr std::int64_t kMaxPortMbit = 10'000'000;  // Several ports as one come to a third of it.
+constexpr std::int64_t kMaxPortMbit = 4'000'000;  // Several ports as one come to 3.2 Tbit/s.
 constexpr PciAddress kHiddenAddress{0xfffffff, 0xff, 0xff, 0};
 constexpr std::uint32_t kNvlinkToCpu = 0x068001;  // IBM's NVLink port on the processor.
 
@@ -116,6 +116,7 @@ class NcclReader {
   std::vector<std::string> hosts_;  // host_hash of each. Until the end a part's node is its index.
   std::unordered_map<std::string, std::size_t> known_;  // What may not be there twice.
   std::map<std::tuple<std::size_t, std::size_t, LinkKind>, Joint> joints_;
+  bool has_other_unit_ = false;  // Than Mbit/s, of NICs' speeds.
   bool made_up_bridges_ = false;
 };
 
@@ -138,6 +139,8 @@ TopologyGraph NcclReader::read() {
   check_root();
   for (const auto cpu : xml_.root().children("cpu")) read_cpu(cpu);
   forget_false_bottlenecks();
+  for (std::size_t i = 0; has_other_unit_ && i < parts_.size(); ++i)
+    parts_[i].component.port_bytes_per_s.reset();
   bool any_gpu = false;
   bool nvlinks_known = false;
   for (std::size_t i = 0, count = parts_.size(); i < count; ++i) {
@@ -380,6 +383,9 @@ void NcclReader::add_net(Part part, pugi::xml_node net) {
     xml_.note(NoteKind::repaired, net,
               fmt::format("{}: no port has a speed of \"{}\" Mbit/s; taken as unknown",
                           component.title, printable(speed, 40)));
+  // In kbit/s the fastest ones show it; a slow one would pass for the best of all.
+  has_other_unit_ =
+      has_other_unit_ || (!mbit && parse_integer(attribute(net, "speed")) > kMaxPortMbit);
   component.gpu_direct = yes_or_no(net, "gdr");
   const auto code = parse_pci_class(attribute(part.element, "class"));
   if (component.gpu_direct == true || (code && *code >> 8 == 0x0207)) component.is_rdma = true;

@@ -290,7 +290,10 @@ class MatrixReader {
     };
     const bool named =
         is_named && (is_cell(tokens[1]) || tokens[1] == "N/A" || (last_cell > 1 && is_column()));
-    if (!named && !goes_on(tokens, number)) return;
+    if (!named && !goes_on(tokens, number)) {
+      give_up_rest(tokens, number);
+      return;
+    }
     if (named) {
       if (matrix.rows.size() >= 2 * kMaxMachineDevices)
         throw text_error(origin_, number,
@@ -344,6 +347,20 @@ class MatrixReader {
     const bool is_last = static_cast<std::size_t>(tail - tokens.begin()) == missing;
     const bool is_new = std::ranges::all_of(row.after, &std::string::empty);
     return is_joined_ && is_last && is_new && std::all_of(tail, tokens.end(), is_near);
+  }
+
+  // What looks like the rest of a row but does not fit: the terminal cut a word in two, so the end
+  // of the row is not to be trusted either.
+  void give_up_rest(const std::vector<std::string_view>& tokens, std::size_t number) {
+    auto& matrix = done_.back();
+    if (matrix.rows.empty() || matrix.rows.back().line + 1 != number ||
+        !std::ranges::all_of(tokens, [](auto token) { return is_cell(token) || is_near(token); }))
+      return;
+    for (auto& near : matrix.rows.back().after) near.clear();
+    add_note(matrix, Kind::repaired, number,
+             fmt::format("left out the rest of the row of {}, and what is near to it: the line was "
+                         "wrapped within a word; paste it from a wider terminal",
+                         matrix.rows.back().device));
   }
 
   // Past the last token that can be nothing but a cell; 0 if there is none.

@@ -224,6 +224,9 @@ TEST_CASE("a cloud's machine: no NodeGUID, no CUDA, Gen6, ports of one lane") {
   CHECK_FALSE(link(made_up, LinkKind::pcie, "n/bridge0", "n/cpu0").line_bytes_per_s);
   CHECK_FALSE(link(made_up, LinkKind::pcie, "n/bridge1", "n/bridge0").line_bytes_per_s);
   CHECK(count_notes(made_up, NoteKind::remark) == 2);
+  // An eGPU's cable: four lanes of Gen3, as fast as one of Gen5.
+  const auto cable = read(text("3.938462", "3.938462"));
+  CHECK(link(cable, LinkKind::pcie, "n/bridge1", "n/bridge0").line_bytes_per_s);
   const auto idle = read(text("15.753846", "63.015385"));
   CHECK_FALSE(link(idle, LinkKind::pcie, "n/bridge0", "n/cpu0").line_bytes_per_s);
   CHECK(link(idle, LinkKind::pcie, "n/bridge1", "n/bridge0").pcie == PcieMode{5, 16});

@@ -166,6 +166,12 @@ TEST_CASE("a rate that no port has is named; a file by hand says nothing of NVLi
   CHECK_FALSE(part(kilobits, "n/nic0").port_bytes_per_s);
   CHECK(
       has_note(kilobits, NoteKind::repaired, "cxi0: no port has a speed of \"200000000\" Mbit/s"));
+  const auto two = read(R"(<system version="1"><cpu numaid="0">
+      <pci busid="0000:02:00.0" class="0x020000">
+        <nic><net name="eth0" dev="0" speed="1000000"/><net name="mlx5_0" dev="1" speed="200000000"/></nic>
+      </pci></cpu></system>)");
+  CHECK_FALSE(part(two, "n/nic0").port_bytes_per_s);
+  CHECK_FALSE(part(two, "n/nic1").port_bytes_per_s);
   const auto merged = file("", "3200000");
   CHECK(part(merged, "n/nic0").port_bytes_per_s == 400e9);
   CHECK(count_notes(merged, NoteKind::repaired) == 0);

@@ -230,6 +230,20 @@ TEST_CASE("a row goes on in the next line with whatever is left of it") {
   CHECK(graph.pairs.size() == 12);
 }
 
+TEST_CASE("a line that is wrapped within a word says nothing wrong, and that it was cut") {
+  const auto graph = read(
+      "        GPU0    GPU1    CPU Affi\n"
+      "nity    NUMA Affinity   GPU NUMA ID\n"
+      "GPU0     X      NV12    0-55,112\n"
+      "-167    0               N/A\n"
+      "GPU1    NV12     X      0-55,1\n"
+      "12-167  0               N/A\n");
+  CHECK(graph.find("m/gpu0")->cpus.empty());
+  CHECK(graph.find("m/gpu1")->cpus.empty());
+  CHECK(path(graph, "m/gpu0", "m/gpu1") == PathClass::nvlink);
+  CHECK(has_note(graph, Note::repaired, "wrapped within a word"));
+}
+
 TEST_CASE("a table of PCI alone says nothing of NVLinks") {
   const std::string table =
       "\tGPU0\tGPU1\tCPU Affinity\n"
