@@ -3,8 +3,9 @@
 //
 // Method: the ranks are this program, forked before it has a thread; each pair has a channel over
 //         UCX. All ranks meet at a barrier, then rank 0 measures a batch of operations, as many as
-//         take about 0.2 s. One line per size: bytes, ranks, median seconds per operation, and the
-//         bytes per second that this is (size by time), as gloo and nccl-tests ("algbw") say it.
+//         take about 0.2 s, 60 at most. One line per size: bytes, ranks, median seconds per
+//         operation, and the bytes per second that this is (size by time), as gloo and nccl-tests
+//         ("algbw") say it.
 // Exit:   0 measured, 1 failed.
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -72,7 +73,8 @@ class Rank {
     });
     std::strncpy(board.addresses[rank], transport_->address().c_str(), 63);
     ++board.listening;
-    while (board.listening < ranks) std::this_thread::sleep_for(1ms);
+    const auto limit = Clock::now() + 20s;
+    while (board.listening < ranks) wait_until(limit);
     for (std::size_t to = 0; to < rank; ++to)
       io_.wait_for([&](Completion done) {
         transport_->connect(
@@ -83,7 +85,7 @@ class Rank {
               done(std::move(error), 0);
             });
       });
-    while (connected < ranks - 1) std::this_thread::sleep_for(1ms);
+    while (connected < ranks - 1) wait_until(limit);
     io_.run_on([&] {
       communicator_ =
           make_channel_communicator(io_.context(), static_cast<int>(rank), std::move(channels), 0);
@@ -113,6 +115,11 @@ class Rank {
         c.all_reduce(values, how, Clock::now() + 60s, done);
       });
     return std::chrono::duration<double>(Clock::now() - start).count() / times;
+  }
+
+  static void wait_until(Clock::time_point limit) {
+    if (Clock::now() > limit) throw Error(Errc::timed_out, "another rank did not come");
+    std::this_thread::sleep_for(1ms);
   }
 
   // The same number for all ranks: rank 0's.
@@ -215,14 +222,13 @@ int run(const Options& options) {
     }
   }
   bool is_good = true;
-  for (const pid_t child : children) {
+  for (std::size_t left = children.size(); left > 0; --left) {
     int status = 0;
-    ::waitpid(child, &status, 0);
+    const pid_t child = ::wait(&status);
+    std::erase(children, child);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
-    // The others may still wait for it to come.
-    if (is_good)
-      for (const pid_t other : children) ::kill(other, SIGTERM);
     is_good = false;
+    for (const pid_t other : children) ::kill(other, SIGTERM);  // They may wait for it.
   }
   return is_good ? 0 : 1;
 }

@@ -84,6 +84,11 @@ class Ranks {
     on(rank, [&] { communicators_[index(rank)].reset(); });
   }
   [[nodiscard]] int size() const { return size_; }
+  [[nodiscard]] bool is_open(int rank, int peer) {
+    bool is = false;
+    on(rank, [&] { is = channels_[index(rank)][index(peer)]->is_open(); });
+    return is;
+  }
 
  private:
   static std::size_t index(int rank) { return static_cast<std::size_t>(rank); }
@@ -437,22 +442,95 @@ TEST_CASE("a root that is far ahead of the others waits for them") {
   for (auto& result : results) REQUIRE_FALSE(result.get().code);
 }
 
-TEST_CASE("ranks that disagree about the size get an error, not wrong values") {
-  Ranks ranks(2, true);
-  std::vector<std::vector<float>> values{std::vector<float>(100'000), std::vector<float>(100'004)};
+TEST_CASE("ranks that disagree about size, type or root get an error, not wrong values") {
+  const auto disagree = [](bool over_ucx, const Ranks::Call& call) {
+    Ranks ranks(2, over_ucx);
+    for (const auto& result : ranks.run(call)) {
+      CHECK((result.code == Errc::timed_out || result.code == Errc::closed));
+      INFO(result.text);
+      // A local channel does not say why it was closed.
+      if (over_ucx) CHECK(result.text.find("does it call the same") != std::string::npos);
+    }
+  };
+  for (const bool over_ucx : {false, true}) {
+    // The first message of the one is as long as that of the other.
+    for (const std::size_t count : {std::size_t{4096}, std::size_t{100'000}}) {
+      std::vector<std::vector<float>> values{std::vector<float>(count),
+                                             std::vector<float>(2 * count)};
+      disagree(over_ucx, [&](Communicator& c, int rank, Communicator::Done done) {
+        c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]), {}, in(300ms),
+                     std::move(done));
+      });
+    }
+    std::vector<Bytes> bytes(2, Bytes(16));
+    disagree(over_ucx, [&](Communicator& c, int rank, Communicator::Done done) {
+      c.all_reduce(bytes[static_cast<std::size_t>(rank)],
+                   {rank == 0 ? DataType::f32 : DataType::i32}, in(300ms), std::move(done));
+    });
+  }
+  // Each is its own root, and none waits for the other: the next operation tells.
+  Ranks ranks(2, false);
+  std::vector<Bytes> bytes(2, Bytes(16));
   for (const auto& result : ranks.run([&](Communicator&c, int rank, Communicator::Done done) {
-         c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]), {}, in(5s),
+         c.broadcast(bytes[static_cast<std::size_t>(rank)], 1 - rank, in(300ms), std::move(done));
+       }))
+    CHECK(result.code.has_value());
+}
+
+TEST_CASE("a refused call counts: the others' next one is not taken for it") {
+  Ranks ranks(2, false);
+  std::vector<std::vector<std::int32_t>> values(2, std::vector<std::int32_t>(4));
+  auto refused = ranks.start(0, [&](Communicator& c, int, Communicator::Done done) {
+    c.all_reduce(bytes_of(values[0]).first(10), {DataType::i32}, in(300ms), std::move(done));
+  });
+  CHECK((refused.get().code == Errc::invalid_argument));
+  for (const auto& result : ranks.run([&](Communicator&c, int rank, Communicator::Done done) {
+         c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]), {DataType::i32}, in(300ms),
                       std::move(done));
        }))
     CHECK(result.code.has_value());
+}
 
-  Ranks others(2, false);
-  std::vector<Bytes> bytes{Bytes(8), Bytes(16)};
-  const auto results = others.run([&](Communicator& c, int rank, Communicator::Done done) {
-    c.broadcast(bytes[static_cast<std::size_t>(rank)], 0, in(5s), std::move(done));
+TEST_CASE("an operation that waits behind another ends at its own deadline") {
+  Ranks ranks(2, false);
+  auto first = ranks.start(0, [](Communicator& c, int, Communicator::Done done) {
+    c.barrier(in(kAmple), std::move(done));
   });
-  CHECK((results[1].code == Errc::out_of_bounds));
-  CHECK(results[1].text.find("8 bytes came instead of 16") != std::string::npos);
+  auto second = ranks.start(0, [](Communicator& c, int, Communicator::Done done) {
+    c.barrier(in(100ms), std::move(done));
+  });
+  REQUIRE((second.wait_for(5s) == std::future_status::ready));
+  CHECK((second.get().code == Errc::timed_out));
+  CHECK((first.get().code == Errc::timed_out));
+}
+
+TEST_CASE("the reason of a failure reaches all, and does not grow on its way") {
+  Ranks ranks(8, true);
+  std::vector<std::vector<float>> values(8, std::vector<float>(1 << 20));
+  std::vector<std::future<Result>> results;
+  for (int rank = 0; rank < 8; ++rank)
+    if (rank != 2)
+      results.push_back(ranks.start(rank, [&](Communicator& c, int r, Communicator::Done done) {
+        c.all_reduce(bytes_of(values[static_cast<std::size_t>(r)]), {}, in(kAmple),
+                     std::move(done));
+      }));
+  ranks.kill(2);
+  for (auto& future : results) {
+    const auto result = future.get();
+    INFO(result.text);
+    CHECK((result.code == Errc::peer_lost || result.code == Errc::closed));
+    CHECK(result.text.find("because of rank 2") != std::string::npos);
+    CHECK(result.text.size() < 400);
+  }
+}
+
+TEST_CASE("an idle communicator leaves its channels open") {
+  Ranks ranks(2, false);
+  check_all(ranks.run([](Communicator& c, int, Communicator::Done done) {
+    c.barrier(in(kAmple), std::move(done));
+  }));
+  ranks.drop_communicator(0);
+  CHECK(ranks.is_open(0, 1));
 }
 
 TEST_CASE("a rank that dies in mid-operation is an error for all others within two seconds") {

@@ -91,7 +91,7 @@ TEST_CASE("halves and bfloats: every value survives, every sum is the nearest") 
       others[i] = static_cast<std::uint16_t>(all[i] ^ (random() & 0x83ff));
     const auto sums = combined({type, ReduceOp::sum}, all, others);
     for (std::size_t i = 0; i < all.size(); ++i) {
-      // A float holds the sum of two halves; of two bfloats only its nearest, as said.
+      // Rounded twice: to a float, as said, and then to what it is stored in.
       const auto a = static_cast<float>(meaning(all[i], small.exponent_bits));
       const auto b = static_cast<float>(meaning(others[i], small.exponent_bits));
       const float sum = a + b;

@@ -9,6 +9,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include "transport/collective/communicator.h"
@@ -75,8 +76,6 @@ Step join(std::size_t count, Start start) {
 
 // What outlives the communicator until its last channel operation has ended.
 struct Group : std::enable_shared_from_this<Group> {
-  // By number, since the tags of messages have it: ranks that call different operations must not
-  // take each other's bytes.
   enum class Kind : std::uint8_t {
     barrier,
     broadcast,
@@ -92,9 +91,14 @@ struct Group : std::enable_shared_from_this<Group> {
   }
   struct Operation {
     Kind kind;
+    // Of all that ranks must agree about. Tags have it, so that ranks that call something else, or
+    // with other sizes, do not take each other's bytes.
+    std::uint32_t fingerprint;
     Deadline deadline;
-    std::function<Step()> run;
+    std::function<Step()> run;  // Throws what the call is refused for.
     Communicator::Done done;
+    bool is_refused = false;
+    std::unique_ptr<asio::steady_timer> timer{};  // While it waits for its turn.
   };
 
   Group(asio::io_context& io, int own, std::vector<std::shared_ptr<Channel>> channels,
@@ -110,8 +114,8 @@ struct Group : std::enable_shared_from_this<Group> {
     return share_of(values, value_bytes, index, size);
   }
   std::uint64_t tag(std::size_t lane) const noexcept {
-    return tag_space | (std::uint64_t{sequence & 0xfffff} << 12) |
-           (std::uint64_t{static_cast<std::uint8_t>(waiting.front().kind)} << 8) | lane;
+    return tag_space | (std::uint64_t{sequence & 0xfff} << 20) |
+           (std::uint64_t{waiting.front().fingerprint & 0xffff} << 4) | lane;
   }
 
   void enqueue(Operation operation);
@@ -139,7 +143,7 @@ struct Group : std::enable_shared_from_this<Group> {
   Step reduce_scatter(Values values, Reduction how);
   Step all_gather(Values values, std::size_t value_bytes);
   Step all_reduce(Values values, Reduction how);
-  Step all_to_all(Values values, std::size_t value_bytes);
+  Step all_to_all(Values values);
 
   asio::io_context& context;
   const int rank;
@@ -154,6 +158,16 @@ struct Group : std::enable_shared_from_this<Group> {
 };
 
 void Group::enqueue(Operation operation) {
+  if (is_running) {
+    operation.timer = std::make_unique<asio::steady_timer>(context, operation.deadline);
+    operation.timer->async_wait([self = shared_from_this(), kind = operation.kind](
+                                    const boost::system::error_code& cancelled) {
+      if (!cancelled)
+        self->break_with(Error(
+            Errc::timed_out,
+            fmt::format("{}: the operation before it did not end in its time", name_of(kind))));
+    });
+  }
   waiting.push_back(std::move(operation));
   if (std::exchange(is_running, true)) return;
   asio::post(context, [self = shared_from_this()] { self->run_next(); });  // Never inside the call.
@@ -163,12 +177,15 @@ void Group::run_next() {
   is_running = !waiting.empty();
   if (!is_running) return;
   ++sequence;
+  waiting.front().timer.reset();
   asio::co_spawn(
       context,
       // The parameter keeps the group in the coroutine; a capture would not live long enough.
       [](std::shared_ptr<Group> self) -> Step {
         if (self->broken) throw Error(*self->broken);
-        co_await self->waiting.front().run();
+        // Alone there is nothing to do: values are in place, and their own average.
+        if (self->size > 1 || self->waiting.front().is_refused)
+          co_await self->waiting.front().run();
       }(shared_from_this()),
       [self = shared_from_this()](const std::exception_ptr& error) { self->finished(error); });
 }
@@ -185,19 +202,29 @@ void Group::finished(const std::exception_ptr& error) {
     } catch (const std::exception& e) {
       failed = Error(Errc::internal, e.what());
     }
-    break_with(*failed);
-    failed = broken;
+    if (!operation.is_refused) break_with(*failed);
+    if (broken) failed = broken;
   }
   run_next();
   operation.done(std::move(failed));
 }
 
-// Tells who failed at what. The first failure is the reason; the others follow from it.
+// Tells who failed at what. The first failure is the reason; what a rank that broke for it tells
+// the others has the reason only, not the way that the news took.
 std::optional<Error> Group::judge(std::optional<Error> failed, const char* way, int peer) {
   if (!failed) return failed;
-  Error error(failed->code(),
-              fmt::format("{} (operation {}), {} rank {}: {}", name_of(waiting.front().kind),
-                          sequence, way, peer, failed->what()));
+  constexpr std::string_view kReason = "because of ";
+  const std::string_view what = failed->what();
+  const auto reason = what.find(kReason);
+  const bool is_told = reason != std::string_view::npos;
+  const auto hint = failed->code() == Errc::timed_out
+                        ? "; does it call the same operation, with the same sizes?"
+                        : "";
+  const Error error(
+      failed->code(),
+      fmt::format("{} (operation {}) failed {} rank {}, {}{}{}", name_of(waiting.front().kind),
+                  sequence, way, peer, is_told ? "" : kReason,
+                  is_told ? what.substr(reason) : fmt::format("rank {}: {}", peer, what), hint));
   break_with(error);
   return error;
 }
@@ -366,11 +393,12 @@ Step Group::all_gather(Values values, std::size_t value_bytes) {
 // Share c starts at the rank right of c and gathers the others' values on its way round to c.
 Step Group::reduce_ring(Values values, Reduction how) {
   const auto value_bytes = size_of(how.type);
-  prepare(how, values, size);
   co_await in_slices(
       values, value_bytes, false,
       [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
         std::vector<std::byte> arrived(cut(share(values, value_bytes, 0), first, last).size());
+        for (int i = 0; i < size; ++i)
+          prepare(how, cut(share(values, value_bytes, i), first, last), size);
         for (int step = 0; step < size - 1; ++step) {
           const auto target = cut(share(values, value_bytes, at(-2 - step)), first, last);
           const auto in = std::span(arrived).first(target.size());
@@ -441,84 +469,124 @@ Step Group::all_reduce(Values values, Reduction how) {
   }
 }
 
-// In round k the ranks whose sum is k exchange: in place, since each pair has its own shares.
-Step Group::all_to_all(Values values, std::size_t value_bytes) {
-  co_await in_slices(
-      values, value_bytes, false,
-      [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
-        std::vector<std::byte> arrived(cut(share(values, value_bytes, 0), first, last).size());
-        for (int round = 0; round < size; ++round) {
-          const int other = (round - rank + size) % size;
-          if (other == rank) continue;
-          const auto mine = cut(share(values, value_bytes, other), first, last);
-          co_await exchange(lane, other, mine, other, arrived);
-          std::ranges::copy(arrived, mine.begin());
-        }
-      });
+// In round k the ranks whose sum is k exchange: in place, since each pair has its own shares. These
+// are equal, so that they may be cut anywhere.
+Step Group::all_to_all(Values values) {
+  co_await in_slices(values, 1, false,
+                     [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
+                       std::vector<std::byte> arrived(cut(share(values, 1, 0), first, last).size());
+                       for (int round = 0; round < size; ++round) {
+                         const int other = (round - rank + size) % size;
+                         if (other == rank) continue;
+                         const auto mine = cut(share(values, 1, other), first, last);
+                         co_await exchange(lane, other, mine, other, arrived);
+                         std::ranges::copy(arrived, mine.begin());
+                       }
+                     });
 }
 
 class ChannelCommunicator final : public Communicator {
+  using Kind = Group::Kind;
+  using Operation = Group::Operation;
+
  public:
   explicit ChannelCommunicator(std::shared_ptr<Group> group) : group_(std::move(group)) {}
   ~ChannelCommunicator() override {
-    group_->break_with(Error(Errc::cancelled, "the communicator is gone"));
+    const Error gone(Errc::cancelled, "the communicator is gone");
+    if (group_->waiting.empty())
+      group_->broken = gone;  // The channels may have other uses.
+    else
+      group_->break_with(gone);
   }
 
   [[nodiscard]] int rank() const noexcept override { return group_->rank; }
   [[nodiscard]] int size() const noexcept override { return group_->size; }
 
   void barrier(Deadline deadline, Done done) override {
-    add(Group::Kind::barrier, deadline, std::move(done),
-        [group = group_.get()] { return group->barrier(); });
+    add({.kind = Kind::barrier,
+         .fingerprint = fingerprint({0}),
+         .deadline = deadline,
+         .run = [group = group_.get()] { return group->barrier(); },
+         .done = std::move(done)});
   }
   void broadcast(Values bytes, int root, Deadline deadline, Done done) override {
+    Operation operation{
+        .kind = Kind::broadcast,
+        .fingerprint = fingerprint({1, bytes.size(), static_cast<std::size_t>(root)}),
+        .deadline = deadline,
+        .run = [group = group_.get(), bytes, root] { return group->broadcast(bytes, root); },
+        .done = std::move(done)};
     if (root < 0 || root >= size())
-      return refuse(Error(Errc::invalid_argument,
-                          fmt::format("broadcast: there is no rank {} among {}", root, size())),
-                    std::move(done));
-    add(Group::Kind::broadcast, deadline, std::move(done),
-        [group = group_.get(), bytes, root] { return group->broadcast(bytes, root); });
+      refuse(operation, fmt::format("there is no rank {} among {}", root, size()));
+    add(std::move(operation));
   }
   void all_reduce(Values values, Reduction how, Deadline deadline, Done done) override {
-    add_checked(Group::Kind::all_reduce, values, size_of(how.type), 1, deadline, std::move(done),
-                [group = group_.get(), values, how] { return group->all_reduce(values, how); });
+    add_checked(
+        values, size_of(how.type), 1,
+        {.kind = Kind::all_reduce,
+         .fingerprint = fingerprint_of(2, values, how),
+         .deadline = deadline,
+         .run = [group = group_.get(), values, how] { return group->all_reduce(values, how); },
+         .done = std::move(done)});
   }
   void reduce_scatter(Values values, Reduction how, Deadline deadline, Done done) override {
-    add_checked(Group::Kind::reduce_scatter, values, size_of(how.type), 1, deadline,
-                std::move(done),
-                [group = group_.get(), values, how] { return group->reduce_scatter(values, how); });
+    add_checked(
+        values, size_of(how.type), 1,
+        {.kind = Kind::reduce_scatter,
+         .fingerprint = fingerprint_of(3, values, how),
+         .deadline = deadline,
+         .run = [group = group_.get(), values, how] { return group->reduce_scatter(values, how); },
+         .done = std::move(done)});
   }
   void all_gather(Values values, std::size_t value_bytes, Deadline deadline, Done done) override {
-    add_checked(Group::Kind::all_gather, values, value_bytes, 1, deadline, std::move(done),
-                [group = group_.get(), values, value_bytes] {
-                  return group->all_gather(values, value_bytes);
-                });
+    add_checked(values, value_bytes, 1,
+                {.kind = Kind::all_gather,
+                 .fingerprint = fingerprint({4, values.size(), value_bytes}),
+                 .deadline = deadline,
+                 .run = [group = group_.get(), values,
+                         value_bytes] { return group->all_gather(values, value_bytes); },
+                 .done = std::move(done)});
   }
   void all_to_all(Values values, std::size_t value_bytes, Deadline deadline, Done done) override {
-    add_checked(Group::Kind::all_to_all, values, value_bytes, size(), deadline, std::move(done),
-                [group = group_.get(), values, value_bytes] {
-                  return group->all_to_all(values, value_bytes);
-                });
+    add_checked(values, value_bytes, size(),
+                {.kind = Kind::all_to_all,
+                 .fingerprint = fingerprint({5, values.size()}),
+                 .deadline = deadline,
+                 .run = [group = group_.get(), values] { return group->all_to_all(values); },
+                 .done = std::move(done)});
   }
 
   void abort(Error reason) override { group_->break_with(reason); }
 
  private:
-  void refuse(const Error& error, Done done) {
-    asio::post(group_->context, [error, done = std::move(done)] { done(error); });
+  // FNV-1a.
+  static std::uint32_t fingerprint(std::initializer_list<std::size_t> facts) noexcept {
+    std::uint64_t hash = 0xcbf29ce484222325;
+    for (auto fact : facts)
+      for (std::size_t i = 0; i < sizeof(fact); ++i, fact >>= 8)
+        hash = (hash ^ (fact & 0xff)) * 0x100000001b3;
+    return static_cast<std::uint32_t>(hash ^ (hash >> 32) ^ (hash >> 16));
   }
-  void add_checked(Group::Kind kind, Values values, std::size_t value_bytes, int parts,
-                   Deadline deadline, Done done, std::function<Step()> run) {
+  static std::uint32_t fingerprint_of(std::size_t kind, Values values,
+                                      const Reduction& how) noexcept {
+    return fingerprint({kind, values.size(), static_cast<std::size_t>(how.type),
+                        static_cast<std::size_t>(how.op), how.in_rank_order ? 1U : 0U});
+  }
+
+  // It takes its turn all the same: the other ranks count their calls, too.
+  static void refuse(Operation& operation, const std::string& why) {
+    operation.is_refused = true;
+    operation.run =
+        [error = Error(Errc::invalid_argument, fmt::format("{}: {}", Group::name_of(operation.kind),
+                                                           why))]() -> Step { throw Error(error); };
+  }
+  void add_checked(Values values, std::size_t value_bytes, int parts, Operation operation) {
     if (value_bytes == 0 || values.size() % (value_bytes * static_cast<std::size_t>(parts)) != 0)
-      return refuse(Error(Errc::invalid_argument,
-                          fmt::format("{}: {} bytes are no multiple of {} values of {} bytes",
-                                      Group::name_of(kind), values.size(), parts, value_bytes)),
-                    std::move(done));
-    add(kind, deadline, std::move(done), std::move(run));
+      refuse(operation, fmt::format("{} bytes are no multiple of {} values of {} bytes",
+                                    values.size(), parts, value_bytes));
+    add(std::move(operation));
   }
-  void add(Group::Kind kind, Deadline deadline, Done done, std::function<Step()> run) {
-    group_->enqueue({kind, deadline, std::move(run), std::move(done)});
-  }
+  void add(Operation operation) { group_->enqueue(std::move(operation)); }
 
   const std::shared_ptr<Group> group_;
 };

@@ -1,15 +1,15 @@
 // Operations that all ranks of a group do together.
 //
-// Shape:   every rank calls the same operations, in the same order, with the same sizes; they run
-// one
-//          after the other. Values are in place: `values` is cut into one share per rank, as equal
-//          as whole values allow (share_of()).
+// Shape:   every rank calls the same operations, in the same order, with the same sizes, types and
+//          roots; they run one after the other. Values are in place: `values` is cut into one share
+//          per rank, as equal as whole values allow (share_of()).
 // Units:   sizes in bytes; ranks from 0.
 // Errors:  each operation completes once: with nullopt, or with the Error that ended it: peer_lost
-//          with the rank, timed_out at the deadline (a rank that did not call it, or calls it with
-//          another size), cancelled. A failed operation leaves its values undefined and the
-//          communicator broken: every later one fails with the same error. invalid_argument (a
-//          size that is no whole number of values, a rank that is not there) breaks nothing here.
+//          with the rank; timed_out at the deadline, also if a rank does not call it, or calls
+//          something else; closed if another rank failed first, with that one's reason; cancelled.
+//          A failed operation leaves its values undefined and the communicator broken: every later
+//          one fails with the same error. invalid_argument (a size that is no whole number of
+//          values, a rank that is not there) breaks nothing here and counts as a call.
 //          Values must live until the completion; afterwards nothing touches them.
 // Cost:    bytes each way, n ranks, b = values.size(): all_reduce 2 b (n-1)/n, reduce_scatter,
 //          all_gather and all_to_all b (n-1)/n, broadcast 2 b (n-1)/n or, if small, b per level of
@@ -72,7 +72,8 @@ class Communicator {
 
 // Over one channel to each other rank, whatever carries it: peers[r] is rank r's, peers[rank] null.
 // Other messages may use the channels beside it: the low 32 bits of `tag` are used here. After a
-// failure the channels are closed, so that nothing writes to the values any more.
+// failure, an abort() or an end in mid-operation the channels are closed, so that nothing writes to
+// the values any more.
 // Errors: invalid_argument for a rank that is not there or a missing channel.
 [[nodiscard]] std::unique_ptr<Communicator> make_channel_communicator(
     boost::asio::io_context& context, int rank, std::vector<std::shared_ptr<Channel>> peers,

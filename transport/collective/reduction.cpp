@@ -134,8 +134,6 @@ void divide(std::span<std::byte> values, int ranks) {
     store<T>(&values[at], load<T>(&values[at]) / static_cast<Wide<T>>(ranks));
 }
 
-bool is_integer(DataType type) noexcept { return type == DataType::i32 || type == DataType::i64; }
-
 }  // namespace
 
 std::size_t size_of(DataType type) noexcept {
@@ -188,12 +186,11 @@ void combine_in_order(const Reduction& how, std::span<std::byte> into,
 }
 
 void prepare(const Reduction& how, std::span<std::byte> values, int ranks) {
-  if (how.op != ReduceOp::avg || is_integer(how.type)) return;
-  with_type(how.type, [&]<typename T>(T) { divide<T>(values, ranks); });
+  if (how.op == ReduceOp::avg && how.type == DataType::f16) divide<Half>(values, ranks);
 }
 
 void finish(const Reduction& how, std::span<std::byte> values, int ranks) {
-  if (how.op != ReduceOp::avg || !is_integer(how.type)) return;
+  if (how.op != ReduceOp::avg || how.type == DataType::f16) return;
   with_type(how.type, [&]<typename T>(T) { divide<T>(values, ranks); });
 }
 

@@ -5,7 +5,8 @@
 //          at once; scale() prepares an average. Values are packed, and aligned or not.
 // Units:   counts are of values unless they say bytes.
 // Errors:  none: sizes are the caller's word. Integers wrap around; their average rounds to zero.
-//          A NaN anywhere makes a sum, a maximum and a minimum NaN, in whatever order.
+//          A NaN anywhere makes a sum, a maximum and a minimum NaN, in whatever order. An average
+//          overflows where the sum does, but of f16, whose smallest values it may lose instead.
 // Cost:    memory speed for f32, f64 and integers; a half or bfloat16 is a float in between.
 // Threads: any.
 #pragma once
@@ -40,10 +41,10 @@ void combine(const Reduction& how, std::span<std::byte> into, std::span<const st
 void combine_in_order(const Reduction& how, std::span<std::byte> into,
                       std::span<const std::span<const std::byte>> parts);
 
-// What a rank does to its own values before they are combined: for avg of floating point, a
-// division by `ranks`, so that a sum of halves does not overflow.
+// What a rank does to its own values before they are combined: for avg of f16, the division by
+// `ranks`, since a sum of halves overflows soon.
 void prepare(const Reduction& how, std::span<std::byte> values, int ranks);
-// What is done to the combined ones: for avg of integers, the division.
+// What is done to the combined ones: for avg of the other types, the division.
 void finish(const Reduction& how, std::span<std::byte> values, int ranks);
 
 }  // namespace causeway
