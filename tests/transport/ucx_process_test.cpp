@@ -285,6 +285,22 @@ TEST_CASE("no socket of a transport is inherited by the programs that its proces
   });
 }
 
+TEST_CASE("a channel that is closed after the end of its transport is let go") {
+  std::string address;
+  const auto peer = start_peer(address);
+  Client client;
+  auto side = client.join(address);
+  client.thread.run_on([&] {
+    client.sides.clear();
+    client.transport.reset();
+  });
+  client.thread.run_on([&] {
+    side.channel->close(Error(Errc::cancelled, "late"));
+    CHECK_FALSE(side.channel->is_open());
+    side.channel.reset();  // The leak sanitizer sees what is left.
+  });
+}
+
 TEST_CASE("a killed peer is an error within two seconds, on busy and on idle channels") {
   for (int round = 0; round < 6; ++round) {
     INFO("round=", round);

@@ -288,6 +288,7 @@ void Worker::unbind(ucp_ep_h endpoint) { endpoints_.erase(endpoint); }
 void Worker::forget(Link& link) { links_.erase(&link); }
 
 void Worker::mark(Link& link) {
+  if (stopped_) return;  // Nothing advances any more, and the two would keep each other.
   marked_.push_back(link.shared_from_this());
   wake();
 }
