@@ -2,10 +2,9 @@
 //   collective_bench [--ranks N] [--sizes BYTES,BYTES] [--rounds N] [--in-rank-order]
 //
 // Method: the ranks are this program, forked before it has a thread; each pair has a channel over
-//         UCX. All ranks meet at a barrier, then rank 0 measures a batch of operations, as many as
-//         take about 0.2 s, 60 at most. One line per size: bytes, ranks, median seconds per
-//         operation, and the bytes per second that this is (size by time), as gloo and nccl-tests
-//         ("algbw") say it.
+//         UCX; batches of operations (peers/batches.h). `peers/all_reduce.sh` sets gloo and Open
+//         MPI beside it. One line per size: bytes, ranks, median seconds per operation, and the
+//         bytes per second that this is (size by time), as gloo and nccl-tests say it ("algbw").
 // Exit:   0 measured, 1 failed.
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -24,6 +23,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/transport/peers/batches.h"
 #include "transport/blocking.h"
 #include "transport/collective/communicator.h"
 #include "transport/ucx/ucx_transport.h"
@@ -35,7 +35,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::size_t kMaxRanks = 64;
-constexpr auto kPerSample = 200ms;
 
 struct Options {
   std::size_t ranks = 2;
@@ -107,14 +106,12 @@ class Rank {
   void barrier() {
     run([](Communicator& c, Communicator::Done done) { c.barrier(Clock::now() + 60s, done); });
   }
-  double seconds_for(std::span<std::byte> values, const Reduction& how, int times) {
+  void batch(std::span<std::byte> values, const Reduction& how, int times) {
     barrier();
-    const auto start = Clock::now();
     for (int i = 0; i < times; ++i)
       run([&](Communicator& c, Communicator::Done done) {
         c.all_reduce(values, how, Clock::now() + 60s, done);
       });
-    return std::chrono::duration<double>(Clock::now() - start).count() / times;
   }
 
   static void wait_until(Clock::time_point limit) {
@@ -142,21 +139,10 @@ int work(Board& board, std::size_t rank, const Options& options) {
   for (const auto size : options.sizes) {
     std::vector<float> values(size / sizeof(float), 1.0F);
     const auto bytes = std::as_writable_bytes(std::span(values));
-    const double once = self.seconds_for(bytes, options.how, 3);
-    const int times = self.agree(
-        std::max(1, static_cast<int>(std::chrono::duration<double>(kPerSample).count() / once)));
-    std::vector<double> samples;
-    for (int round = 0; round < options.rounds; ++round) {
-      std::ranges::fill(values, 1.0F);  // Sums of sums would end at infinity.
-      samples.push_back(self.seconds_for(bytes, options.how, std::min(times, 60)));
-    }
-    std::ranges::sort(samples);
-    const double median = samples[samples.size() / 2];
-    if (rank == 0) {
-      std::printf("%zu bytes, %zu ranks: %.6f s, %.3f GB/s\n", size, options.ranks, median,
-                  static_cast<double>(size) / median / 1e9);
-      std::fflush(stdout);
-    }
+    const double seconds = bench::median_seconds(
+        options.rounds, [&](int times) { self.batch(bytes, options.how, times); },
+        [&](int times) { return self.agree(times); }, [&] { std::ranges::fill(values, 1.0F); });
+    if (rank == 0) bench::print("causeway", size, static_cast<int>(options.ranks), seconds);
   }
   self.barrier();
   return 0;

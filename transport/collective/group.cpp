@@ -1,0 +1,172 @@
+#include "transport/collective/group.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
+
+namespace causeway::collective {
+
+namespace {
+// What one lane has at work at a time: large enough for rendezvous at full speed, small enough to
+// be combined while it is in the cache and the next one is on its way.
+constexpr std::size_t kSliceBytes = 512 * 1024;
+}  // namespace
+
+void Group::enqueue(Operation operation) {
+  if (is_running) {
+    operation.timer = std::make_unique<asio::steady_timer>(context, operation.deadline);
+    operation.timer->async_wait([self = shared_from_this(), kind = operation.kind](
+                                    const boost::system::error_code& cancelled) {
+      if (!cancelled)
+        self->break_with(Error(
+            Errc::timed_out,
+            fmt::format("{}: the operation before it did not end in its time", name_of(kind))));
+    });
+  }
+  waiting.push_back(std::move(operation));
+  if (std::exchange(is_running, true)) return;
+  asio::post(context, [self = shared_from_this()] { self->run_next(); });  // Never inside the call.
+}
+
+void Group::run_next() {
+  is_running = !waiting.empty();
+  if (!is_running) return;
+  ++sequence;
+  waiting.front().timer.reset();
+  asio::co_spawn(
+      context,
+      // The parameter keeps the group in the coroutine; a capture would not live long enough.
+      [](std::shared_ptr<Group> self) -> Step {
+        if (self->broken) throw Error(*self->broken);
+        // Alone there is nothing to do: values are in place, and their own average.
+        if (self->size > 1 || self->waiting.front().is_refused)
+          co_await self->waiting.front().run();
+      }(shared_from_this()),
+      [self = shared_from_this()](const std::exception_ptr& error) { self->finished(error); });
+}
+
+void Group::finished(const std::exception_ptr& error) {
+  auto operation = std::move(waiting.front());
+  waiting.pop_front();
+  std::optional<Error> failed;
+  if (error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const Error& e) {
+      failed = e;
+    } catch (const std::exception& e) {
+      failed = Error(Errc::internal, e.what());
+    }
+    if (!operation.is_refused) break_with(*failed);
+    if (broken) failed = broken;
+  }
+  run_next();
+  operation.done(std::move(failed));
+}
+
+// Tells who failed at what. The first failure is the reason; what a rank that broke for it tells
+// the others has the reason only, not the way that the news took.
+std::optional<Error> Group::judge(std::optional<Error> failed, const char* way, int peer) {
+  if (!failed) return failed;
+  constexpr std::string_view kReason = "because of ";
+  const std::string_view what = failed->what();
+  const auto reason = what.find(kReason);
+  const bool is_told = reason != std::string_view::npos;
+  const auto hint = failed->code() == Errc::timed_out
+                        ? "; does it call the same operation, with the same sizes?"
+                        : "";
+  const Error error(
+      failed->code(),
+      fmt::format("{} (operation {}) failed {} rank {}, {}{}{}", name_of(waiting.front().kind),
+                  sequence, way, peer, is_told ? "" : kReason,
+                  is_told ? what.substr(reason) : fmt::format("rank {}: {}", peer, what), hint));
+  break_with(error);
+  return error;
+}
+
+// Closing the channels ends what is outstanding on them; the buffers are free when that has ended.
+void Group::break_with(const Error& error) {
+  if (broken) return;
+  broken = error;
+  for (const auto& channel : peers)
+    if (channel) channel->close(error);
+}
+
+void Group::send(int to, std::size_t lane, std::span<const std::byte> bytes,
+                 const std::shared_ptr<Join>& joined) {
+  peers[static_cast<std::size_t>(to)]->send(
+      tag(lane), bytes, waiting.front().deadline,
+      [self = shared_from_this(), to, joined](std::optional<Error> failed, std::uint64_t) {
+        joined->ended(self->judge(std::move(failed), "to", to));
+      });
+}
+
+void Group::receive(int from, std::size_t lane, Values bytes, const std::shared_ptr<Join>& joined) {
+  peers[static_cast<std::size_t>(from)]->receive(
+      tag(lane), bytes, waiting.front().deadline,
+      [self = shared_from_this(), from, joined, wanted = bytes.size()](std::optional<Error> failed,
+                                                                       std::uint64_t got) {
+        if (!failed && got != wanted)
+          failed =
+              Error(Errc::out_of_bounds,
+                    fmt::format("{} bytes came instead of {}; do all ranks give the same size?",
+                                got, wanted));
+        joined->ended(self->judge(std::move(failed), "from", from));
+      });
+}
+
+Step Group::exchange(std::size_t lane, int to, std::span<const std::byte> out, int from,
+                     Values in) {
+  co_await join(2, [&](const std::shared_ptr<Join>& both) {
+    receive(from, lane, in, both);
+    send(to, lane, out, both);
+  });
+}
+
+// Each lane is a coroutine of its own: while one combines, the others' bytes are on their way.
+Step Group::in_lanes(std::size_t count, std::function<Step(std::size_t lane)> each) {
+  if (count == 1) {
+    co_await each(0);
+    co_return;
+  }
+  co_await join(count, [&](const std::shared_ptr<Join>& all) {
+    for (std::size_t lane = 0; lane < count; ++lane)
+      asio::co_spawn(context, each(lane), [all](const std::exception_ptr& error) {
+        std::optional<Error> failed;
+        try {
+          if (error) std::rethrow_exception(error);
+        } catch (const Error& e) {
+          failed = e;
+        } catch (const std::exception& e) {
+          failed = Error(Errc::internal, e.what());
+        }
+        all->ended(std::move(failed));
+      });
+  });
+}
+
+// Calls `each` for slices [first, last) of every share, counted in bytes from a share's begin;
+// those of one lane one after the other. Shares differ by one value at most: the caller cuts
+// `last`.
+Step Group::in_slices(
+    Values values, std::size_t value_bytes, bool is_wide,
+    std::function<Step(std::size_t lane, std::size_t first, std::size_t last)> each) {
+  const auto longest = share(values, value_bytes, 0).size();
+  auto slice = is_wide ? kSliceBytes / static_cast<std::size_t>(size) : kSliceBytes;
+  slice = std::max(slice / value_bytes, std::size_t{1}) * value_bytes;
+  // All lanes have work, if there is enough for messages that are not small.
+  const auto even = (longest / kLanes + value_bytes - 1) / value_bytes * value_bytes;
+  slice = std::min(
+      slice, std::max(even, std::max(kSmallBytes / value_bytes, std::size_t{1}) * value_bytes));
+  const auto slices = std::max((longest + slice - 1) / slice, std::size_t{1});
+  const auto lanes = std::min(slices, kLanes);
+  co_await in_lanes(lanes, [&](std::size_t lane) -> Step {
+    for (auto i = lane; i < slices; i += lanes) {
+      co_await each(lane, i * slice, (i + 1) * slice);
+    }
+  });
+}
+
+}  // namespace causeway::collective
