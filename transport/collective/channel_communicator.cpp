@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
+#include <string>
 
 #include "transport/collective/communicator.h"
 #include "transport/collective/group.h"
@@ -30,7 +32,6 @@ namespace {
 
 class ChannelCommunicator final : public Communicator {
   using Kind = Group::Kind;
-  using Operation = Group::Operation;
 
  public:
   explicit ChannelCommunicator(std::shared_ptr<Group> group) : group_(std::move(group)) {}
@@ -46,90 +47,76 @@ class ChannelCommunicator final : public Communicator {
   [[nodiscard]] int size() const noexcept override { return group_->size; }
 
   void barrier(Deadline deadline, Done done) override {
-    add({.kind = Kind::barrier,
-         .fingerprint = fingerprint({0}),
-         .deadline = deadline,
-         .run = [group = group_.get()] { return group->barrier(); },
-         .done = std::move(done)});
+    add(Kind::barrier, {}, "", deadline, std::move(done),
+        [group = group_.get()] { return group->barrier(); });
   }
   void broadcast(Values bytes, int root, Deadline deadline, Done done) override {
-    Operation operation{
-        .kind = Kind::broadcast,
-        .fingerprint = fingerprint({1, bytes.size(), static_cast<std::size_t>(root)}),
-        .deadline = deadline,
-        .run = [group = group_.get(), bytes, root] { return group->broadcast(bytes, root); },
-        .done = std::move(done)};
-    if (root < 0 || root >= size())
-      refuse(operation, fmt::format("there is no rank {} among {}", root, size()));
-    add(std::move(operation));
+    const auto refusal = root < 0 || root >= size()
+                             ? fmt::format("there is no rank {} among {}", root, size())
+                             : std::string();
+    add(Kind::broadcast, {bytes.size(), static_cast<std::size_t>(root)}, refusal, deadline,
+        std::move(done),
+        [group = group_.get(), bytes, root] { return group->broadcast(bytes, root); });
   }
   void all_reduce(Values values, Reduction how, Deadline deadline, Done done) override {
-    add_checked(
-        values, size_of(how.type), 1,
-        {.kind = Kind::all_reduce,
-         .fingerprint = fingerprint_of(2, values, how),
-         .deadline = deadline,
-         .run = [group = group_.get(), values, how] { return group->all_reduce(values, how); },
-         .done = std::move(done)});
+    reduce(Kind::all_reduce, &Group::all_reduce, values, how, deadline, std::move(done));
   }
   void reduce_scatter(Values values, Reduction how, Deadline deadline, Done done) override {
-    add_checked(
-        values, size_of(how.type), 1,
-        {.kind = Kind::reduce_scatter,
-         .fingerprint = fingerprint_of(3, values, how),
-         .deadline = deadline,
-         .run = [group = group_.get(), values, how] { return group->reduce_scatter(values, how); },
-         .done = std::move(done)});
+    reduce(Kind::reduce_scatter, &Group::reduce_scatter, values, how, deadline, std::move(done));
   }
   void all_gather(Values values, std::size_t value_bytes, Deadline deadline, Done done) override {
-    add_checked(values, value_bytes, 1,
-                {.kind = Kind::all_gather,
-                 .fingerprint = fingerprint({4, values.size(), value_bytes}),
-                 .deadline = deadline,
-                 .run = [group = group_.get(), values,
-                         value_bytes] { return group->all_gather(values, value_bytes); },
-                 .done = std::move(done)});
+    add(Kind::all_gather, {values.size(), value_bytes}, refusal(values, value_bytes, 1), deadline,
+        std::move(done), [group = group_.get(), values, value_bytes] {
+          return group->all_gather(values, value_bytes);
+        });
   }
   void all_to_all(Values values, std::size_t value_bytes, Deadline deadline, Done done) override {
-    add_checked(values, value_bytes, size(),
-                {.kind = Kind::all_to_all,
-                 .fingerprint = fingerprint({5, values.size()}),
-                 .deadline = deadline,
-                 .run = [group = group_.get(), values] { return group->all_to_all(values); },
-                 .done = std::move(done)});
+    add(Kind::all_to_all, {values.size()}, refusal(values, value_bytes, size()), deadline,
+        std::move(done), [group = group_.get(), values] { return group->all_to_all(values); });
   }
 
   void abort(Error reason) override { group_->break_with(reason); }
 
  private:
+  // Why values cannot be cut into `parts` shares; empty: they can.
+  static std::string refusal(Values values, std::size_t value_bytes, int parts) {
+    if (value_bytes != 0 && values.size() % (value_bytes * static_cast<std::size_t>(parts)) == 0)
+      return {};
+    return fmt::format("{} bytes are no multiple of {} values of {} bytes", values.size(), parts,
+                       value_bytes);
+  }
+  void reduce(Kind kind, Step (Group::*run)(Values, Reduction), Values values, Reduction how,
+              Deadline deadline, Done done) {
+    add(kind,
+        {values.size(), static_cast<std::size_t>(how.type), static_cast<std::size_t>(how.op),
+         how.in_rank_order ? 1U : 0U},
+        refusal(values, size_of(how.type), 1), deadline, std::move(done),
+        [group = group_.get(), run, values, how] { return (group->*run)(values, how); });
+  }
+  // `facts` are what ranks must agree about, beside `kind`. A refused call takes its turn all the
+  // same: the other ranks count their calls, too.
+  void add(Kind kind, std::initializer_list<std::size_t> facts, const std::string& refused_for,
+           Deadline deadline, Done done, std::function<Step()> run) {
+    if (!refused_for.empty())
+      run = [error = Error(Errc::invalid_argument,
+                           fmt::format("{}: {}", Group::name_of(kind), refused_for))]() -> Step {
+        throw Error(error);
+      };
+    group_->enqueue({.kind = kind,
+                     .fingerprint = fingerprint(kind, facts),
+                     .deadline = deadline,
+                     .run = std::move(run),
+                     .done = std::move(done),
+                     .is_refused = !refused_for.empty()});
+  }
   // FNV-1a.
-  static std::uint32_t fingerprint(std::initializer_list<std::size_t> facts) noexcept {
-    std::uint64_t hash = 0xcbf29ce484222325;
+  static std::uint32_t fingerprint(Kind kind, std::initializer_list<std::size_t> facts) noexcept {
+    std::uint64_t hash = 0xcbf29ce484222325 + static_cast<std::uint64_t>(kind);
     for (auto fact : facts)
       for (std::size_t i = 0; i < sizeof(fact); ++i, fact >>= 8)
         hash = (hash ^ (fact & 0xff)) * 0x100000001b3;
     return static_cast<std::uint32_t>(hash ^ (hash >> 32) ^ (hash >> 16));
   }
-  static std::uint32_t fingerprint_of(std::size_t kind, Values values,
-                                      const Reduction& how) noexcept {
-    return fingerprint({kind, values.size(), static_cast<std::size_t>(how.type),
-                        static_cast<std::size_t>(how.op), how.in_rank_order ? 1U : 0U});
-  }
-
-  // It takes its turn all the same: the other ranks count their calls, too.
-  static void refuse(Operation& operation, const std::string& why) {
-    operation.is_refused = true;
-    operation.run =
-        [error = Error(Errc::invalid_argument, fmt::format("{}: {}", Group::name_of(operation.kind),
-                                                           why))]() -> Step { throw Error(error); };
-  }
-  void add_checked(Values values, std::size_t value_bytes, int parts, Operation operation) {
-    if (value_bytes == 0 || values.size() % (value_bytes * static_cast<std::size_t>(parts)) != 0)
-      refuse(operation, fmt::format("{} bytes are no multiple of {} values of {} bytes",
-                                    values.size(), parts, value_bytes));
-    add(std::move(operation));
-  }
-  void add(Operation operation) { group_->enqueue(std::move(operation)); }
 
   const std::shared_ptr<Group> group_;
 };

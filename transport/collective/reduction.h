@@ -1,8 +1,8 @@
 // How values of several ranks become one.
 //
-// Shape:   combine() adds one rank's values to a partial result; combine_in_order() takes all
-// ranks'
-//          at once; scale() prepares an average. Values are packed, and aligned or not.
+// Shape:   combine() adds one rank's values to a partial result, between prepare() and finish();
+//          combine_in_order() does all of it for all ranks' values at once. Values are packed, and
+//          aligned or not.
 // Units:   counts are of values unless they say bytes.
 // Errors:  none: sizes are the caller's word. Integers wrap around; their average rounds to zero.
 //          A NaN anywhere makes a sum, a maximum and a minimum NaN, in whatever order. An average

@@ -220,8 +220,7 @@ void Lifeline::beat() {
 void Lifeline::end(const error_code& error) {
   if (!ended_) return;
   // A byte that is no sign is against the rules, and the end as well.
-  const bool spoke = !error || error == asio::error::eof || error == asio::error::broken_pipe ||
-                     error == asio::error::connection_reset;
+  const bool spoke = !error || error == asio::error::eof || error == asio::error::connection_reset;
   std::exchange(ended_, {})(spoke ? End::hung_up : End::silence);
 }
 

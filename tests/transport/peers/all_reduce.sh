@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 build=${1:-build/release}
-[ -x "$build/tests/transport/collective_bench" ] || build=build/dev
+[ $# -gt 0 ] || [ -x "$build/tests/transport/collective_bench" ] || build=build/dev
 bench=$build/tests/transport/collective_bench
 [ -x "$bench" ] || { echo "all_reduce.sh: $bench is not built" >&2; exit 2; }
 sizes=(65536 1048576 4194304 16777216)
