@@ -4,6 +4,7 @@
 // Method: each rank has its transport; results against a loop over all ranks' values.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <random>
 
@@ -202,11 +203,13 @@ void try_everything(Ranks& ranks) {
         for (const auto& rank : values) REQUIRE((rank == expected));
         values = given;
         check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
-          c.reduce_scatter(of(values, rank), how, in(kAmple), std::move(done));
+          c.reduce_scatter(of(values, rank), Shares::equal(count * 4, 4, n), how, in(kAmple),
+                           std::move(done));
         }));
         for (int rank = 0; rank < n; ++rank) {
-          const auto first = share_begin(count * 4, 4, rank, n) / 4;
-          const auto last = share_begin(count * 4, 4, rank + 1, n) / 4;
+          const auto shares = Shares::equal(count * 4, 4, n);
+          const auto first = shares.begin(rank) / 4;
+          const auto last = shares.begin(rank + 1) / 4;
           const auto& got = values[static_cast<std::size_t>(rank)];
           REQUIRE(std::equal(got.begin() + static_cast<std::ptrdiff_t>(first),
                              got.begin() + static_cast<std::ptrdiff_t>(last),
@@ -228,14 +231,15 @@ void try_everything(Ranks& ranks) {
       std::vector<std::vector<std::int32_t>> values(static_cast<std::size_t>(n),
                                                     std::vector<std::int32_t>(count, -1));
       for (int rank = 0; rank < n; ++rank) {
-        const auto share = share_of(of(values, rank), 4, rank, n);
-        const auto first = share_begin(count * 4, 4, rank, n);
+        const auto shares = Shares::equal(count * 4, 4, n);
+        const auto share = shares.of(of(values, rank), rank);
+        const auto first = shares.begin(rank);
         if (!share.empty())
           std::memcpy(share.data(), reinterpret_cast<const std::byte*>(expected.data()) + first,
                       share.size());
       }
       check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
-        c.all_gather(of(values, rank), 4, in(kAmple), std::move(done));
+        c.all_gather(of(values, rank), Shares::equal(count * 4, 4, n), in(kAmple), std::move(done));
       }));
       for (const auto& rank : values) REQUIRE((rank == expected));
     }
@@ -268,6 +272,68 @@ TEST_CASE("every operation and size over UCX") {
   for (const int n : {2, 3}) {
     Ranks ranks(n, true);
     try_everything(ranks);
+  }
+}
+
+TEST_CASE("shares by weight cover all values, and a rank may have none") {
+  const auto check = [](const Shares& shares, std::size_t size_bytes) {
+    CHECK(shares.begin(0) == 0);
+    CHECK(shares.begin(shares.ranks()) == size_bytes);
+    for (int r = 0; r < shares.ranks(); ++r) {
+      CHECK(shares.begin(r) <= shares.begin(r + 1));
+      CHECK(shares.begin(r) % shares.value_bytes() == 0);
+    }
+  };
+  const double one_to_ten[] = {1, 0, 10, 0};
+  const auto shares = Shares::weighted(4400, 4, one_to_ten);
+  check(shares, 4400);
+  CHECK(shares.size_bytes(0) == 400);
+  CHECK(shares.size_bytes(1) == 0);
+  CHECK(shares.size_bytes(2) == 4000);
+  CHECK(shares.size_bytes(3) == 0);
+  std::mt19937_64 random(3);
+  for (int round = 0; round < 1000; ++round) {
+    std::vector<double> weights(1 + random() % 9);
+    for (auto& w : weights)
+      w = random() % 3 == 0 ? 0 : std::exp2(static_cast<double>(random() % 2000) - 1000);
+    weights[random() % weights.size()] = 1e300;
+    const auto bytes = random() % 1000 * 8;
+    const auto some = Shares::weighted(bytes, 8, weights);
+    check(some, bytes);
+    for (int r = 0; r < some.ranks(); ++r)
+      if (weights[static_cast<std::size_t>(r)] == 0) CHECK(some.size_bytes(r) == 0);
+  }
+  for (const std::vector<double>& bad :
+       {std::vector<double>{}, {0, 0}, {1, -1}, {1, NAN}, {1, INFINITY}})
+    CHECK_THROWS_AS(static_cast<void>(Shares::weighted(8, 4, bad)), Error);
+  CHECK_THROWS_AS(static_cast<void>(Shares::weighted(9, 4, one_to_ten)), Error);
+  CHECK_THROWS_AS(static_cast<void>(Shares::equal(8, 0, 1)), Error);
+  CHECK_THROWS_AS(static_cast<void>(Shares::equal(8, 4, 0)), Error);
+}
+
+TEST_CASE("reduce-scatter and all-gather by shares that differ make an all-reduce") {
+  for (const int n : {2, 3, 5}) {
+    Ranks ranks(n, false);
+    std::vector<double> weights;
+    for (int r = 0; r < n; ++r) weights.push_back(r == 1 ? 0 : r * 10 + 1);
+    for (const auto count : kCounts)
+      for (const bool in_order : {false, true}) {
+        INFO("ranks=", n, " count=", count, " in_order=", in_order);
+        auto values = whole_values<std::int32_t>(n, count, count);
+        std::vector<std::int32_t> sum(count);
+        for (const auto& rank : values)
+          for (std::size_t i = 0; i < count; ++i) sum[i] += rank[i];
+        const auto shares = Shares::weighted(count * 4, 4, weights);
+        check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+          c.reduce_scatter(bytes_of(values[static_cast<std::size_t>(rank)]), shares,
+                           {DataType::i32, ReduceOp::sum, in_order}, in(kAmple), std::move(done));
+        }));
+        check_all(ranks.run([&](Communicator& c, int rank, Communicator::Done done) {
+          c.all_gather(bytes_of(values[static_cast<std::size_t>(rank)]), shares, in(kAmple),
+                       std::move(done));
+        }));
+        for (const auto& rank : values) REQUIRE((rank == sum));
+      }
   }
 }
 
@@ -375,7 +441,7 @@ TEST_CASE("what cannot be is refused, and breaks nothing") {
     c.broadcast(bytes, 2, in(kAmple), std::move(done));
   });
   refused([&](Communicator& c, int, Communicator::Done done) {
-    c.all_gather(bytes, 0, in(kAmple), std::move(done));
+    c.all_gather(bytes, Shares::equal(20, 1, 2), in(kAmple), std::move(done));
   });
   refused([&](Communicator& c, int, Communicator::Done done) {
     c.all_to_all(std::span(bytes).first(6), 2, in(kAmple), std::move(done));

@@ -30,8 +30,9 @@ Step Group::broadcast(Values bytes, int root) {
   if (size == 2 || bytes.size() <= kSmallBytes * static_cast<std::size_t>(size)) {
     co_await broadcast_by_tree(bytes, root);
   } else {
-    co_await scatter(bytes, root);
-    co_await all_gather(bytes, 1);
+    const auto shares = Shares::equal(bytes.size(), 1, size);
+    co_await scatter(bytes, shares, root);
+    co_await all_gather(bytes, shares);
   }
 }
 
@@ -54,55 +55,51 @@ Step Group::broadcast_by_tree(Values bytes, int root) {
   }
 }
 
-Step Group::scatter(Values bytes, int root) {
+Step Group::scatter(Values bytes, const Shares& shares, int root) {
   const auto others = static_cast<std::size_t>(rank == root ? size - 1 : 1);
   co_await join(others, [&](const std::shared_ptr<Join>& all) {
-    if (rank != root) return receive(root, kLanes, share(bytes, 1, rank), all);
-    for (int i = 1; i < size; ++i) send(at(i), kLanes, share(bytes, 1, at(i)), all);
+    if (rank != root) return receive(root, kLanes, shares.of(bytes, rank), all);
+    for (int i = 1; i < size; ++i) send(at(i), kLanes, shares.of(bytes, at(i)), all);
   });
 }
 
 // One round: own share to all, theirs from all.
-Step Group::gather_small(Values values, std::size_t value_bytes) {
+Step Group::gather_small(Values values, const Shares& shares) {
   co_await join(static_cast<std::size_t>(2 * (size - 1)), [&](const std::shared_ptr<Join>& all) {
     for (int i = 1; i < size; ++i) {
-      receive(at(-i), 0, share(values, value_bytes, at(-i)), all);
-      send(at(i), 0, share(values, value_bytes, rank), all);
+      receive(at(-i), 0, shares.of(values, at(-i)), all);
+      send(at(i), 0, shares.of(values, rank), all);
     }
   });
 }
 
-Step Group::all_gather(Values values, std::size_t value_bytes) {
+Step Group::all_gather(Values values, const Shares& shares) {
   if (values.size() <= kSmallBytes * static_cast<std::size_t>(size)) {
-    co_await gather_small(values, value_bytes);
+    co_await gather_small(values, shares);
     co_return;
   }
-  co_await in_slices(values, value_bytes, false,
-                     [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
-                       for (int step = 0; step < size - 1; ++step)
-                         co_await exchange(
-                             lane, at(1), cut(share(values, value_bytes, at(-step)), first, last),
-                             at(-1), cut(share(values, value_bytes, at(-1 - step)), first, last));
-                     });
+  co_await in_slices(
+      shares, false, [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
+        for (int step = 0; step < size - 1; ++step)
+          co_await exchange(lane, at(1), cut(shares.of(values, at(-step)), first, last), at(-1),
+                            cut(shares.of(values, at(-1 - step)), first, last));
+      });
 }
 
 // Share c starts at the rank right of c and gathers the others' values on its way round to c.
-Step Group::reduce_ring(Values values, Reduction how) {
-  const auto value_bytes = size_of(how.type);
+Step Group::reduce_ring(Values values, const Shares& shares, Reduction how) {
   co_await in_slices(
-      values, value_bytes, false,
-      [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
-        std::vector<std::byte> arrived(cut(share(values, value_bytes, 0), first, last).size());
-        for (int i = 0; i < size; ++i)
-          prepare(how, cut(share(values, value_bytes, i), first, last), size);
+      shares, false, [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
+        std::vector<std::byte> arrived(std::min(shares.longest_bytes(), last) - first);
+        for (int i = 0; i < size; ++i) prepare(how, cut(shares.of(values, i), first, last), size);
         for (int step = 0; step < size - 1; ++step) {
-          const auto target = cut(share(values, value_bytes, at(-2 - step)), first, last);
+          const auto target = cut(shares.of(values, at(-2 - step)), first, last);
           const auto in = std::span(arrived).first(target.size());
-          co_await exchange(
-              lane, at(1), cut(share(values, value_bytes, at(-1 - step)), first, last), at(-1), in);
+          co_await exchange(lane, at(1), cut(shares.of(values, at(-1 - step)), first, last), at(-1),
+                            in);
           combine(how, target, in);
         }
-        finish(how, cut(share(values, value_bytes, rank), first, last), size);
+        finish(how, cut(shares.of(values, rank), first, last), size);
       });
 }
 
@@ -126,14 +123,11 @@ Step Group::combine_all(std::size_t lane, Reduction how, Values target,
 }
 
 // As many bytes as a ring, but every share goes to its owner directly, who has all at once.
-Step Group::reduce_in_order(Values values, Reduction how) {
-  const auto value_bytes = size_of(how.type);
+Step Group::reduce_in_order(Values values, const Shares& shares, Reduction how) {
   co_await in_slices(
-      values, value_bytes, true,
-      [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
-        co_await combine_all(
-            lane, how, cut(share(values, value_bytes, rank), first, last),
-            [&](int to) { return cut(share(values, value_bytes, to), first, last); });
+      shares, true, [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
+        co_await combine_all(lane, how, cut(shares.of(values, rank), first, last),
+                             [&](int to) { return cut(shares.of(values, to), first, last); });
       });
 }
 
@@ -142,36 +136,38 @@ Step Group::reduce_small(Values values, Reduction how) {
   co_await combine_all(0, how, values, [values](int) { return values; });
 }
 
-Step Group::reduce_scatter(Values values, Reduction how) {
+Step Group::reduce_scatter(Values values, const Shares& shares, Reduction how) {
   if (how.in_rank_order || values.size() <= kSmallBytes * static_cast<std::size_t>(size))
-    co_await reduce_in_order(values, how);
+    co_await reduce_in_order(values, shares, how);
   else
-    co_await reduce_ring(values, how);
+    co_await reduce_ring(values, shares, how);
 }
 
 Step Group::all_reduce(Values values, Reduction how) {
   if (values.size() * static_cast<std::size_t>(size - 1) <= kSmallBytes) {
     co_await reduce_small(values, how);
   } else {
-    co_await reduce_scatter(values, how);
-    co_await all_gather(values, size_of(how.type));
+    const auto shares = Shares::equal(values.size(), size_of(how.type), size);
+    co_await reduce_scatter(values, shares, how);
+    co_await all_gather(values, shares);
   }
 }
 
 // In round k the ranks whose sum is k exchange: in place, since each pair has its own shares. These
 // are equal, so that they may be cut anywhere.
 Step Group::all_to_all(Values values) {
-  co_await in_slices(values, 1, false,
-                     [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
-                       std::vector<std::byte> arrived(cut(share(values, 1, 0), first, last).size());
-                       for (int round = 0; round < size; ++round) {
-                         const int other = (round - rank + size) % size;
-                         if (other == rank) continue;
-                         const auto mine = cut(share(values, 1, other), first, last);
-                         co_await exchange(lane, other, mine, other, arrived);
-                         std::ranges::copy(arrived, mine.begin());
-                       }
-                     });
+  const auto shares = Shares::equal(values.size(), 1, size);
+  co_await in_slices(
+      shares, false, [&](std::size_t lane, std::size_t first, std::size_t last) -> Step {
+        std::vector<std::byte> arrived(cut(shares.of(values, 0), first, last).size());
+        for (int round = 0; round < size; ++round) {
+          const int other = (round - rank + size) % size;
+          if (other == rank) continue;
+          const auto mine = cut(shares.of(values, other), first, last);
+          co_await exchange(lane, other, mine, other, arrived);
+          std::ranges::copy(arrived, mine.begin());
+        }
+      });
 }
 
 }  // namespace causeway::collective

@@ -14,20 +14,6 @@ using collective::Group;
 using collective::Step;
 using collective::Values;
 
-std::size_t share_begin(std::size_t size_bytes, std::size_t value_bytes, int rank,
-                        int ranks) noexcept {
-  const std::size_t count = size_bytes / value_bytes;
-  const auto n = static_cast<std::size_t>(ranks);
-  const auto r = static_cast<std::size_t>(rank);
-  return (count / n * r + std::min(count % n, r)) * value_bytes;
-}
-
-std::span<std::byte> share_of(std::span<std::byte> values, std::size_t value_bytes, int rank,
-                              int ranks) noexcept {
-  const auto first = share_begin(values.size(), value_bytes, rank, ranks);
-  return values.subspan(first, share_begin(values.size(), value_bytes, rank + 1, ranks) - first);
-}
-
 namespace {
 
 class ChannelCommunicator final : public Communicator {
@@ -59,16 +45,22 @@ class ChannelCommunicator final : public Communicator {
         [group = group_.get(), bytes, root] { return group->broadcast(bytes, root); });
   }
   void all_reduce(Values values, Reduction how, Deadline deadline, Done done) override {
-    reduce(Kind::all_reduce, &Group::all_reduce, values, how, deadline, std::move(done));
+    add(Kind::all_reduce, {values.size(), code_of(how)}, refusal(values, size_of(how.type), 1),
+        deadline, std::move(done),
+        [group = group_.get(), values, how] { return group->all_reduce(values, how); });
   }
-  void reduce_scatter(Values values, Reduction how, Deadline deadline, Done done) override {
-    reduce(Kind::reduce_scatter, &Group::reduce_scatter, values, how, deadline, std::move(done));
-  }
-  void all_gather(Values values, std::size_t value_bytes, Deadline deadline, Done done) override {
-    add(Kind::all_gather, {values.size(), value_bytes}, refusal(values, value_bytes, 1), deadline,
-        std::move(done), [group = group_.get(), values, value_bytes] {
-          return group->all_gather(values, value_bytes);
+  void reduce_scatter(Values values, const Shares& shares, Reduction how, Deadline deadline,
+                      Done done) override {
+    add(Kind::reduce_scatter, {values.size(), code_of(how), code_of(shares)},
+        refusal(values, shares, size_of(how.type)), deadline, std::move(done),
+        [group = group_.get(), values, shares, how] {
+          return group->reduce_scatter(values, shares, how);
         });
+  }
+  void all_gather(Values values, const Shares& shares, Deadline deadline, Done done) override {
+    add(Kind::all_gather, {values.size(), code_of(shares)},
+        refusal(values, shares, shares.value_bytes()), deadline, std::move(done),
+        [group = group_.get(), values, shares] { return group->all_gather(values, shares); });
   }
   void all_to_all(Values values, std::size_t value_bytes, Deadline deadline, Done done) override {
     add(Kind::all_to_all, {values.size()}, refusal(values, value_bytes, size()), deadline,
@@ -85,13 +77,23 @@ class ChannelCommunicator final : public Communicator {
     return fmt::format("{} bytes are no multiple of {} values of {} bytes", values.size(), parts,
                        value_bytes);
   }
-  void reduce(Kind kind, Step (Group::*run)(Values, Reduction), Values values, Reduction how,
-              Deadline deadline, Done done) {
-    add(kind,
-        {values.size(), static_cast<std::size_t>(how.type), static_cast<std::size_t>(how.op),
-         how.in_rank_order ? 1U : 0U},
-        refusal(values, size_of(how.type), 1), deadline, std::move(done),
-        [group = group_.get(), run, values, how] { return (group->*run)(values, how); });
+  std::string refusal(Values values, const Shares& shares, std::size_t value_bytes) const {
+    if (shares.ranks() == size() && shares.total_bytes() == values.size() &&
+        shares.value_bytes() == value_bytes)
+      return {};
+    return fmt::format(
+        "{} bytes in values of {} for {} ranks do not go by shares of {} in {} for {}",
+        values.size(), value_bytes, size(), shares.total_bytes(), shares.value_bytes(),
+        shares.ranks());
+  }
+  static std::size_t code_of(const Reduction& how) noexcept {
+    return static_cast<std::size_t>(how.type) << 16 | static_cast<std::size_t>(how.op) << 8 |
+           (how.in_rank_order ? 1U : 0U);
+  }
+  static std::size_t code_of(const Shares& shares) noexcept {
+    std::size_t code = shares.value_bytes();
+    for (int r = 0; r < shares.ranks(); ++r) code = code * 0x100000001b3 + shares.begin(r);
+    return code;
   }
   // `facts` are what ranks must agree about, beside `kind`. A refused call takes its turn all the
   // same: the other ranks count their calls, too.

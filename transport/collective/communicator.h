@@ -2,7 +2,7 @@
 //
 // Shape:   every rank calls the same operations, in the same order, with the same sizes, types and
 //          roots; they run one after the other. Values are in place: `values` is cut into one share
-//          per rank, as equal as whole values allow (share_of()).
+//          per rank, equal ones unless the call has Shares.
 // Units:   sizes in bytes; ranks from 0.
 // Errors:  each operation completes once: with nullopt, or with the Error that ended it: peer_lost
 //          with the rank; timed_out at the deadline, also if a rank does not call it, or calls
@@ -27,14 +27,9 @@
 
 #include "transport/channel.h"
 #include "transport/collective/reduction.h"
+#include "transport/collective/shares.h"
 
 namespace causeway {
-
-// Where share `rank` of `ranks` begins in `values`; share `ranks` begins at the end.
-[[nodiscard]] std::size_t share_begin(std::size_t size_bytes, std::size_t value_bytes, int rank,
-                                      int ranks) noexcept;
-[[nodiscard]] std::span<std::byte> share_of(std::span<std::byte> values, std::size_t value_bytes,
-                                            int rank, int ranks) noexcept;
 
 class Communicator {
  public:
@@ -56,10 +51,10 @@ class Communicator {
   virtual void all_reduce(std::span<std::byte> values, Reduction how, Deadline deadline,
                           Done done) = 0;
   // Own share: combined; the others: undefined.
-  virtual void reduce_scatter(std::span<std::byte> values, Reduction how, Deadline deadline,
-                              Done done) = 0;
-  // Every rank's own share to all. Shares are cut between values of `value_bytes`.
-  virtual void all_gather(std::span<std::byte> values, std::size_t value_bytes, Deadline deadline,
+  virtual void reduce_scatter(std::span<std::byte> values, const Shares& shares, Reduction how,
+                              Deadline deadline, Done done) = 0;
+  // Every rank's own share to all.
+  virtual void all_gather(std::span<std::byte> values, const Shares& shares, Deadline deadline,
                           Done done) = 0;
   // Share j of rank i becomes share i of rank j. `values` is a multiple of size() values.
   virtual void all_to_all(std::span<std::byte> values, std::size_t value_bytes, Deadline deadline,

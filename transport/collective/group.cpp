@@ -119,9 +119,11 @@ void Group::receive(int from, std::size_t lane, Values bytes, const std::shared_
 
 Step Group::exchange(std::size_t lane, int to, std::span<const std::byte> out, int from,
                      Values in) {
-  co_await join(2, [&](const std::shared_ptr<Join>& both) {
-    receive(from, lane, in, both);
-    send(to, lane, out, both);
+  // Both ends know the sizes: what is empty needs no message.
+  const std::size_t count = (in.empty() ? 0U : 1U) + (out.empty() ? 0U : 1U);
+  co_await join(count, [&](const std::shared_ptr<Join>& both) {
+    if (!in.empty()) receive(from, lane, in, both);
+    if (!out.empty()) send(to, lane, out, both);
   });
 }
 
@@ -148,12 +150,12 @@ Step Group::in_lanes(std::size_t count, std::function<Step(std::size_t lane)> ea
 }
 
 // Calls `each` for slices [first, last) of every share, counted in bytes from a share's begin;
-// those of one lane one after the other. Shares differ by one value at most: the caller cuts
-// `last`.
+// those of one lane one after the other. Shares differ: the caller cuts both to each.
 Step Group::in_slices(
-    Values values, std::size_t value_bytes, bool is_wide,
+    const Shares& shares, bool is_wide,
     std::function<Step(std::size_t lane, std::size_t first, std::size_t last)> each) {
-  const auto longest = share(values, value_bytes, 0).size();
+  const auto longest = shares.longest_bytes();
+  const auto value_bytes = shares.value_bytes();
   auto slice = is_wide ? kSliceBytes / static_cast<std::size_t>(size) : kSliceBytes;
   slice = std::max(slice / value_bytes, std::size_t{1}) * value_bytes;
   // All lanes have work, if there is enough for messages that are not small.

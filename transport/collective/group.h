@@ -100,9 +100,6 @@ struct Group : std::enable_shared_from_this<Group> {
         tag_space(first_tag & ~std::uint64_t{0xffffffff}) {}
 
   int at(int offset) const noexcept { return ((rank + offset) % size + size) % size; }
-  Values share(Values values, std::size_t value_bytes, int index) const noexcept {
-    return share_of(values, value_bytes, index, size);
-  }
   std::uint64_t tag(std::size_t lane) const noexcept {
     return tag_space | (std::uint64_t{sequence & 0xfff} << 20) |
            (std::uint64_t{waiting.front().fingerprint & 0xffff} << 4) | lane;
@@ -119,21 +116,21 @@ struct Group : std::enable_shared_from_this<Group> {
   void receive(int from, std::size_t lane, Values bytes, const std::shared_ptr<Join>& joined);
   Step exchange(std::size_t lane, int to, std::span<const std::byte> out, int from, Values in);
   Step in_lanes(std::size_t count, std::function<Step(std::size_t lane)> each);
-  Step in_slices(Values values, std::size_t value_bytes, bool is_wide,
+  Step in_slices(const Shares& shares, bool is_wide,
                  std::function<Step(std::size_t lane, std::size_t first, std::size_t last)> each);
 
   Step barrier();
   Step broadcast(Values bytes, int root);
   Step broadcast_by_tree(Values bytes, int root);
-  Step scatter(Values bytes, int root);
-  Step gather_small(Values values, std::size_t value_bytes);
-  Step reduce_ring(Values values, Reduction how);
+  Step scatter(Values bytes, const Shares& shares, int root);
+  Step gather_small(Values values, const Shares& shares);
+  Step reduce_ring(Values values, const Shares& shares, Reduction how);
   Step combine_all(std::size_t lane, Reduction how, Values target,
                    std::function<Values(int to)> out);
-  Step reduce_in_order(Values values, Reduction how);
+  Step reduce_in_order(Values values, const Shares& shares, Reduction how);
   Step reduce_small(Values values, Reduction how);
-  Step reduce_scatter(Values values, Reduction how);
-  Step all_gather(Values values, std::size_t value_bytes);
+  Step reduce_scatter(Values values, const Shares& shares, Reduction how);
+  Step all_gather(Values values, const Shares& shares);
   Step all_reduce(Values values, Reduction how);
   Step all_to_all(Values values);
 
