@@ -68,10 +68,11 @@ class Communicator {
 // Over one channel to each other rank, whatever carries it: peers[r] is rank r's, peers[rank] null.
 // Other messages may use the channels beside it: the low 32 bits of `tag` are used here. After a
 // failure, an abort() or an end in mid-operation the channels are closed, so that nothing writes to
-// the values any more.
+// the values any more. `names` are what messages call the ranks, if they have other numbers in a
+// larger group.
 // Errors: invalid_argument for a rank that is not there or a missing channel.
 [[nodiscard]] std::unique_ptr<Communicator> make_channel_communicator(
     boost::asio::io_context& context, int rank, std::vector<std::shared_ptr<Channel>> peers,
-    std::uint64_t tag);
+    std::uint64_t tag, std::vector<int> names = {});
 
 }  // namespace causeway

@@ -17,7 +17,7 @@ constexpr std::size_t kSliceBytes = 512 * 1024;
 void Group::enqueue(Operation operation) {
   if (is_running) {
     operation.timer = std::make_unique<asio::steady_timer>(context, operation.deadline);
-    operation.timer->async_wait([self = shared_from_this(), kind = operation.kind](
+    operation.timer->async_wait([self = shared_from_this(), kind = operation.call.kind](
                                     const boost::system::error_code& cancelled) {
       if (!cancelled)
         self->break_with(Error(
@@ -41,7 +41,7 @@ void Group::run_next() {
       [](std::shared_ptr<Group> self) -> Step {
         if (self->broken) throw Error(*self->broken);
         // Alone there is nothing to do: values are in place, and their own average.
-        if (self->size > 1 || self->waiting.front().is_refused)
+        if (self->size > 1 || !self->waiting.front().call.refused_for.empty())
           co_await self->waiting.front().run();
       }(shared_from_this()),
       [self = shared_from_this()](const std::exception_ptr& error) { self->finished(error); });
@@ -59,7 +59,7 @@ void Group::finished(const std::exception_ptr& error) {
     } catch (const std::exception& e) {
       failed = Error(Errc::internal, e.what());
     }
-    if (!operation.is_refused) break_with(*failed);
+    if (operation.call.refused_for.empty()) break_with(*failed);
     if (broken) failed = broken;
   }
   run_next();
@@ -72,6 +72,7 @@ std::optional<Error> Group::judge(std::optional<Error> failed, const char* way, 
   if (!failed) return failed;
   constexpr std::string_view kReason = "because of ";
   const std::string_view what = failed->what();
+  const int name = names[static_cast<std::size_t>(peer)];
   const auto reason = what.find(kReason);
   const bool is_told = reason != std::string_view::npos;
   const auto hint = failed->code() == Errc::timed_out
@@ -79,9 +80,9 @@ std::optional<Error> Group::judge(std::optional<Error> failed, const char* way, 
                         : "";
   const Error error(
       failed->code(),
-      fmt::format("{} (operation {}) failed {} rank {}, {}{}{}", name_of(waiting.front().kind),
-                  sequence, way, peer, is_told ? "" : kReason,
-                  is_told ? what.substr(reason) : fmt::format("rank {}: {}", peer, what), hint));
+      fmt::format("{} (operation {}) failed {} rank {}, {}{}{}", name_of(waiting.front().call.kind),
+                  sequence, way, name, is_told ? "" : kReason,
+                  is_told ? what.substr(reason) : fmt::format("rank {}: {}", name, what), hint));
   break_with(error);
   return error;
 }

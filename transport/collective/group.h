@@ -14,7 +14,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <string_view>
 #include <utility>
 #include <vector>
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
@@ -24,6 +23,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "transport/channel.h"
+#include "transport/collective/call.h"
 #include "transport/collective/communicator.h"
 
 namespace causeway::collective {
@@ -66,43 +66,29 @@ Step join(std::size_t count, Start start) {
 
 // What outlives the communicator until its last channel operation has ended.
 struct Group : std::enable_shared_from_this<Group> {
-  enum class Kind : std::uint8_t {
-    barrier,
-    broadcast,
-    all_reduce,
-    reduce_scatter,
-    all_gather,
-    all_to_all
-  };
-  static std::string_view name_of(Kind kind) noexcept {
-    constexpr std::array kNames = {"barrier",        "broadcast",  "all_reduce",
-                                   "reduce_scatter", "all_gather", "all_to_all"};
-    return kNames.at(static_cast<std::size_t>(kind));
-  }
   struct Operation {
-    Kind kind;
-    // Of all that ranks must agree about. Tags have it, so that ranks that call something else, or
-    // with other sizes, do not take each other's bytes.
-    std::uint32_t fingerprint;
+    // Tags have its fingerprint, so that ranks that call something else, or with other sizes, do
+    // not take each other's bytes.
+    Call call;
     Deadline deadline;
     std::function<Step()> run;  // Throws what the call is refused for.
     Communicator::Done done;
-    bool is_refused = false;
     std::unique_ptr<asio::steady_timer> timer{};  // While it waits for its turn.
   };
 
   Group(asio::io_context& io, int own, std::vector<std::shared_ptr<Channel>> channels,
-        std::uint64_t first_tag)
+        std::uint64_t first_tag, std::vector<int> names_of_ranks)
       : context(io),
         rank(own),
         size(static_cast<int>(channels.size())),
         peers(std::move(channels)),
+        names(std::move(names_of_ranks)),
         tag_space(first_tag & ~std::uint64_t{0xffffffff}) {}
 
   int at(int offset) const noexcept { return ((rank + offset) % size + size) % size; }
   std::uint64_t tag(std::size_t lane) const noexcept {
     return tag_space | (std::uint64_t{sequence & 0xfff} << 20) |
-           (std::uint64_t{waiting.front().fingerprint & 0xffff} << 4) | lane;
+           (std::uint64_t{waiting.front().call.fingerprint & 0xffff} << 4) | lane;
   }
 
   void enqueue(Operation operation);
@@ -138,6 +124,7 @@ struct Group : std::enable_shared_from_this<Group> {
   const int rank;
   const int size;
   const std::vector<std::shared_ptr<Channel>> peers;
+  const std::vector<int> names;  // Of ranks, in messages.
   const std::uint64_t tag_space;
   std::deque<Operation> waiting;  // The first one runs.
   bool is_running = false;
