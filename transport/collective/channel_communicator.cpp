@@ -19,13 +19,7 @@ namespace {
 class ChannelCommunicator final : public Communicator {
  public:
   explicit ChannelCommunicator(std::shared_ptr<Group> group) : group_(std::move(group)) {}
-  ~ChannelCommunicator() override {
-    const Error gone(Errc::cancelled, "the communicator is gone");
-    if (group_->waiting.empty())
-      group_->broken = gone;  // The channels may have other uses.
-    else
-      group_->break_with(gone);
-  }
+  ~ChannelCommunicator() override { group_->leave(); }
 
   [[nodiscard]] int rank() const noexcept override { return group_->rank; }
   [[nodiscard]] int size() const noexcept override { return group_->size; }
@@ -61,14 +55,10 @@ class ChannelCommunicator final : public Communicator {
   void abort(Error reason) override { group_->break_with(reason); }
 
  private:
-  // A refused call takes its turn all the same: the other ranks count their calls, too.
   void add(Call call, Deadline deadline, Done done, std::function<Step()> run) {
-    if (!call.refused_for.empty())
-      run = [error = Error(Errc::invalid_argument,
-                           fmt::format("{}: {}", name_of(call.kind), call.refused_for))]() -> Step {
-        throw Error(error);
-      };
-    group_->enqueue({std::move(call), deadline, std::move(run), std::move(done)});
+    // Alone there is nothing to do: values are in place, and their own average.
+    if (size() == 1) run = []() -> Step { co_return; };
+    group_->add(std::move(call), deadline, std::move(run), std::move(done));
   }
 
   const std::shared_ptr<Group> group_;

@@ -66,7 +66,7 @@ class Communicator {
 };
 
 // Over one channel to each other rank, whatever carries it: peers[r] is rank r's, peers[rank] null.
-// Other messages may use the channels beside it: the low 32 bits of `tag` are used here. After a
+// Other messages may use the channels beside it: the low 30 bits of `tag` are used here. After a
 // failure, an abort() or an end in mid-operation the channels are closed, so that nothing writes to
 // the values any more. `names` are what messages call the ranks, if they have other numbers in a
 // larger group.

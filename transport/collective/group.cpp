@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/post.hpp>
 
 namespace causeway::collective {
 
@@ -13,58 +12,6 @@ namespace {
 // be combined while it is in the cache and the next one is on its way.
 constexpr std::size_t kSliceBytes = 512 * 1024;
 }  // namespace
-
-void Group::enqueue(Operation operation) {
-  if (is_running) {
-    operation.timer = std::make_unique<asio::steady_timer>(context, operation.deadline);
-    operation.timer->async_wait([self = shared_from_this(), kind = operation.call.kind](
-                                    const boost::system::error_code& cancelled) {
-      if (!cancelled)
-        self->break_with(Error(
-            Errc::timed_out,
-            fmt::format("{}: the operation before it did not end in its time", name_of(kind))));
-    });
-  }
-  waiting.push_back(std::move(operation));
-  if (std::exchange(is_running, true)) return;
-  asio::post(context, [self = shared_from_this()] { self->run_next(); });  // Never inside the call.
-}
-
-void Group::run_next() {
-  is_running = !waiting.empty();
-  if (!is_running) return;
-  ++sequence;
-  waiting.front().timer.reset();
-  asio::co_spawn(
-      context,
-      // The parameter keeps the group in the coroutine; a capture would not live long enough.
-      [](std::shared_ptr<Group> self) -> Step {
-        if (self->broken) throw Error(*self->broken);
-        // Alone there is nothing to do: values are in place, and their own average.
-        if (self->size > 1 || !self->waiting.front().call.refused_for.empty())
-          co_await self->waiting.front().run();
-      }(shared_from_this()),
-      [self = shared_from_this()](const std::exception_ptr& error) { self->finished(error); });
-}
-
-void Group::finished(const std::exception_ptr& error) {
-  auto operation = std::move(waiting.front());
-  waiting.pop_front();
-  std::optional<Error> failed;
-  if (error) {
-    try {
-      std::rethrow_exception(error);
-    } catch (const Error& e) {
-      failed = e;
-    } catch (const std::exception& e) {
-      failed = Error(Errc::internal, e.what());
-    }
-    if (operation.call.refused_for.empty()) break_with(*failed);
-    if (broken) failed = broken;
-  }
-  run_next();
-  operation.done(std::move(failed));
-}
 
 // Tells who failed at what. The first failure is the reason; what a rank that broke for it tells
 // the others has the reason only, not the way that the news took.
@@ -80,17 +27,15 @@ std::optional<Error> Group::judge(std::optional<Error> failed, const char* way, 
                         : "";
   const Error error(
       failed->code(),
-      fmt::format("{} (operation {}) failed {} rank {}, {}{}{}", name_of(waiting.front().call.kind),
-                  sequence, way, name, is_told ? "" : kReason,
+      fmt::format("{} (operation {}) failed {} rank {}, {}{}{}", name_of(call().kind), sequence(),
+                  way, name, is_told ? "" : kReason,
                   is_told ? what.substr(reason) : fmt::format("rank {}: {}", name, what), hint));
   break_with(error);
   return error;
 }
 
 // Closing the channels ends what is outstanding on them; the buffers are free when that has ended.
-void Group::break_with(const Error& error) {
-  if (broken) return;
-  broken = error;
+void Group::on_break(const Error& error) {
   for (const auto& channel : peers)
     if (channel) channel->close(error);
 }
@@ -98,17 +43,17 @@ void Group::break_with(const Error& error) {
 void Group::send(int to, std::size_t lane, std::span<const std::byte> bytes,
                  const std::shared_ptr<Join>& joined) {
   peers[static_cast<std::size_t>(to)]->send(
-      tag(lane), bytes, waiting.front().deadline,
-      [self = shared_from_this(), to, joined](std::optional<Error> failed, std::uint64_t) {
+      tag(lane), bytes, deadline(),
+      [self = shared(), to, joined](std::optional<Error> failed, std::uint64_t) {
         joined->ended(self->judge(std::move(failed), "to", to));
       });
 }
 
 void Group::receive(int from, std::size_t lane, Values bytes, const std::shared_ptr<Join>& joined) {
   peers[static_cast<std::size_t>(from)]->receive(
-      tag(lane), bytes, waiting.front().deadline,
-      [self = shared_from_this(), from, joined, wanted = bytes.size()](std::optional<Error> failed,
-                                                                       std::uint64_t got) {
+      tag(lane), bytes, deadline(),
+      [self = shared(), from, joined, wanted = bytes.size()](std::optional<Error> failed,
+                                                             std::uint64_t got) {
         if (!failed && got != wanted)
           failed =
               Error(Errc::out_of_bounds,
@@ -136,17 +81,8 @@ Step Group::in_lanes(std::size_t count, std::function<Step(std::size_t lane)> ea
   }
   co_await join(count, [&](const std::shared_ptr<Join>& all) {
     for (std::size_t lane = 0; lane < count; ++lane)
-      asio::co_spawn(context, each(lane), [all](const std::exception_ptr& error) {
-        std::optional<Error> failed;
-        try {
-          if (error) std::rethrow_exception(error);
-        } catch (const Error& e) {
-          failed = e;
-        } catch (const std::exception& e) {
-          failed = Error(Errc::internal, e.what());
-        }
-        all->ended(std::move(failed));
-      });
+      asio::co_spawn(context, each(lane),
+                     [all](const std::exception_ptr& error) { all->ended(error_of(error)); });
   });
 }
 

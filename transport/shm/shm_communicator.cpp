@@ -1,0 +1,278 @@
+#include "transport/shm/shm_communicator.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+// Boost 1.81 with g++ 12 and C++20 wants <utility> first.
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include "transport/collective/call.h"
+#include "transport/shm/board.h"
+#include "transport/shm/steps.h"
+
+namespace causeway {
+
+namespace asio = boost::asio;
+using collective::Call;
+using shm::Board;
+using shm::Slots;
+using shm::Steps;
+using shm::Values;
+
+std::size_t shm_segment_bytes(std::size_t slot_bytes, int ranks) noexcept {
+  return Board::kBytes + Slots::total_bytes(slot_bytes, ranks);
+}
+
+namespace {
+
+// Shared by the communicator, its thread and what waits in the io_context.
+struct Group : std::enable_shared_from_this<Group> {
+  struct Operation {
+    Call call;
+    Deadline deadline;
+    std::function<Steps()> steps;
+    Communicator::Done done;
+    std::uint64_t sequence;
+    std::unique_ptr<asio::steady_timer> timer{};
+  };
+
+  Group(asio::io_context& io, ShmGroup given)
+      : context(io),
+        group(std::move(given)),
+        board(group.segment.bytes().first(Board::kBytes), group.rank, group.names, group.spin),
+        slots(group.segment.bytes().subspan(Board::kBytes), group.slot_bytes,
+              static_cast<int>(group.names.size())) {}
+
+  void watch();
+  void enqueue(Operation operation);
+  void expire(std::uint64_t sequence);
+  void work();  // The thread.
+  std::optional<Error> run(const Operation& operation);
+  void run(const Steps& steps, const Operation& operation);
+  void finish(Operation operation, std::optional<Error> error);
+  void break_with(const Error& error);
+  std::optional<Error> broken();
+
+  asio::io_context& context;
+  ShmGroup group;
+  Board board;  // meet(): the thread's.
+  const Slots slots;
+  std::vector<std::unique_ptr<asio::posix::stream_descriptor>> watched;  // The io_context's.
+
+  std::mutex mutex;  // Of what follows.
+  std::condition_variable has_work;
+  std::deque<Operation> waiting;
+  bool is_stopping = false;
+  std::optional<Error> own_error;  // Why this rank broke the group: said as it is.
+};
+
+// A pidfd is readable when its process has ended.
+void Group::watch() {
+  for (std::size_t r = 0; r < group.processes.size(); ++r) {
+    if (!group.processes[r] || static_cast<int>(r) == group.rank) continue;
+    auto& descriptor = *watched.emplace_back(
+        std::make_unique<asio::posix::stream_descriptor>(context, group.processes[r].release()));
+    descriptor.async_wait(asio::posix::descriptor_base::wait_read,
+                          [weak = weak_from_this(), r](const boost::system::error_code& error) {
+                            const auto self = weak.lock();
+                            if (error || !self) return;
+                            self->board.fail(Error(Errc::peer_lost, "its process has ended"),
+                                             static_cast<int>(r));
+                          });
+  }
+}
+
+void Group::enqueue(Operation operation) {
+  operation.timer = std::make_unique<asio::steady_timer>(context, operation.deadline);
+  operation.timer->async_wait([weak = weak_from_this(), sequence = operation.sequence](
+                                  const boost::system::error_code& cancelled) {
+    const auto self = weak.lock();
+    if (!cancelled && self) self->expire(sequence);
+  });
+  {
+    const std::lock_guard lock(mutex);
+    waiting.push_back(std::move(operation));
+  }
+  has_work.notify_one();
+}
+
+// An operation whose turn has not come ends in time, too, and with it what it waits for. The one
+// whose turn it is sees its deadline itself.
+void Group::expire(std::uint64_t sequence) {
+  Call::Kind kind{};
+  {
+    const std::lock_guard lock(mutex);
+    const auto found = std::ranges::find(waiting, sequence, &Operation::sequence);
+    if (found == waiting.end() || found == waiting.begin()) return;
+    kind = found->call.kind;
+  }
+  break_with(
+      Error(Errc::timed_out,
+            fmt::format("{}: the operation before it did not end in its time", name_of(kind))));
+}
+
+void Group::work() {
+  ::pthread_setname_np(::pthread_self(), "causeway-shm");
+  for (;;) {
+    std::unique_lock lock(mutex);
+    has_work.wait(lock, [this] { return is_stopping || !waiting.empty(); });
+    if (is_stopping) return;
+    // It stays in the queue until it has ended: expire() and the destructor look for it there.
+    const auto& operation = waiting.front();
+    lock.unlock();
+    auto error = run(operation);
+    lock.lock();
+    auto ended = std::move(waiting.front());
+    waiting.pop_front();
+    lock.unlock();
+    finish(std::move(ended), std::move(error));
+  }
+}
+
+std::optional<Error> Group::run(const Operation& operation) {
+  if (auto error = broken()) return error;
+  const auto& call = operation.call;
+  if (!call.refused_for.empty())
+    return Error(Errc::invalid_argument,
+                 fmt::format("{}: {}", name_of(call.kind), call.refused_for));
+  try {
+    run(operation.steps(), operation);
+    return std::nullopt;
+  } catch (const Error& error) {
+    const std::string_view what = error.what();
+    break_with(Error(error.code(), fmt::format("{} (operation {}) failed{}{}", name_of(call.kind),
+                                               operation.sequence,
+                                               what.starts_with("because") ? " " : ": ", what)));
+  } catch (const std::exception& error) {
+    break_with(Error(Errc::internal, error.what()));
+  }
+  return broken();
+}
+
+void Group::run(const Steps& steps, const Operation& operation) {
+  // Stage s of chunk c is done in round c + s. No meeting follows the last round: the next
+  // operation begins in it, with another buffer.
+  const std::size_t stages = 1 + (steps.combine ? 1U : 0U) + (steps.take ? 1U : 0U);
+  const auto first = board.turn();
+  const auto does = [&](const Steps::Stage& stage, std::size_t round, std::size_t behind) {
+    if (round < behind || round - behind >= steps.count) return;
+    stage(round - behind, first + round - behind);
+  };
+  for (std::size_t round = 0;; ++round) {
+    if (steps.take) does(steps.take, round, stages - 1);
+    if (steps.combine) does(steps.combine, round, 1);
+    does(steps.put, round, 0);
+    if (round == steps.count + stages - 2) return;
+    board.meet(operation.deadline, round == 0 ? &operation.call : nullptr, operation.sequence);
+  }
+}
+
+void Group::finish(Operation operation, std::optional<Error> error) {
+  asio::post(context, [operation = std::make_shared<Operation>(std::move(operation)),
+                       error = std::move(error)]() mutable {
+    operation->timer.reset();
+    operation->done(std::move(error));
+  });
+}
+
+void Group::break_with(const Error& error) {
+  {
+    const std::lock_guard lock(mutex);
+    if (!own_error) own_error = error;
+  }
+  board.fail(error, group.rank);
+}
+
+std::optional<Error> Group::broken() {
+  const std::lock_guard lock(mutex);
+  if (!own_error && board.is_broken()) own_error = board.reason();
+  return own_error;
+}
+
+class ShmCommunicator final : public Communicator {
+ public:
+  ShmCommunicator(asio::io_context& context, ShmGroup group)
+      : group_(std::make_shared<Group>(context, std::move(group))) {
+    group_->watch();
+    try {
+      thread_ = std::thread([group = group_.get()] { group->work(); });
+    } catch (const std::system_error& error) {
+      throw Error(Errc::exhausted,
+                  fmt::format("no thread for collectives: {}; raise `ulimit -u`", error.what()));
+    }
+  }
+  ~ShmCommunicator() override {
+    // The others can do nothing without this rank, and should not have to wait to find out.
+    group_->break_with(Error(Errc::cancelled, "the communicator is gone"));
+    {
+      const std::lock_guard lock(group_->mutex);
+      group_->is_stopping = true;
+    }
+    group_->has_work.notify_one();
+    thread_.join();
+    for (auto& operation : group_->waiting) group_->finish(std::move(operation), group_->own_error);
+    group_->watched.clear();
+  }
+
+  [[nodiscard]] int rank() const noexcept override { return group_->group.rank; }
+  [[nodiscard]] int size() const noexcept override { return group_->slots.ranks(); }
+
+  void barrier(Deadline deadline, Done done) override {
+    add(Call::barrier(), deadline, std::move(done), [] { return shm::barrier_steps(); });
+  }
+  void broadcast(Values bytes, int root, Deadline deadline, Done done) override {
+    add(Call::broadcast(bytes.size(), root, size()), deadline, std::move(done),
+        [=, this] { return shm::broadcast_steps(slots(), rank(), bytes, root); });
+  }
+  void all_reduce(Values values, Reduction how, Deadline deadline, Done done) override {
+    add(Call::all_reduce(values.size(), how), deadline, std::move(done),
+        [=, this] { return shm::all_reduce_steps(slots(), rank(), values, how); });
+  }
+  void reduce_scatter(Values values, const Shares& shares, Reduction how, Deadline deadline,
+                      Done done) override {
+    add(Call::reduce_scatter(values.size(), shares, how, size()), deadline, std::move(done),
+        [=, this] { return shm::reduce_scatter_steps(slots(), rank(), values, shares, how); });
+  }
+  void all_gather(Values values, const Shares& shares, Deadline deadline, Done done) override {
+    add(Call::all_gather(values.size(), shares, size()), deadline, std::move(done),
+        [=, this] { return shm::all_gather_steps(slots(), rank(), values, shares); });
+  }
+  void all_to_all(Values values, std::size_t value_bytes, Deadline deadline, Done done) override {
+    add(Call::all_to_all(values.size(), value_bytes, size()), deadline, std::move(done),
+        [=, this] { return shm::all_to_all_steps(slots(), rank(), values); });
+  }
+  void abort(Error reason) override { group_->break_with(reason); }
+
+ private:
+  [[nodiscard]] const Slots& slots() const noexcept { return group_->slots; }
+
+  void add(Call call, Deadline deadline, Done done, std::function<Steps()> steps) {
+    // The io_context has work until the end, though nothing of it waits there.
+    auto kept = [done = std::move(done), work = asio::make_work_guard(group_->context)](
+                    std::optional<Error> error) { done(std::move(error)); };
+    group_->enqueue({std::move(call), deadline, std::move(steps), std::move(kept), ++sequence_});
+  }
+
+  const std::shared_ptr<Group> group_;
+  std::uint64_t sequence_ = 0;  // Of calls.
+  std::thread thread_;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_shm_communicator(asio::io_context& context, ShmGroup group) {
+  return std::make_unique<ShmCommunicator>(context, std::move(group));
+}
+
+}  // namespace causeway
