@@ -1,5 +1,6 @@
 // How fast the processes of one host all-reduce floats over loopback:
 //   collective_bench [--ranks N] [--sizes BYTES,BYTES] [--rounds N] [--in-rank-order]
+//                    [--no-shared-memory] [--slot-bytes N]
 //
 // Method: the ranks are this program, forked before it has a thread; each pair has a channel over
 //         UCX; batches of operations (peers/batches.h). `peers/all_reduce.sh` sets gloo and Open
@@ -24,8 +25,8 @@
 #include <vector>
 
 #include "tests/transport/peers/batches.h"
-#include "transport/blocking.h"
-#include "transport/collective/communicator.h"
+#include "transport/collective/blocking.h"
+#include "transport/collective/make_communicator.h"
 #include "transport/ucx/ucx_transport.h"
 
 using namespace causeway;
@@ -41,6 +42,7 @@ struct Options {
   std::vector<std::size_t> sizes{64 << 10, 1 << 20, 4 << 20, 64 << 20};
   int rounds = 5;
   Reduction how{};
+  CommunicatorOptions made{};
 };
 
 // What the processes have in common.
@@ -59,7 +61,8 @@ class Anyone final : public DataService {
 
 class Rank {
  public:
-  Rank(Board& board, std::size_t rank, std::size_t ranks) {
+  Rank(Board& board, std::size_t rank, const Options& options) {
+    const auto ranks = options.ranks;
     std::vector<std::shared_ptr<Channel>> channels(ranks);
     std::atomic<std::size_t> connected{0};
     io_.run_on([&] {
@@ -85,9 +88,14 @@ class Rank {
             });
       });
     while (connected < ranks - 1) wait_until(limit);
-    io_.run_on([&] {
-      communicator_ =
-          make_channel_communicator(io_.context(), static_cast<int>(rank), std::move(channels), 0);
+    io_.wait_for([&](Completion done) {
+      make_communicator(
+          io_.context(), static_cast<int>(rank), std::move(channels), options.made,
+          Clock::now() + 20s,
+          [this, done](std::optional<Error> error, std::unique_ptr<Communicator> made) {
+            communicator_ = std::move(made);
+            done(std::move(error), 0);
+          });
     });
   }
   ~Rank() {
@@ -98,11 +106,7 @@ class Rank {
   }
 
   using Call = std::function<void(Communicator&, Communicator::Done)>;
-  void run(const Call& call) {
-    io_.wait_for([&](Completion done) {
-      call(*communicator_, [done](std::optional<Error> error) { done(std::move(error), 0); });
-    });
-  }
+  void run(const Call& call) { run_and_wait(io_, *communicator_, call); }
   void barrier() {
     run([](Communicator& c, Communicator::Done done) { c.barrier(Clock::now() + 60s, done); });
   }
@@ -135,7 +139,7 @@ class Rank {
 };
 
 int work(Board& board, std::size_t rank, const Options& options) {
-  Rank self(board, rank, options.ranks);
+  Rank self(board, rank, options);
   for (const auto size : options.sizes) {
     std::vector<float> values(size / sizeof(float), 1.0F);
     const auto bytes = std::as_writable_bytes(std::span(values));
@@ -164,12 +168,18 @@ Options parse(int count, char** words) {
       options.how.in_rank_order = true;
       continue;
     }
+    if (word == "--no-shared-memory") {
+      options.made.shares_memory = false;
+      continue;
+    }
     if (i + 1 == count) throw Error(Errc::invalid_argument, "what is '" + std::string(word) + "'?");
     std::string_view value = words[++i];
     if (word == "--ranks") {
       options.ranks = std::min(number(value), kMaxRanks);
     } else if (word == "--rounds") {
       options.rounds = static_cast<int>(number(value));
+    } else if (word == "--slot-bytes") {
+      options.made.slot_bytes = number(value);
     } else if (word == "--sizes") {
       options.sizes.clear();
       while (!value.empty()) {

@@ -12,6 +12,8 @@
 #include <random>
 #include <vector>
 
+#include "transport/collective/kernels.h"
+
 using namespace causeway;
 
 namespace {
@@ -162,4 +164,57 @@ TEST_CASE("in order: rounded once, whatever the number of values") {
   // In place, over the third part.
   combine_in_order({DataType::bf16, ReduceOp::avg, true}, bytes_of(ranks[2]), parts);
   CHECK(ranks[2] == expected);
+}
+
+TEST_CASE("every set of instructions gives the same bits") {
+  const auto* const fast = collective::avx2_kernels();
+  if (fast == nullptr) {
+    MESSAGE("skipped: this processor has no AVX2");
+    return;
+  }
+  const auto& plain = collective::baseline_kernels();
+  std::mt19937_64 random(11);
+  for (const auto type :
+       {DataType::f32, DataType::f64, DataType::f16, DataType::bf16, DataType::i32, DataType::i64})
+    for (const auto op : {ReduceOp::sum, ReduceOp::avg, ReduceOp::max, ReduceOp::min})
+      for (const std::size_t count :
+           {std::size_t{1}, std::size_t{7}, std::size_t{513}, std::size_t{65536}}) {
+        INFO(name_of(type), " ", name_of(op), " ", count);
+        // Any bits at all, at an odd address.
+        std::vector<std::vector<std::byte>> ranks(3);
+        std::vector<const std::byte*> parts;
+        for (auto& rank : ranks) {
+          rank.resize(count * size_of(type) + 1);
+          for (auto& byte : rank) byte = static_cast<std::byte>(random());
+          // Exponents that are alike, or most sums are one of the two.
+          if (type == DataType::f32)
+            for (std::size_t i = 4; i < rank.size(); i += 4) rank[i] = std::byte{0x3f};
+          parts.push_back(&rank[1]);
+        }
+        std::vector<std::byte> a(count * size_of(type)), b(count * size_of(type));
+        plain.combine_in_order(type, op, a.data(), parts.data(), 3, count);
+        fast->combine_in_order(type, op, b.data(), parts.data(), 3, count);
+        plain.divide(type, a.data(), count, 3);
+        fast->divide(type, b.data(), count, 3);
+        // Which of two NaNs comes out is the compiler's choice.
+        const auto is_nan = [&](const std::vector<std::byte>& values, std::size_t at) {
+          if (type == DataType::i32 || type == DataType::i64) return false;
+          double wide = 0;
+          float value = 0;
+          std::uint16_t bits = 0;
+          if (type == DataType::f64) std::memcpy(&wide, &values[at], 8);
+          if (type == DataType::f32) std::memcpy(&value, &values[at], 4), wide = value;
+          if (size_of(type) == 2) {
+            std::memcpy(&bits, &values[at], 2);
+            wide = meaning(bits, type == DataType::f16 ? 5 : 8);
+          }
+          return std::isnan(wide);
+        };
+        std::size_t wrong = 0;
+        for (std::size_t at = 0; at < a.size(); at += size_of(type)) {
+          const bool same = std::memcmp(&a[at], &b[at], size_of(type)) == 0;
+          wrong += same || (is_nan(a, at) && is_nan(b, at)) ? 0 : 1;
+        }
+        CHECK(wrong == 0);
+      }
 }

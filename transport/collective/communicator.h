@@ -60,6 +60,11 @@ class Communicator {
   virtual void all_to_all(std::span<std::byte> values, std::size_t value_bytes, Deadline deadline,
                           Done done) = 0;
 
+  // The same ranks for a thread that may wait: its calls come from any one thread but the
+  // transport's, do their work on it and call `done` before they return, which saves the hand-over
+  // between threads. Null if this body has none. See run_and_wait() in blocking.h.
+  [[nodiscard]] virtual Communicator* in_place() noexcept { return nullptr; }
+
   // Ends what is outstanding, and all that comes, with `reason`: when the owner learns that a rank
   // is gone of which no operation here has heard. Idempotent.
   virtual void abort(Error reason) = 0;

@@ -25,6 +25,8 @@ static_assert(Word::is_always_lock_free && sizeof(Word) == sizeof(std::uint32_t)
 constexpr std::uint32_t kBroken = 1;
 constexpr std::uint32_t kOne = 2;
 
+constexpr std::chrono::nanoseconds kLeastSpin{1000};
+
 void sleep_on(Word& word, std::uint32_t value, Deadline deadline) {
   const auto left = deadline - std::chrono::steady_clock::now();
   if (left <= left.zero()) return;
@@ -76,6 +78,7 @@ Board::Board(std::span<std::byte> memory, int rank, std::vector<int> names,
     : shared_(*reinterpret_cast<Shared*>(memory.data())),
       rank_(rank),
       names_(std::move(names)),
+      most_spin_(spin),
       spin_(spin) {
   static_assert(sizeof(Shared) <= kBytes);
 }
@@ -106,14 +109,19 @@ void Board::wait(std::uint32_t until, Deadline deadline) {
     if ((now & kBroken) != 0) throw reason();
     return false;
   };
-  if (spin_.count() > 0) {
+  // Spins for longer after it helped and shorter after it did not: a core may not be free.
+  if (most_spin_.count() > 0) {
     const auto end = std::chrono::steady_clock::now() + spin_;
     do {
-      for (int i = 0; i < 32; ++i) {
-        if (is_over(shared_.turns.load(std::memory_order_acquire))) return;
+      for (int i = 0; i < 16; ++i) {
+        if (is_over(shared_.turns.load(std::memory_order_acquire))) {
+          spin_ = std::min(spin_ * 2, most_spin_);
+          return;
+        }
         relax();
       }
     } while (std::chrono::steady_clock::now() < end);
+    spin_ = std::max(spin_ / 2, kLeastSpin);
   }
   for (;;) {
     shared_.sleepers.fetch_add(1);

@@ -32,7 +32,7 @@ class Board {
   static constexpr std::size_t kBytes = std::size_t{32} * 1024;
 
   // `memory`: kBytes that were zero, the same for all ranks. `names` are the ranks' in messages.
-  // Spins for `spin` before it sleeps.
+  // Spins for up to `spin` before it sleeps.
   Board(std::span<std::byte> memory, int rank, std::vector<int> names,
         std::chrono::microseconds spin);
 
@@ -54,7 +54,8 @@ class Board {
   Shared& shared_;
   const int rank_;
   const std::vector<int> names_;
-  const std::chrono::microseconds spin_;
+  const std::chrono::nanoseconds most_spin_;
+  std::chrono::nanoseconds spin_;
   std::uint64_t turn_ = 0;
 };
 

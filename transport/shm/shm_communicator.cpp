@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -43,7 +44,7 @@ struct Group : std::enable_shared_from_this<Group> {
     Deadline deadline;
     std::function<Steps()> steps;
     Communicator::Done done;
-    std::uint64_t sequence;
+    std::uint64_t sequence = 0;
     std::unique_ptr<asio::steady_timer> timer{};
   };
 
@@ -56,7 +57,9 @@ struct Group : std::enable_shared_from_this<Group> {
 
   void watch();
   void enqueue(Operation operation);
-  void expire(std::uint64_t sequence);
+  std::optional<Error> run_in_place(Operation operation);
+  void stop();
+  void expire(std::uint64_t number);
   void work();  // The thread.
   std::optional<Error> run(const Operation& operation);
   void run(const Steps& steps, const Operation& operation);
@@ -71,9 +74,11 @@ struct Group : std::enable_shared_from_this<Group> {
   std::vector<std::unique_ptr<asio::posix::stream_descriptor>> watched;  // The io_context's.
 
   std::mutex mutex;  // Of what follows.
-  std::condition_variable has_work;
+  std::condition_variable changed;
   std::deque<Operation> waiting;
+  bool is_in_place = false;  // A caller's thread has the turn.
   bool is_stopping = false;
+  std::uint64_t sequence = 0;      // Of calls.
   std::optional<Error> own_error;  // Why this rank broke the group: said as it is.
 };
 
@@ -95,26 +100,46 @@ void Group::watch() {
 
 void Group::enqueue(Operation operation) {
   operation.timer = std::make_unique<asio::steady_timer>(context, operation.deadline);
-  operation.timer->async_wait([weak = weak_from_this(), sequence = operation.sequence](
-                                  const boost::system::error_code& cancelled) {
-    const auto self = weak.lock();
-    if (!cancelled && self) self->expire(sequence);
-  });
   {
     const std::lock_guard lock(mutex);
+    operation.sequence = ++sequence;
+    operation.timer->async_wait([weak = weak_from_this(), number = operation.sequence](
+                                    const boost::system::error_code& cancelled) {
+      const auto self = weak.lock();
+      if (!cancelled && self) self->expire(number);
+    });
     waiting.push_back(std::move(operation));
   }
-  has_work.notify_one();
+  changed.notify_all();
+}
+
+std::optional<Error> Group::run_in_place(Operation operation) {
+  std::unique_lock lock(mutex);
+  if (is_in_place || is_stopping || !waiting.empty()) {
+    lock.unlock();
+    std::promise<std::optional<Error>> ended;
+    operation.done = [&ended](std::optional<Error> error) { ended.set_value(std::move(error)); };
+    asio::post(context, [this, &operation] { enqueue(std::move(operation)); });
+    return ended.get_future().get();
+  }
+  is_in_place = true;
+  operation.sequence = ++sequence;
+  lock.unlock();
+  auto error = run(operation);
+  lock.lock();
+  is_in_place = false;
+  if (!waiting.empty() || is_stopping) changed.notify_all();
+  return error;
 }
 
 // An operation whose turn has not come ends in time, too, and with it what it waits for. The one
 // whose turn it is sees its deadline itself.
-void Group::expire(std::uint64_t sequence) {
+void Group::expire(std::uint64_t number) {
   Call::Kind kind{};
   {
     const std::lock_guard lock(mutex);
-    const auto found = std::ranges::find(waiting, sequence, &Operation::sequence);
-    if (found == waiting.end() || found == waiting.begin()) return;
+    const auto found = std::ranges::find(waiting, number, &Operation::sequence);
+    if (found == waiting.end() || (found == waiting.begin() && !is_in_place)) return;
     kind = found->call.kind;
   }
   break_with(
@@ -126,7 +151,7 @@ void Group::work() {
   ::pthread_setname_np(::pthread_self(), "causeway-shm");
   for (;;) {
     std::unique_lock lock(mutex);
-    has_work.wait(lock, [this] { return is_stopping || !waiting.empty(); });
+    changed.wait(lock, [this] { return is_stopping || (!waiting.empty() && !is_in_place); });
     if (is_stopping) return;
     // It stays in the queue until it has ended: expire() and the destructor look for it there.
     const auto& operation = waiting.front();
@@ -194,85 +219,107 @@ void Group::break_with(const Error& error) {
   board.fail(error, group.rank);
 }
 
+void Group::stop() {
+  // The others can do nothing without this rank, and should not have to wait to find out.
+  break_with(Error(Errc::cancelled, "the communicator is gone"));
+  std::unique_lock lock(mutex);
+  is_stopping = true;
+  changed.notify_all();
+  changed.wait(lock, [this] { return !is_in_place; });
+}
+
 std::optional<Error> Group::broken() {
   const std::lock_guard lock(mutex);
   if (!own_error && board.is_broken()) own_error = board.reason();
   return own_error;
 }
 
-class ShmCommunicator final : public Communicator {
+// What an operation does, whoever runs it.
+class Face : public Communicator {
  public:
-  ShmCommunicator(asio::io_context& context, ShmGroup group)
-      : group_(std::make_shared<Group>(context, std::move(group))) {
-    group_->watch();
-    try {
-      thread_ = std::thread([group = group_.get()] { group->work(); });
-    } catch (const std::system_error& error) {
-      throw Error(Errc::exhausted,
-                  fmt::format("no thread for collectives: {}; raise `ulimit -u`", error.what()));
-    }
-  }
-  ~ShmCommunicator() override {
-    // The others can do nothing without this rank, and should not have to wait to find out.
-    group_->break_with(Error(Errc::cancelled, "the communicator is gone"));
-    {
-      const std::lock_guard lock(group_->mutex);
-      group_->is_stopping = true;
-    }
-    group_->has_work.notify_one();
-    thread_.join();
-    for (auto& operation : group_->waiting) group_->finish(std::move(operation), group_->own_error);
-    group_->watched.clear();
-  }
-
-  [[nodiscard]] int rank() const noexcept override { return group_->group.rank; }
-  [[nodiscard]] int size() const noexcept override { return group_->slots.ranks(); }
+  explicit Face(Group& group) : group_(group) {}
+  [[nodiscard]] int rank() const noexcept override { return group_.group.rank; }
+  [[nodiscard]] int size() const noexcept override { return group_.slots.ranks(); }
 
   void barrier(Deadline deadline, Done done) override {
     add(Call::barrier(), deadline, std::move(done), [] { return shm::barrier_steps(); });
   }
   void broadcast(Values bytes, int root, Deadline deadline, Done done) override {
     add(Call::broadcast(bytes.size(), root, size()), deadline, std::move(done),
-        [=, this] { return shm::broadcast_steps(slots(), rank(), bytes, root); });
+        [=, this] { return shm::broadcast_steps(group_.slots, rank(), bytes, root); });
   }
   void all_reduce(Values values, Reduction how, Deadline deadline, Done done) override {
     add(Call::all_reduce(values.size(), how), deadline, std::move(done),
-        [=, this] { return shm::all_reduce_steps(slots(), rank(), values, how); });
+        [=, this] { return shm::all_reduce_steps(group_.slots, rank(), values, how); });
   }
   void reduce_scatter(Values values, const Shares& shares, Reduction how, Deadline deadline,
                       Done done) override {
     add(Call::reduce_scatter(values.size(), shares, how, size()), deadline, std::move(done),
-        [=, this] { return shm::reduce_scatter_steps(slots(), rank(), values, shares, how); });
+        [=, this] { return shm::reduce_scatter_steps(group_.slots, rank(), values, shares, how); });
   }
   void all_gather(Values values, const Shares& shares, Deadline deadline, Done done) override {
     add(Call::all_gather(values.size(), shares, size()), deadline, std::move(done),
-        [=, this] { return shm::all_gather_steps(slots(), rank(), values, shares); });
+        [=, this] { return shm::all_gather_steps(group_.slots, rank(), values, shares); });
   }
   void all_to_all(Values values, std::size_t value_bytes, Deadline deadline, Done done) override {
     add(Call::all_to_all(values.size(), value_bytes, size()), deadline, std::move(done),
-        [=, this] { return shm::all_to_all_steps(slots(), rank(), values); });
+        [=, this] { return shm::all_to_all_steps(group_.slots, rank(), values); });
   }
-  void abort(Error reason) override { group_->break_with(reason); }
+  void abort(Error reason) override { group_.break_with(reason); }
+
+ protected:
+  virtual void add(Call call, Deadline deadline, Done done, std::function<Steps()> steps) = 0;
+  Group& group_;
+};
+
+class InPlace final : public Face {
+ public:
+  using Face::Face;
 
  private:
-  [[nodiscard]] const Slots& slots() const noexcept { return group_->slots; }
+  void add(Call call, Deadline deadline, Done done, std::function<Steps()> steps) override {
+    done(group_.run_in_place({std::move(call), deadline, std::move(steps), {}}));
+  }
+};
 
-  void add(Call call, Deadline deadline, Done done, std::function<Steps()> steps) {
+class ShmCommunicator final : public Face {
+ public:
+  explicit ShmCommunicator(std::shared_ptr<Group> group)
+      : Face(*group), kept_(std::move(group)), in_place_(*kept_) {
+    kept_->watch();
+    try {
+      thread_ = std::thread([group = kept_.get()] { group->work(); });
+    } catch (const std::system_error& error) {
+      throw Error(Errc::exhausted,
+                  fmt::format("no thread for collectives: {}; raise `ulimit -u`", error.what()));
+    }
+  }
+  ~ShmCommunicator() override {
+    kept_->stop();
+    thread_.join();
+    for (auto& operation : kept_->waiting) kept_->finish(std::move(operation), kept_->own_error);
+    kept_->waiting.clear();
+    kept_->watched.clear();
+  }
+  [[nodiscard]] Communicator* in_place() noexcept override { return &in_place_; }
+
+ private:
+  void add(Call call, Deadline deadline, Done done, std::function<Steps()> steps) override {
     // The io_context has work until the end, though nothing of it waits there.
-    auto kept = [done = std::move(done), work = asio::make_work_guard(group_->context)](
+    auto kept = [done = std::move(done), work = asio::make_work_guard(kept_->context)](
                     std::optional<Error> error) { done(std::move(error)); };
-    group_->enqueue({std::move(call), deadline, std::move(steps), std::move(kept), ++sequence_});
+    kept_->enqueue({std::move(call), deadline, std::move(steps), std::move(kept)});
   }
 
-  const std::shared_ptr<Group> group_;
-  std::uint64_t sequence_ = 0;  // Of calls.
+  const std::shared_ptr<Group> kept_;
+  InPlace in_place_;
   std::thread thread_;
 };
 
 }  // namespace
 
 std::unique_ptr<Communicator> make_shm_communicator(asio::io_context& context, ShmGroup group) {
-  return std::make_unique<ShmCommunicator>(context, std::move(group));
+  return std::make_unique<ShmCommunicator>(std::make_shared<Group>(context, std::move(group)));
 }
 
 }  // namespace causeway

@@ -1,0 +1,192 @@
+#include "transport/shm/meet.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "transport/collective/turns.h"
+#include "transport/shm/board.h"
+#include "transport/shm/steps.h"
+
+namespace causeway::shm {
+
+namespace {
+
+namespace asio = boost::asio;
+using Token = std::array<std::byte, 16>;
+
+// Processes with the same one can open each other's descriptors under /proc, if at all.
+struct Host {
+  std::array<char, 36> boot;
+  std::uint64_t pid_namespace;
+  std::uint64_t user;
+  std::uint64_t island;
+  bool operator==(const Host&) const = default;
+};
+struct Card {
+  Host host;
+  std::int64_t process;
+};
+// What the first rank of a host has made. `fd` -1: nothing.
+struct Offer {
+  std::int64_t fd;
+  std::uint64_t slot_bytes;
+  Token token;
+};
+
+Host this_host(std::uint64_t island) {
+  Host host{};
+  const UniqueFd file(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
+  struct stat status {};
+  if (file && ::read(file.get(), host.boot.data(), host.boot.size()) == 36 &&
+      ::stat("/proc/self/ns/pid", &status) == 0)
+    host.pid_namespace = status.st_ino;
+  host.user = ::geteuid();
+  host.island = island;
+  return host;
+}
+
+// One value of every rank.
+template <typename T>
+asio::awaitable<std::vector<T>> gather(Communicator& world, const T& own, Deadline deadline) {
+  std::vector<T> all(static_cast<std::size_t>(world.size()));
+  all[static_cast<std::size_t>(world.rank())] = own;
+  const auto bytes = std::as_writable_bytes(std::span(all));
+  co_await collective::join(1, [&](const std::shared_ptr<collective::Join>& one) {
+    world.all_gather(bytes, Shares::equal(bytes.size(), sizeof(T), world.size()), deadline,
+                     [one](std::optional<Error> error) { one->ended(std::move(error)); });
+  });
+  co_return all;
+}
+
+std::vector<std::vector<int>> by_host(const std::vector<Card>& cards) {
+  std::vector<std::vector<int>> groups;
+  for (std::size_t r = 0; r < cards.size(); ++r) {
+    const auto same = std::ranges::find_if(groups, [&](const std::vector<int>& group) {
+      return group.size() < static_cast<std::size_t>(Board::kMaxRanks) &&
+             cards[r].host.pid_namespace != 0 &&
+             cards[static_cast<std::size_t>(group.front())].host == cards[r].host;
+    });
+    if (same != groups.end())
+      same->push_back(static_cast<int>(r));
+    else
+      groups.push_back({static_cast<int>(r)});
+  }
+  return groups;
+}
+
+// Slots of all ranks and buffers stay in the cache where they can.
+std::size_t suitable_slot_bytes(std::size_t ranks) {
+  constexpr std::size_t kAll = std::size_t{4} * 1024 * 1024;
+  return std::clamp(kAll / Slots::kBuffers / ranks, std::size_t{64} * 1024,
+                    std::size_t{256} * 1024) &
+         ~std::size_t{4095};
+}
+
+// As long as a wake-up takes, if every rank can have a core to itself.
+std::chrono::microseconds suitable_spin(std::size_t ranks) {
+  cpu_set_t cores;
+  const bool is_known = ::sched_getaffinity(0, sizeof(cores), &cores) == 0;
+  const bool is_roomy = is_known && static_cast<std::size_t>(CPU_COUNT(&cores)) >= ranks;
+  return std::chrono::microseconds(is_roomy ? 50 : 0);
+}
+
+// The token lies where the last slot ends: what comes there later comes after all have read it.
+std::span<std::byte> token_of(const SharedSegment& segment) {
+  return segment.bytes().last(sizeof(Token));
+}
+
+SharedSegment open_offer(const Card& leader, const Offer& offer, std::size_t ranks) {
+  if (offer.fd < 0) throw Error(Errc::unsupported, "nothing to share");
+  const auto size = shm_segment_bytes(offer.slot_bytes, static_cast<int>(ranks));
+  auto segment =
+      SharedSegment::open(static_cast<pid_t>(leader.process), static_cast<int>(offer.fd), size);
+  if (std::memcmp(token_of(segment).data(), offer.token.data(), sizeof(Token)) != 0)
+    throw Error(Errc::protocol, "another segment than was offered");
+  return segment;
+}
+
+std::vector<UniqueFd> watch(const std::vector<Card>& cards, const std::vector<int>& group) {
+  std::vector<UniqueFd> processes;
+  for (const int r : group) {
+    const auto process = static_cast<pid_t>(cards[static_cast<std::size_t>(r)].process);
+    UniqueFd& fd = processes.emplace_back();
+    if (process == ::getpid()) continue;
+    fd.reset(static_cast<int>(::syscall(SYS_pidfd_open, process, 0)));
+    if (!fd) throw system_error("cannot watch a process", errno);
+  }
+  return processes;
+}
+
+}  // namespace
+
+asio::awaitable<Meeting> meet(Communicator& world, std::uint64_t island, std::size_t slot_bytes,
+                              Deadline deadline) {
+  const auto cards = co_await gather(world, Card{this_host(island), ::getpid()}, deadline);
+  const auto groups = by_host(cards);
+  const auto& own = *std::ranges::find_if(groups, [&](const std::vector<int>& group) {
+    return std::ranges::find(group, world.rank()) != group.end();
+  });
+  const auto ranks = own.size();
+  const auto place = std::ranges::find(own, world.rank()) - own.begin();
+  if (slot_bytes == 0) slot_bytes = suitable_slot_bytes(ranks);
+
+  std::optional<SharedSegment> segment;
+  Offer offer{-1, slot_bytes, {}};
+  try {
+    if (place == 0 && ranks > 1) {
+      segment.emplace(
+          SharedSegment::create(shm_segment_bytes(slot_bytes, static_cast<int>(ranks))));
+      if (::getrandom(offer.token.data(), offer.token.size(), 0) == sizeof(Token)) {
+        std::ranges::copy(offer.token, token_of(*segment).begin());
+        offer.fd = segment->fd();
+      }
+    }
+  } catch (const Error&) {
+    // The others see that there is none.
+  }
+  const auto offers = co_await gather(world, offer, deadline);
+
+  std::vector<UniqueFd> processes;
+  std::uint8_t is_ready = 0;
+  const auto leader = static_cast<std::size_t>(own.front());
+  try {
+    if (ranks > 1) {
+      if (!segment) segment.emplace(open_offer(cards[leader], offers[leader], ranks));
+      processes = watch(cards, own);
+      is_ready = offers[leader].fd >= 0 ? 1 : 0;
+    }
+  } catch (const Error&) {
+    // Another pid namespace behind the same number, no descriptor left, no pidfd: then not.
+  }
+  const auto ready = co_await gather(world, is_ready, deadline);
+
+  Meeting meeting;
+  for (const auto& group : groups) {
+    const bool is_whole =
+        std::ranges::all_of(group, [&](int r) { return ready[static_cast<std::size_t>(r)] != 0; });
+    if (is_whole) {
+      meeting.groups.push_back(group);
+      continue;
+    }
+    for (const int r : group) meeting.groups.push_back({r});
+  }
+  std::ranges::sort(meeting.groups);
+  if (ranks > 1 && std::ranges::find(meeting.groups, own) != meeting.groups.end()) {
+    segment->close_fd();
+    meeting.own.emplace(ShmGroup{std::move(*segment), offers[leader].slot_bytes,
+                                 static_cast<int>(place), own, std::move(processes),
+                                 suitable_spin(ranks)});
+  }
+  co_return meeting;
+}
+
+}  // namespace causeway::shm
