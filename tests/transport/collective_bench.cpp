@@ -1,19 +1,24 @@
 // How fast the processes of one host all-reduce floats over loopback:
 //   collective_bench [--ranks N] [--sizes BYTES,BYTES] [--rounds N] [--in-rank-order]
-//                    [--no-shared-memory] [--slot-bytes N]
+//                    [--no-shared-memory] [--slot-bytes N] [--islands N] [--flat]
+//                    [--at NAMESPACE/ADDRESS,...]
 //
 // Method: the ranks are this program, forked before it has a thread; each pair has a channel over
 //         UCX; batches of operations (peers/batches.h). `peers/all_reduce.sh` sets gloo and Open
 //         MPI beside it. One line per size: bytes, ranks, median seconds per operation, and the
 //         bytes per second that this is (size by time), as gloo and nccl-tests say it ("algbw").
 // Exit:   0 measured, 1 failed.
+#include <fcntl.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <csignal>
@@ -24,6 +29,7 @@
 #include <thread>
 #include <vector>
 
+#include "allocator/unique_fd.h"
 #include "tests/transport/peers/batches.h"
 #include "transport/collective/blocking.h"
 #include "transport/collective/make_communicator.h"
@@ -42,6 +48,8 @@ struct Options {
   std::vector<std::size_t> sizes{64 << 10, 1 << 20, 4 << 20, 64 << 20};
   int rounds = 5;
   Reduction how{};
+  std::size_t islands = 1;
+  std::vector<std::pair<std::string, std::string>> places{};  // By rank: namespace, address.
   CommunicatorOptions made{};
 };
 
@@ -63,11 +71,12 @@ class Rank {
  public:
   Rank(Board& board, std::size_t rank, const Options& options) {
     const auto ranks = options.ranks;
+    const auto address = rank < options.places.size() ? options.places[rank].second : "127.0.0.1";
     std::vector<std::shared_ptr<Channel>> channels(ranks);
     std::atomic<std::size_t> connected{0};
     io_.run_on([&] {
       transport_ = make_ucx_transport(
-          io_.context(), {"127.0.0.1:0", "rank", &service_, [&](std::shared_ptr<Channel> channel) {
+          io_.context(), {address + ":0", "rank", &service_, [&](std::shared_ptr<Channel> channel) {
                             const auto from = channel->peer().session;
                             channels[from] = std::move(channel);
                             ++connected;
@@ -88,12 +97,13 @@ class Rank {
             });
       });
     while (connected < ranks - 1) wait_until(limit);
+    auto made = options.made;
+    made.island = rank * options.islands / ranks;
     io_.wait_for([&](Completion done) {
       make_communicator(
-          io_.context(), static_cast<int>(rank), std::move(channels), options.made,
-          Clock::now() + 20s,
-          [this, done](std::optional<Error> error, std::unique_ptr<Communicator> made) {
-            communicator_ = std::move(made);
+          io_.context(), static_cast<int>(rank), std::move(channels), made, Clock::now() + 20s,
+          [this, done](std::optional<Error> error, std::unique_ptr<Communicator> ready) {
+            communicator_ = std::move(ready);
             done(std::move(error), 0);
           });
     });
@@ -138,7 +148,18 @@ class Rank {
   std::unique_ptr<Communicator> communicator_;
 };
 
+void enter_namespace(const std::string& name) {
+  const UniqueFd fd(::open(("/run/netns/" + name).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd || ::setns(fd.get(), CLONE_NEWNET) != 0)
+    throw system_error("cannot enter network namespace " + name, errno);
+  // UCX looks for interfaces in /sys: there must be those of the namespace.
+  if (::unshare(CLONE_NEWNS) != 0 || ::mount("", "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0 ||
+      ::mount("sysfs", "/sys", "sysfs", 0, nullptr) != 0)
+    throw system_error("cannot show the interfaces of " + name, errno);
+}
+
 int work(Board& board, std::size_t rank, const Options& options) {
+  if (rank < options.places.size()) enter_namespace(options.places[rank].first);
   Rank self(board, rank, options);
   for (const auto size : options.sizes) {
     std::vector<float> values(size / sizeof(float), 1.0F);
@@ -168,6 +189,10 @@ Options parse(int count, char** words) {
       options.how.in_rank_order = true;
       continue;
     }
+    if (word == "--flat") {
+      options.made.has_islands = false;
+      continue;
+    }
     if (word == "--no-shared-memory") {
       options.made.shares_memory = false;
       continue;
@@ -178,6 +203,16 @@ Options parse(int count, char** words) {
       options.ranks = std::min(number(value), kMaxRanks);
     } else if (word == "--rounds") {
       options.rounds = static_cast<int>(number(value));
+    } else if (word == "--at") {
+      while (!value.empty()) {
+        const auto comma = std::min(value.find(','), value.size());
+        const auto at = value.substr(0, comma);
+        const auto slash = std::min(at.find('/'), at.size());
+        options.places.emplace_back(at.substr(0, slash), at.substr(std::min(slash + 1, at.size())));
+        value.remove_prefix(std::min(comma + 1, value.size()));
+      }
+    } else if (word == "--islands") {
+      options.islands = number(value);
     } else if (word == "--slot-bytes") {
       options.made.slot_bytes = number(value);
     } else if (word == "--sizes") {

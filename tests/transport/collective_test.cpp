@@ -21,8 +21,9 @@ namespace {
 
 constexpr std::uint64_t kTag = std::uint64_t{7} << 32;
 
-enum class Way : std::uint8_t { local, ucx, shm };  // Channels of two kinds, or shared memory.
-constexpr Way kWays[] = {Way::local, Way::ucx, Way::shm};
+// Channels of two kinds, shared memory, and two islands of shared memory with channels between.
+enum class Way : std::uint8_t { local, ucx, shm, islands };
+constexpr Way kWays[] = {Way::local, Way::ucx, Way::shm, Way::islands};
 constexpr std::size_t kSlotBytes = 20'000;  // Many chunks, and no power of two.
 
 // All ranks of a group in this process.
@@ -122,8 +123,15 @@ class Ranks {
   std::future<Result> make(int rank, Way way) {
     auto promise = std::make_shared<std::promise<Result>>();
     on(rank, [&] {
-      const CommunicatorOptions options{
-          .tag = kTag, .shares_memory = way == Way::shm, .slot_bytes = kSlotBytes};
+      CommunicatorOptions options{.tag = kTag,
+                                  .shares_memory = way == Way::shm || way == Way::islands,
+                                  .slot_bytes = kSlotBytes};
+      if (way == Way::islands) {
+        // Neighbours are apart, and the links of each island are unlike and in another order.
+        options.island = static_cast<std::uint64_t>(rank % 2);
+        options.link_bytes_per_s = (rank % 2 == 0 ? 1 + rank : 8 - rank) * 1e9;
+        options.measures_links = false;
+      }
       make_communicator(
           thread(rank).context(), rank, channels_[index(rank)], options, in(20s),
           [this, rank, promise](std::optional<Error> error, std::unique_ptr<Communicator> made) {
@@ -298,6 +306,13 @@ TEST_CASE("every operation, size and number of ranks, over shared memory") {
   }
 }
 
+TEST_CASE("every operation, size and number of ranks, over two islands") {
+  for (const int n : {2, 3, 4, 5, 8}) {
+    Ranks ranks(n, Way::islands);
+    try_everything(ranks);
+  }
+}
+
 TEST_CASE("every operation and size over UCX") {
   for (const int n : {2, 3}) {
     Ranks ranks(n, Way::ucx);
@@ -342,7 +357,7 @@ TEST_CASE("shares by weight cover all values, and a rank may have none") {
 }
 
 TEST_CASE("reduce-scatter and all-gather by shares that differ make an all-reduce") {
-  for (const auto way : {Way::local, Way::shm})
+  for (const auto way : {Way::local, Way::shm, Way::islands})
     for (const int n : {2, 3, 5}) {
       Ranks ranks(n, way);
       std::vector<double> weights;
@@ -369,7 +384,7 @@ TEST_CASE("reduce-scatter and all-gather by shares that differ make an all-reduc
 }
 
 TEST_CASE("floating point: all ranks have the same bits; in rank order those of one process") {
-  for (const auto way : {Way::local, Way::shm})
+  for (const auto way : {Way::local, Way::shm, Way::islands})
     for (const int n : {2, 3, 5})
       for (const std::size_t count : {std::size_t{7}, std::size_t{5001}, std::size_t{400001}}) {
         Ranks ranks(n, way);
@@ -396,7 +411,7 @@ TEST_CASE("floating point: all ranks have the same bits; in rank order those of 
 
 TEST_CASE("values of two and of eight bytes, and averages of floating point") {
   const int n = 4;
-  for (const auto way : {Way::local, Way::shm}) {
+  for (const auto way : {Way::local, Way::shm, Way::islands}) {
     Ranks ranks(n, way);
     for (const std::size_t count : {std::size_t{9}, std::size_t{300'001}})
       for (const bool in_order : {false, true}) {
@@ -426,7 +441,7 @@ TEST_CASE("values of two and of eight bytes, and averages of floating point") {
 }
 
 TEST_CASE("nobody is through a barrier before all have come") {
-  for (const auto way : {Way::local, Way::shm})
+  for (const auto way : {Way::local, Way::shm, Way::islands})
     for (const int n : {2, 3, 7}) {
       Ranks ranks(n, way);
       const auto call = [](Communicator& c, int, Communicator::Done done) {
@@ -643,7 +658,7 @@ TEST_CASE("the reason of a failure reaches all, and does not grow on its way") {
 }
 
 TEST_CASE("an idle communicator leaves its channels open") {
-  for (const auto way : {Way::local, Way::shm}) {
+  for (const auto way : {Way::local, Way::shm, Way::islands}) {
     Ranks ranks(2, way);
     check_all(ranks.run([](Communicator& c, int, Communicator::Done done) {
       c.barrier(in(kAmple), std::move(done));
@@ -654,7 +669,7 @@ TEST_CASE("an idle communicator leaves its channels open") {
 }
 
 TEST_CASE("a rank that dies in mid-operation is an error for all others within two seconds") {
-  for (const auto way : {Way::ucx, Way::shm})
+  for (const auto way : {Way::ucx, Way::shm, Way::islands})
     for (int round = 0; round < 5; ++round) {
       INFO("round=", round);
       Ranks ranks(4, way);

@@ -19,10 +19,16 @@
 namespace causeway {
 
 struct CommunicatorOptions {
-  std::uint64_t tag = 0;       // Its low 32 bits are used here.
-  std::vector<int> names{};    // By rank: what messages call it; none: its number.
-  bool shares_memory = true;   // Where it can.
-  std::size_t slot_bytes = 0;  // Of shared memory; 0: what suits.
+  std::uint64_t tag = 0;        // Its low 32 bits are used here.
+  std::vector<int> names{};     // By rank: what messages call it; none: its number.
+  bool shares_memory = true;    // Where it can. The same for all ranks.
+  std::size_t slot_bytes = 0;   // Of shared memory; 0: what suits.
+  bool has_islands = true;      // False: one flat ring. The same for all ranks.
+  std::uint64_t island = 0;     // This rank's: ranks of one host and island are together.
+  double link_bytes_per_s = 0;  // What this rank's way to other islands carries; 0: unknown.
+  // Measures what the links between islands carry together, some 100 ms. Else what ranks say
+  // counts. The same for all ranks.
+  bool measures_links = true;
 };
 
 using MadeCommunicator = std::function<void(std::optional<Error>, std::unique_ptr<Communicator>)>;

@@ -34,12 +34,14 @@ struct Host {
 struct Card {
   Host host;
   std::int64_t process;
+  double link;
 };
-// What the first rank of a host has made. `fd` -1: nothing.
+// What the first rank of a group has made.
 struct Offer {
-  std::int64_t fd;
-  std::uint64_t slot_bytes;
-  Token token;
+  std::uint64_t is_good = 0;
+  std::int64_t fd = -1;
+  std::uint64_t slot_bytes = 0;
+  Token token{};
 };
 
 Host this_host(std::uint64_t island) {
@@ -80,6 +82,11 @@ std::vector<std::vector<int>> by_host(const std::vector<Card>& cards) {
     else
       groups.push_back({static_cast<int>(r)});
   }
+  // Alone a group keeps the numbers that its ranks have.
+  for (auto& group : groups)
+    if (groups.size() > 1)
+      std::ranges::stable_sort(group, std::ranges::greater{},
+                               [&](int r) { return cards[static_cast<std::size_t>(r)].link; });
   return groups;
 }
 
@@ -104,8 +111,21 @@ std::span<std::byte> token_of(const SharedSegment& segment) {
   return segment.bytes().last(sizeof(Token));
 }
 
+Offer offer_of(std::optional<SharedSegment>& segment, std::size_t slot_bytes, std::size_t ranks) {
+  Offer offer{.slot_bytes = slot_bytes};
+  try {
+    segment.emplace(SharedSegment::create(shm_segment_bytes(slot_bytes, static_cast<int>(ranks))));
+    if (::getrandom(offer.token.data(), sizeof(Token), 0) != sizeof(Token)) return offer;
+    std::ranges::copy(offer.token, token_of(*segment).begin());
+    offer.fd = segment->fd();
+    offer.is_good = 1;
+  } catch (const Error&) {
+    // No memory to share: the others see that there is none.
+  }
+  return offer;
+}
+
 SharedSegment open_offer(const Card& leader, const Offer& offer, std::size_t ranks) {
-  if (offer.fd < 0) throw Error(Errc::unsupported, "nothing to share");
   const auto size = shm_segment_bytes(offer.slot_bytes, static_cast<int>(ranks));
   auto segment =
       SharedSegment::open(static_cast<pid_t>(leader.process), static_cast<int>(offer.fd), size);
@@ -128,64 +148,45 @@ std::vector<UniqueFd> watch(const std::vector<Card>& cards, const std::vector<in
 
 }  // namespace
 
-asio::awaitable<Meeting> meet(Communicator& world, std::uint64_t island, std::size_t slot_bytes,
-                              Deadline deadline) {
-  const auto cards = co_await gather(world, Card{this_host(island), ::getpid()}, deadline);
-  const auto groups = by_host(cards);
-  const auto& own = *std::ranges::find_if(groups, [&](const std::vector<int>& group) {
+asio::awaitable<Meeting> meet(Communicator& world, Person person, std::vector<int> names,
+                              std::size_t slot_bytes, bool shares_memory, Deadline deadline) {
+  const Card card{this_host(person.island), ::getpid(), person.link};
+  const auto cards = co_await gather(world, card, deadline);
+  Meeting meeting{.groups = by_host(cards), .links = {}, .own = std::nullopt};
+  for (const auto& each : cards) meeting.links.push_back(each.link);
+  if (!shares_memory) co_return meeting;
+  const auto& own = *std::ranges::find_if(meeting.groups, [&](const std::vector<int>& group) {
     return std::ranges::find(group, world.rank()) != group.end();
   });
   const auto ranks = own.size();
-  const auto place = std::ranges::find(own, world.rank()) - own.begin();
+  const auto leader = static_cast<std::size_t>(own.front());
   if (slot_bytes == 0) slot_bytes = suitable_slot_bytes(ranks);
 
   std::optional<SharedSegment> segment;
-  Offer offer{-1, slot_bytes, {}};
-  try {
-    if (place == 0 && ranks > 1) {
-      segment.emplace(
-          SharedSegment::create(shm_segment_bytes(slot_bytes, static_cast<int>(ranks))));
-      if (::getrandom(offer.token.data(), offer.token.size(), 0) == sizeof(Token)) {
-        std::ranges::copy(offer.token, token_of(*segment).begin());
-        offer.fd = segment->fd();
-      }
-    }
-  } catch (const Error&) {
-    // The others see that there is none.
-  }
+  Offer offer;
+  if (own.front() == world.rank() && ranks > 1) offer = offer_of(segment, slot_bytes, ranks);
   const auto offers = co_await gather(world, offer, deadline);
-
   std::vector<UniqueFd> processes;
   std::uint8_t is_ready = 0;
-  const auto leader = static_cast<std::size_t>(own.front());
   try {
-    if (ranks > 1) {
+    if (ranks > 1 && offers[leader].is_good != 0) {
       if (!segment) segment.emplace(open_offer(cards[leader], offers[leader], ranks));
       processes = watch(cards, own);
-      is_ready = offers[leader].fd >= 0 ? 1 : 0;
+      is_ready = 1;
     }
   } catch (const Error&) {
     // Another pid namespace behind the same number, no descriptor left, no pidfd: then not.
   }
   const auto ready = co_await gather(world, is_ready, deadline);
-
-  Meeting meeting;
-  for (const auto& group : groups) {
-    const bool is_whole =
-        std::ranges::all_of(group, [&](int r) { return ready[static_cast<std::size_t>(r)] != 0; });
-    if (is_whole) {
-      meeting.groups.push_back(group);
-      continue;
-    }
-    for (const int r : group) meeting.groups.push_back({r});
-  }
-  std::ranges::sort(meeting.groups);
-  if (ranks > 1 && std::ranges::find(meeting.groups, own) != meeting.groups.end()) {
-    segment->close_fd();
-    meeting.own.emplace(ShmGroup{std::move(*segment), offers[leader].slot_bytes,
-                                 static_cast<int>(place), own, std::move(processes),
-                                 suitable_spin(ranks)});
-  }
+  if (!std::ranges::all_of(own, [&](int r) { return ready[static_cast<std::size_t>(r)] != 0; }))
+    co_return meeting;
+  segment->close_fd();
+  std::vector<int> own_names;
+  for (const int r : own) own_names.push_back(names[static_cast<std::size_t>(r)]);
+  const auto place = std::ranges::find(own, world.rank()) - own.begin();
+  meeting.own.emplace(ShmGroup{std::move(*segment), offers[leader].slot_bytes,
+                               static_cast<int>(place), std::move(own_names), std::move(processes),
+                               suitable_spin(ranks)});
   co_return meeting;
 }
 

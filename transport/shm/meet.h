@@ -1,9 +1,9 @@
 // Which ranks can share memory, and the memory that they then share.
 //
 // Shape:   all ranks call it together; a Communicator over any channels carries what they tell
-//          each other. Ranks of one host, user and pid namespace, and of one `island`, share a
-//          segment if every one of them can map it and watch the others; if not, they are as if
-//          on hosts of their own, and all ranks know that.
+//          each other. Ranks of one host, user and pid namespace that name the same `island` are a
+//          group; if there are several, with the best `link` first. It shares a segment if each of
+//          its ranks can map it and watch the others.
 // Errors:  those of `world`. That memory cannot be shared is no error.
 // Cost:    three small all-gathers; a segment is made and mapped (up to 16 MiB).
 // Threads: the io_context's.
@@ -19,13 +19,19 @@
 
 namespace causeway::shm {
 
+struct Person {
+  std::uint64_t island = 0;  // Groups are parts of islands.
+  double link = 0;           // What this rank's way to other islands carries; 0: unknown.
+};
 struct Meeting {
-  std::vector<std::vector<int>> groups;  // All ranks: those that share memory, together; in order.
-  std::optional<ShmGroup> own;           // This rank's, if it is not alone.
+  std::vector<std::vector<int>> groups;  // All ranks.
+  std::vector<double> links;             // By rank.
+  std::optional<ShmGroup> own;           // Of this rank's group, if it shares memory.
 };
 
 // `slot_bytes` 0: what suits the number of ranks.
-[[nodiscard]] boost::asio::awaitable<Meeting> meet(Communicator& world, std::uint64_t island,
-                                                   std::size_t slot_bytes, Deadline deadline);
+[[nodiscard]] boost::asio::awaitable<Meeting> meet(Communicator& world, Person own,
+                                                   std::vector<int> names, std::size_t slot_bytes,
+                                                   bool shares_memory, Deadline deadline);
 
 }  // namespace causeway::shm
