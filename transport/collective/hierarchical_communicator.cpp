@@ -40,7 +40,7 @@ class Hierarchy final : public Turns {
     co_await inner_barrier();
     // Lane 0 is enough to know that all islands have come.
     auto* const lane = inner_rank() == 0 ? ranks_.lane.get() : nullptr;
-    co_await run(lane, [&](Communicator& c, auto done) { c.barrier(deadline(), done); });
+    co_await run(lane, [&](Communicator& c, auto done) { c.barrier(lane_deadline(), done); });
     co_await inner_barrier();
   }
 
@@ -61,7 +61,7 @@ class Hierarchy final : public Turns {
         [&](Values chunk) -> Step {
           const auto own = own_share(chunk, size_of(how.type));
           co_await run(ranks_.lane.get(), [&](Communicator& c, auto done) {
-            c.all_reduce(own, sum, deadline(), done);
+            c.all_reduce(own, sum, lane_deadline(), done);
           });
           finish(how, own, ranks);
         },
@@ -82,7 +82,7 @@ class Hierarchy final : public Turns {
         },
         [&](Values chunk) -> Step {
           co_await run(ranks_.lane.get(), [&](Communicator& c, auto done) {
-            c.broadcast(own_share(chunk, 1), island, deadline(), done);
+            c.broadcast(own_share(chunk, 1), island, lane_deadline(), done);
           });
         },
         [&](Values chunk) -> Step {
@@ -115,6 +115,12 @@ class Hierarchy final : public Turns {
   }
   [[nodiscard]] Values own_share(Values chunk, std::size_t value_bytes) const {
     return shares_of(chunk, value_bytes).of(chunk, inner_rank());
+  }
+  // A little earlier: whoever waits for another island knows why all others wait, and tells them.
+  [[nodiscard]] Deadline lane_deadline() const {
+    constexpr std::chrono::steady_clock::duration kAhead = std::chrono::milliseconds(100);
+    const auto left = deadline() - std::chrono::steady_clock::now();
+    return deadline() - std::clamp(left / 8, left.zero(), kAhead);
   }
   Step inner_barrier() {
     co_await run(ranks_.inner.get(),
