@@ -4,9 +4,11 @@
 // Method: each rank has its transport; results against a loop over all ranks' values.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <thread>
 
 #include "transport/collective/make_communicator.h"
 
@@ -635,6 +637,64 @@ TEST_CASE("an operation that waits behind another ends at its own deadline") {
     CHECK((second.get().code == Errc::timed_out));
     CHECK((first.get().code == Errc::timed_out));
   }
+}
+
+TEST_CASE("threads that wait do the work themselves, between operations that nobody waits for") {
+  Ranks ranks(3, Way::shm);
+  std::vector<std::vector<std::int32_t>> own(3, std::vector<std::int32_t>(20'000, 1));
+  std::vector<std::vector<std::int32_t>> other(3, std::vector<std::int32_t>(20'000, 1));
+  const auto all_reduce = [](std::vector<std::vector<std::int32_t>>& values) {
+    return [&values](Communicator& c, int rank, Communicator::Done done) {
+      c.all_reduce(bytes_of(values[static_cast<std::size_t>(rank)]), {DataType::i32}, in(kAmple),
+                   std::move(done));
+    };
+  };
+  std::vector<std::thread> threads;
+  std::vector<std::future<Result>> started(3 * 8);
+  std::atomic<int> failed{0};
+  for (int rank = 0; rank < 3; ++rank)
+    threads.emplace_back([&, rank] {
+      for (int i = 0; i < 8; ++i) {
+        started[static_cast<std::size_t>(rank * 8 + i)] = ranks.start(rank, all_reduce(other));
+        all_reduce(own)(*ranks.in_place(rank), rank,
+                        [&](std::optional<Error> error) { failed += error ? 1 : 0; });
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  CHECK(failed == 0);
+  for (auto& result : started) CHECK_FALSE(result.get().code);
+  const std::vector<std::int32_t> expected(20'000, 6561);  // 3 to the power of 8.
+  for (const auto& values : {own, other})
+    for (const auto& rank : values) CHECK((rank == expected));
+}
+
+TEST_CASE("an abort ends what a thread waits for, and all that others wait for") {
+  Ranks ranks(2, Way::shm);
+  Communicator& here = *ranks.in_place(0);
+  std::optional<Error> ended;
+  std::thread waiting(
+      [&] { here.barrier(in(kAmple), [&](std::optional<Error> error) { ended = error; }); });
+  auto queued = ranks.start(0, [](Communicator& c, int, Communicator::Done done) {
+    c.barrier(in(kAmple), std::move(done));
+  });
+  ranks
+      .start(0,
+             [](Communicator& c, int, Communicator::Done done) {
+               c.abort(Error(Errc::cancelled, "no more"));
+               c.barrier(in(kAmple), std::move(done));
+             })
+      .get();
+  waiting.join();
+  REQUIRE(ended);
+  CHECK((ended->code() == Errc::cancelled));
+  CHECK((queued.get().code == Errc::cancelled));
+  const auto result =
+      ranks
+          .start(1, [](Communicator& c, int,
+                       Communicator::Done done) { c.barrier(in(kAmple), std::move(done)); })
+          .get();
+  CHECK((result.code == Errc::closed));
+  CHECK(result.text.find("no more") != std::string::npos);
 }
 
 TEST_CASE("the reason of a failure reaches all, and does not grow on its way") {
