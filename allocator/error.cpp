@@ -7,7 +7,7 @@
 namespace causeway {
 
 namespace {
-constexpr std::array<std::pair<Errc, std::string_view>, 17> kNames{{
+constexpr std::array<std::pair<Errc, std::string_view>, 18> kNames{{
     {Errc::invalid_argument, "invalid_argument"},
     {Errc::parse, "parse"},
     {Errc::not_found, "not_found"},
@@ -22,6 +22,7 @@ constexpr std::array<std::pair<Errc, std::string_view>, 17> kNames{{
     {Errc::cancelled, "cancelled"},
     {Errc::closed, "closed"},
     {Errc::io, "io"},
+    {Errc::corrupted, "corrupted"},
     {Errc::protocol, "protocol"},
     {Errc::exhausted, "exhausted"},
     {Errc::internal, "internal"},

@@ -26,6 +26,7 @@ enum class Errc {
   cancelled,          // The caller withdrew it, or its owner was destroyed.
   closed,             // The object was shut down in order.
   io,                 // The operating system refused; the text carries its reason.
+  corrupted,          // Bytes arrived that are not those that were sent.
   protocol,           // A peer sent what no correct peer sends.
   exhausted,          // A limit of the service (connections, requests, file descriptors).
   internal,           // A defect in Causeway.

@@ -8,7 +8,7 @@ packages=(
   build-essential cmake ninja-build ccache
   libboost1.81-dev libboost-json1.81-dev
   libucx-dev ucx-utils
-  libyaml-cpp-dev libpugixml-dev libfmt-dev libspdlog-dev libcli11-dev libssl-dev
+  libyaml-cpp-dev libpugixml-dev libfmt-dev libspdlog-dev libcli11-dev libssl-dev libxxhash-dev
   doctest-dev libbenchmark-dev
   libhwloc-dev pciutils
   libopenblas-pthread-dev

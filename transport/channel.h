@@ -82,9 +82,19 @@ class DataService {
   }
 };
 
-// Called once, on the transport's thread. `bytes` is what arrived, for receive(); the size asked
-// for, otherwise.
+// Called once, on the transport's thread. `bytes` is what arrived, for receive(); the sum, for
+// checksum(); the size asked for, otherwise.
 using Completion = std::function<void(std::optional<Error> error, std::uint64_t bytes)>;
+
+// Of a channel, the same at both ends: the transport that accepted it, and a number that only the
+// two ends know.
+struct ChannelId {
+  std::uint64_t transport = 0;
+  std::uint64_t number = 0;
+  bool operator==(const ChannelId&) const = default;
+};
+
+constexpr std::uint64_t kMaxChecksumBytes = 4 << 20;  // It is computed between two messages.
 
 // Payload that crossed a channel, in both directions and by either side's request.
 struct ChannelCounters {
@@ -105,6 +115,8 @@ class Channel {
   // The peer's Hello, on the accepting side; on the connecting side, role node and its name.
   [[nodiscard]] virtual const Hello& peer() const noexcept = 0;
 
+  [[nodiscard]] virtual ChannelId id() const noexcept = 0;
+
   // Copies `source` to the peer's region. Completes when the bytes are in the peer's memory.
   virtual void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
                      Completion done) = 0;
@@ -112,6 +124,17 @@ class Channel {
   // Copies from the peer's region into `target`.
   virtual void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
                     Completion done) = 0;
+
+  // The checksum (checksum.h) of what lies in the peer's region, which it must be allowed to read.
+  // Errors: out_of_bounds above kMaxChecksumBytes.
+  virtual void checksum(RemoteAddress of, std::uint64_t size_bytes, Deadline deadline,
+                        Completion done) = 0;
+
+  // Makes the peer end `other`, a channel that this side had opened, and completes when nothing of
+  // it can land in the peer's memory any more: what was under way there has landed or is dropped.
+  // Errors: not_found if `other` led to another transport than this channel; invalid_argument if it
+  // is this channel.
+  virtual void fence(ChannelId other, Deadline deadline, Completion done) = 0;
 
   // Sends one message. Completes when `message` may be reused; messages of one tag keep their
   // order.

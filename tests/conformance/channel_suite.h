@@ -11,6 +11,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <future>
@@ -21,6 +22,7 @@
 
 #include "transport/blocking.h"
 #include "transport/channel.h"
+#include "transport/checksum.h"
 
 namespace channel_suite {
 
@@ -115,6 +117,13 @@ struct Side {
   [[nodiscard]] std::future<Result> read(std::span<std::byte> bytes, RemoteAddress from,
                                          Deadline deadline = in(kAmple)) const {
     return start([&](Channel& c, Completion done) { c.read(bytes, from, deadline, done); });
+  }
+  [[nodiscard]] std::future<Result> checksum(RemoteAddress of, std::uint64_t size_bytes,
+                                             Deadline deadline = in(kAmple)) const {
+    return start([&](Channel& c, Completion done) { c.checksum(of, size_bytes, deadline, done); });
+  }
+  [[nodiscard]] std::future<Result> fence(ChannelId other, Deadline deadline = in(kAmple)) const {
+    return start([&](Channel& c, Completion done) { c.fence(other, deadline, done); });
   }
   [[nodiscard]] std::future<Result> send(std::uint64_t tag, std::span<const std::byte> bytes,
                                          Deadline deadline = in(kAmple)) const {
@@ -282,6 +291,75 @@ TEST_CASE_TEMPLATE("every byte is read from where it is", Body, CHANNEL_BODIES) 
     }
   }
   CHECK(world.memory().pins.use_count() == 1);
+}
+
+TEST_CASE_TEMPLATE("the checksum is that of the peer's bytes", Body, CHANNEL_BODIES) {
+  World<Body> world;
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{1}, std::size_t{4097}, kMaxChecksumBytes}) {
+    INFO("size=", size);
+    world.region() = pattern(size + 64, size);
+    const auto wanted = checksum_of(std::span(world.region()).subspan(16, size));
+    const auto result = world.here.checksum({7, 1, 16}, size).get();
+    INFO(result.text);
+    REQUIRE_FALSE(result.code);
+    CHECK(result.bytes == wanted);
+  }
+  world.region().resize(kMaxChecksumBytes + 1);
+  world.expect(world.here.checksum({7, 1, 0}, kMaxChecksumBytes + 1), Errc::out_of_bounds);
+  world.expect(world.here.checksum({7, 1, 10}, kMaxChecksumBytes), Errc::out_of_bounds);
+  world.expect(world.here.checksum({8, 1, 0}, 8), Errc::permission_denied);
+  world.expect(world.here.checksum({7, 9, 0}, 8), Errc::not_found);
+  CHECK(world.memory().pins.use_count() == 1);
+}
+
+TEST_CASE_TEMPLATE("behind a fence nothing of the other channel lands", Body, CHANNEL_BODIES) {
+  World<Body> world;
+  constexpr std::size_t kSize = 16 << 20;
+  auto& region = world.region();
+  region.resize(kSize);
+  const auto source = pattern(kSize, 1);
+  for (int round = 0; round < 8; ++round) {
+    INFO("round=", round);
+    const auto name = "bob" + std::to_string(round);
+    Side other;
+    REQUIRE_FALSE(world.join({Hello::Role::client, name, 7, "secret"}, other).code);
+    auto far = world.accept(name);
+    CHECK((other.channel->id() == far.channel->id()));
+    CHECK_FALSE((other.channel->id() == world.here.channel->id()));
+    auto closing = other.closing();
+    std::vector<std::future<Result>> writes;
+    for (int i = 0; i < 4; ++i) writes.push_back(other.write({7, 1, 0}, source));
+    Bytes small(8);  // Another part of it in each round.
+    for (int i = 0; i < round; ++i) world.expect(world.here.write({7, 1, 0}, small), std::nullopt);
+    if (round % 4 == 3) far.drop();  // The peer has let go of it already.
+    world.expect(world.here.fence(other.channel->id()), std::nullopt);
+    world.body.server_thread().run_on([&] { std::ranges::fill(region, std::byte{0x5a}); });
+    for (auto& write : writes) {
+      const auto got = write.get();
+      INFO(got.text);
+      CHECK((!got.code || got.code == Errc::closed || got.code == Errc::peer_lost));
+    }
+    REQUIRE((closing.wait_for(10s) == std::future_status::ready));
+    CHECK_FALSE(other.is_open());
+    world.expect(world.here.fence(other.channel->id()), std::nullopt);  // Nothing is left to end.
+    CHECK((world.region() == Bytes(kSize, std::byte{0x5a})));
+    other.drop();
+    far.drop();
+  }
+  CHECK(world.here.is_open());
+  CHECK(world.memory().pins.use_count() == 1);
+}
+
+TEST_CASE_TEMPLATE("a fence is for another channel to the same peer", Body, CHANNEL_BODIES) {
+  World<Body> world;
+  auto id = world.here.channel->id();
+  world.expect(world.here.fence(id), Errc::invalid_argument);
+  id.number += 1;
+  world.expect(world.here.fence(id), std::nullopt);  // Long gone, or never there.
+  id.transport += 1;
+  world.expect(world.here.fence(id), Errc::not_found);
+  CHECK(world.here.is_open());
 }
 
 TEST_CASE_TEMPLATE("the judge's refusals reach the asker, and nothing is touched", Body,

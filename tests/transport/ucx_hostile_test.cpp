@@ -241,7 +241,7 @@ const std::vector<Attack> kAttacks = {
        p.send(Bytes(bytes.begin(), bytes.end()));
      }},
     {"operation 0", false, [](RawPeer& p) { p.send(Header{.op = Op{0}, .key = p.key}); }},
-    {"operation 11", false, [](RawPeer& p) { p.send(Header{.op = Op{11}, .key = p.key}); }},
+    {"operation 15", false, [](RawPeer& p) { p.send(Header{.op = Op{15}, .key = p.key}); }},
     {"a hello without a key", false, [](RawPeer& p) { p.send(Header{.op = Op::hello}); }},
     {"a hello with the wrong key", false,
      [](RawPeer& p) { p.send(Header{.op = Op::hello, .key = p.key + 1}); }},
@@ -297,6 +297,12 @@ const std::vector<Attack> kAttacks = {
      }},
     {"an answer to nothing", true,
      [](RawPeer& p) { p.send(Header{.op = Op::write_done, .key = p.key, .id = 5}); }},
+    {"a sum that nobody asked for", true,
+     [](RawPeer& p) { p.send(Header{.op = Op::sum_is, .key = p.key, .id = 5}); }},
+    {"a fence's answer to nothing", true,
+     [](RawPeer& p) { p.send(Header{.op = Op::fenced, .key = p.key, .id = 5}); }},
+    {"a fence with a payload", true,
+     [](RawPeer& p) { p.send(Header{.op = Op::fence, .key = p.key}, Bytes(8)); }},
     {"a failure of nothing", true,
      [](RawPeer& p) {
        p.send(Header{.op = Op::failed, .key = p.key, .id = 5}, encode(Error(Errc::io, "x")));

@@ -13,16 +13,21 @@
 #include <unordered_map>
 #include <vector>
 
+#include "transport/checksum.h"
+
 namespace causeway {
 
 namespace {
 class LocalTransport;
-}
+struct End;
+}  // namespace
 
 struct LocalNetwork::State {
   explicit State(boost::asio::io_context& io) : context(io) {}
   boost::asio::io_context& context;
   std::unordered_map<std::string, LocalTransport*> listeners;
+  std::unordered_map<std::uint64_t, std::weak_ptr<End>> accepted;  // By the channel's number.
+  std::uint64_t next_number = 1;                                   // Of transports and channels.
 };
 
 namespace {
@@ -56,6 +61,7 @@ struct End : std::enable_shared_from_this<End> {
   boost::asio::io_context& context;
   DataService* service;
   Hello peer;
+  ChannelId id{};
   std::shared_ptr<End> other;              // Null once closed.
   std::map<std::uint64_t, Mailbox> inbox;  // By tag: what the other end sends, this end receives.
   ChannelCounters counters;
@@ -118,7 +124,8 @@ void hand_over(End& receiver, PendingReceive receive, std::span<const std::byte>
 
 class LocalChannel final : public Channel {
  public:
-  explicit LocalChannel(std::shared_ptr<End> end) : end_(std::move(end)) {}
+  LocalChannel(std::shared_ptr<LocalNetwork::State> network, std::shared_ptr<End> end)
+      : network_(std::move(network)), end_(std::move(end)) {}
   ~LocalChannel() override {
     end_->close(Error(Errc::cancelled, "the channel to " + end_->peer.name + " was destroyed"));
   }
@@ -127,6 +134,7 @@ class LocalChannel final : public Channel {
   [[nodiscard]] const Hello& peer() const noexcept override { return end_->peer; }
   [[nodiscard]] bool is_open() const noexcept override { return !end_->ended; }
   [[nodiscard]] ChannelCounters counters() const noexcept override { return end_->counters; }
+  [[nodiscard]] ChannelId id() const noexcept override { return end_->id; }
   void close(Error reason) override { end_->close(reason); }
 
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
@@ -143,6 +151,33 @@ class LocalChannel final : public Channel {
               [target](std::span<std::byte> memory) {
                 if (!target.empty()) std::memcpy(target.data(), memory.data(), target.size());
               });
+  }
+
+  void checksum(RemoteAddress of, std::uint64_t size_bytes, Deadline deadline,
+                Completion done) override {
+    if (refused(deadline, done)) return;
+    const auto sum = std::make_shared<std::uint64_t>();
+    const auto failed = use_memory(
+        of, size_bytes, Access::read,
+        [&](std::span<std::byte> memory) { *sum = checksum_of(memory); }, kMaxChecksumBytes);
+    end_->post(std::move(done), failed, failed ? 0 : *sum);
+  }
+
+  // What crosses here lands at once, so the end of the channel is all.
+  void fence(ChannelId other, Deadline deadline, Completion done) override {
+    if (refused(deadline, done)) return;
+    if (other == end_->id)
+      return end_->post(std::move(done),
+                        Error(Errc::invalid_argument, "a fence for its own channel"), 0);
+    if (other.transport != end_->id.transport)
+      return end_->post(
+          std::move(done),
+          Error(Errc::not_found, end_->peer.name + " is not whom that channel led to"), 0);
+    const auto found = network_->accepted.find(other.number);
+    if (found != network_->accepted.end())
+      if (const auto end = found->second.lock())
+        end->close(Error(Errc::closed, "its peer fenced the channel"));
+    end_->post(std::move(done), std::nullopt, 0);
   }
 
   void send(std::uint64_t tag, std::span<const std::byte> message, Deadline deadline,
@@ -207,26 +242,41 @@ class LocalChannel final : public Channel {
                  Completion done, Copy copy) {
     if (refused(deadline, done)) return;
     auto& partner = *end_->other;
-    try {
-      if (partner.service == nullptr)
-        throw Error(Errc::unsupported, end_->peer.name + " serves no memory");
-      const auto memory = partner.service->pin(partner.peer, address, size_bytes, access);
+    const auto failed = use_memory(address, size_bytes, access, [&](std::span<std::byte> memory) {
       partner.service->moves(partner.peer, size_bytes, access);
-      if (memory.bytes.size() != size_bytes)
-        throw Error(Errc::internal, end_->peer.name + " pinned " +
-                                        std::to_string(memory.bytes.size()) + " bytes instead of " +
-                                        std::to_string(size_bytes));
-      copy(memory.bytes);
-    } catch (const Error& error) {
-      return end_->post(std::move(done), error, 0);
-    } catch (const std::exception& error) {
-      return end_->post(std::move(done), Error(Errc::internal, error.what()), 0);
-    }
+      copy(memory);
+    });
+    if (failed) return end_->post(std::move(done), failed, 0);
     auto& from = access == Access::write ? *end_ : partner;
     auto& to = access == Access::write ? partner : *end_;
     from.counters.sent_bytes += size_bytes;
     to.counters.received_bytes += size_bytes;
     end_->post(std::move(done), std::nullopt, size_bytes);
+  }
+
+  // Calls `use` with the peer's memory, if its service agrees.
+  template <typename Use>
+  std::optional<Error> use_memory(RemoteAddress address, std::uint64_t size_bytes, Access access,
+                                  Use use, std::uint64_t max_bytes = ~std::uint64_t{0}) {
+    auto& partner = *end_->other;
+    try {
+      if (size_bytes > max_bytes)
+        throw Error(Errc::out_of_bounds, "a checksum of " + std::to_string(size_bytes) +
+                                             " bytes; the limit is " + std::to_string(max_bytes));
+      if (partner.service == nullptr)
+        throw Error(Errc::unsupported, end_->peer.name + " serves no memory");
+      const auto memory = partner.service->pin(partner.peer, address, size_bytes, access);
+      if (memory.bytes.size() != size_bytes)
+        throw Error(Errc::internal, end_->peer.name + " pinned " +
+                                        std::to_string(memory.bytes.size()) + " bytes instead of " +
+                                        std::to_string(size_bytes));
+      use(memory.bytes);
+      return std::nullopt;
+    } catch (const Error& error) {
+      return error;
+    } catch (const std::exception& error) {
+      return Error(Errc::internal, error.what());
+    }
   }
 
   // Ends the newest entry of `list` at the deadline. A timer that fired may still be queued when
@@ -252,13 +302,16 @@ class LocalChannel final : public Channel {
         });
   }
 
+  std::shared_ptr<LocalNetwork::State> network_;
   std::shared_ptr<End> end_;
 };
 
 class LocalTransport final : public Transport {
  public:
   LocalTransport(std::shared_ptr<LocalNetwork::State> network, LocalOptions options)
-      : network_(std::move(network)), options_(std::move(options)) {
+      : network_(std::move(network)),
+        options_(std::move(options)),
+        number_(network_->next_number++) {
     if (!options_.listens) return;
     address_ = "local:" + options_.name;
     if (!network_->listeners.emplace(address_, this).second)
@@ -311,12 +364,15 @@ class LocalTransport final : public Transport {
         std::make_shared<End>(network_->context, listener.options_.service, std::move(hello));
     mine->other = theirs;
     theirs->other = mine;
+    mine->id = theirs->id = {listener.number_, network_->next_number++};
+    std::erase_if(network_->accepted, [](const auto& entry) { return entry.second.expired(); });
+    network_->accepted[theirs->id.number] = theirs;
     remember(mine);
     listener.remember(theirs);
-    auto accepted = std::make_shared<LocalChannel>(std::move(theirs));
+    auto accepted = std::make_shared<LocalChannel>(network_, std::move(theirs));
     if (listener.options_.on_accept) listener.options_.on_accept(std::move(accepted));
     accepted.reset();
-    done(std::nullopt, std::make_shared<LocalChannel>(std::move(mine)));
+    done(std::nullopt, std::make_shared<LocalChannel>(network_, std::move(mine)));
   }
 
   void remember(const std::shared_ptr<End>& end) {
@@ -326,6 +382,7 @@ class LocalTransport final : public Transport {
 
   std::shared_ptr<LocalNetwork::State> network_;
   LocalOptions options_;
+  std::uint64_t number_;
   std::string address_;
   std::vector<std::weak_ptr<End>> ends_;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);

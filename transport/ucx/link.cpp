@@ -6,18 +6,17 @@
 namespace causeway::ucx {
 
 namespace {
-
 constexpr std::uint64_t kOwnAlarm = 0;
+}  // namespace
 
 std::uint64_t new_key() {
   std::random_device source;
   return (std::uint64_t{source()} << 32) | source();
 }
 
-}  // namespace
-
 Link::Link(std::shared_ptr<Worker> worker, const SocketAddress& peer, Setup setup, bool connecting)
     : worker_(std::move(worker)),
+      links_(std::move(setup.links)),
       service_(setup.service),
       own_(std::move(setup.own)),
       peer_{Hello::Role::node, peer.to_string(), 0, {}},
@@ -27,7 +26,12 @@ Link::Link(std::shared_ptr<Worker> worker, const SocketAddress& peer, Setup setu
       own_key_(new_key()),
       own_alarm_(worker_->no_alarm()) {}
 
-Link::~Link() = default;
+Link::~Link() { links_->by_number.erase(id().number); }
+
+ChannelId Link::id() const noexcept {
+  return connecting_ ? ChannelId{peer_transport_, peer_key_}
+                     : ChannelId{links_->transport, own_key_};
+}
 
 void Link::connect(std::shared_ptr<Worker> worker, const SocketAddress& to, Setup setup) {
   const auto deadline = setup.deadline;
@@ -72,6 +76,7 @@ void Link::take_welcome(const Lifeline::Frame& frame) {
   if (!welcome) throw Error(Errc::protocol, describe() + " sent a malformed welcome");
   if (!welcome->name.empty()) peer_.name = std::move(welcome->name);
   peer_key_ = welcome->key;
+  peer_transport_ = welcome->transport;
   let_in(std::move(welcome->hosts));
   watch_lifeline();
   auto to = lifeline_->peer();
@@ -95,11 +100,11 @@ void Link::accept(std::shared_ptr<Worker> worker, std::shared_ptr<Lifeline> line
   link->worker_->expect(link->own_key_, *link);
   link->own_alarm_ = link->worker_->set_alarm(deadline, {link.get(), kOwnAlarm});
   const auto& guard = link->worker_->guard();
-  link->lifeline_->send(
-      frame(Welcome{link->own_key_, link->worker_->port(), link->own_.name, guard.hosts()}),
-      [link](const std::optional<Error>& error) {
-        if (error) link->lose(*error);
-      });
+  link->lifeline_->send(frame(Welcome{link->own_key_, link->links_->transport,
+                                      link->worker_->port(), link->own_.name, guard.hosts()}),
+                        [link](const std::optional<Error>& error) {
+                          if (error) link->lose(*error);
+                        });
   link->watch_lifeline();
 }
 
@@ -136,6 +141,7 @@ void Link::arrive(ucp_ep_h endpoint) {
 void Link::become_open() {
   worker_->shield_data_sockets();  // Before anything is sent that a reset could hit.
   phase_ = Phase::open;
+  links_->by_number[id().number] = weak_from_this();
   pass_.reset();
   worker_->clear_alarm(own_alarm_);
   worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
@@ -186,7 +192,13 @@ void Link::advance() {
   if (is_endpoint_gone_ && flights_ == 0) {
     worker_->clear_alarm(own_alarm_);
     worker_->forget(*this);  // The caller holds the link.
+    be_gone();
   }
+}
+
+void Link::be_gone() {
+  is_gone_ = true;
+  for (const auto& function : std::exchange(when_gone_, {})) function();
 }
 
 void Link::end(const Error& reason) {
@@ -270,6 +282,7 @@ void Link::abandon() {
   worker_->clear_alarm(own_alarm_);
   while (!requests_.empty()) finish(requests_.begin());
   worker_->forget(*this);
+  be_gone();
 }
 
 std::unique_ptr<Link::Flight> Link::new_flight(Cargo cargo, std::uint64_t id, Header header) {
@@ -353,7 +366,7 @@ void Link::land(Flight& flight, ucs_status_t status) {
       if (good) counters_.received_bytes += flight.size_bytes;
       flight.pin.reset();
       if (good)
-        answer(Op::write_done, flight.id, std::nullopt);
+        answer(Op::write_done, flight.id);
       else
         --serving_;
       break;

@@ -44,6 +44,17 @@ struct Payload {
   }
 };
 
+class Link;
+
+// The links of one transport by the number of their channel, for fences. What holds a buffer for
+// UCX holds its link as well, so a link that is gone has nothing in the air.
+struct Links {
+  std::uint64_t transport;  // Of which they are.
+  std::unordered_map<std::uint64_t, std::weak_ptr<Link>> by_number;
+};
+
+[[nodiscard]] std::uint64_t new_key();  // That nobody can guess.
+
 class Link : public std::enable_shared_from_this<Link> {
  public:
   using Opened = std::function<void(std::optional<Error>, std::shared_ptr<Link>)>;
@@ -52,6 +63,7 @@ class Link : public std::enable_shared_from_this<Link> {
     Hello own;          // What this side says: of an accepting side, only the name.
     Deadline deadline;  // For the greeting.
     Opened opened;      // Called once, by the worker's later().
+    std::shared_ptr<Links> links;
   };
 
   // Calls the door at `to`. Errors: io.
@@ -67,6 +79,9 @@ class Link : public std::enable_shared_from_this<Link> {
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
              Completion done);
   void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline, Completion done);
+  [[nodiscard]] ChannelId id() const noexcept;
+  void checksum(RemoteAddress of, std::uint64_t size_bytes, Deadline deadline, Completion done);
+  void fence(ChannelId other, Deadline deadline, Completion done);
   void send(std::uint64_t tag, std::span<const std::byte> message, Deadline deadline,
             Completion done);
   void receive(std::uint64_t tag, std::span<std::byte> target, Deadline deadline, Completion done);
@@ -85,7 +100,7 @@ class Link : public std::enable_shared_from_this<Link> {
 
  private:
   enum class Phase : std::uint8_t { greeting, open, leaving, closed };
-  enum class Kind : std::uint8_t { write, read, send, receive };
+  enum class Kind : std::uint8_t { write, read, sum, fence, send, receive };
   using Alarms = Worker::Alarms;
 
   // An operation of this side's user. Ends when nothing of it is left: no chunk, no flight.
@@ -161,7 +176,10 @@ class Link : public std::enable_shared_from_this<Link> {
                            Completion& done);
   void finish(Requests::iterator request);
   void finish_if_idle(std::uint64_t id);
+  void ask(Kind kind, std::span<const std::byte> buffer, RemoteAddress address, Deadline deadline,
+           Completion& done);
   void issue();
+  static std::uint64_t next_part(const Request& request);
   void issue_chunk(std::uint64_t id, Request& request);
   void end_chunk(std::uint64_t id);
   void drop_chunks(std::uint64_t request);
@@ -179,6 +197,11 @@ class Link : public std::enable_shared_from_this<Link> {
   // What the peer asks for: link_serve.cpp.
   ucs_status_t serve_write(const Header& header, const Payload& payload);
   void serve_read(const Header& header);
+  void serve_sum(const Header& header);
+  void serve_fence(const Header& header);
+  void when_gone(std::function<void()> function);  // Ends this link, at its peer's wish.
+  void be_gone();
+  static std::optional<Op> answer_to(Kind kind) noexcept;
   ucs_status_t take_answer(const Header& header, const Payload& payload);
   ucs_status_t take_read_data(const Header& header, const Payload& payload);
   ucs_status_t take_message(const Header& header, const Payload& payload);
@@ -187,9 +210,11 @@ class Link : public std::enable_shared_from_this<Link> {
   void guard(std::uint64_t id, Serve serve);
   void take_withdrawal(std::uint64_t sequence);
   ucs_status_t dispatch(const Header& header, const Payload& payload);
+  [[nodiscard]] PinnedMemory pin_whole(const Header& header, Access access);
   [[nodiscard]] PinnedMemory pin(const Header& header, Access access);
   bool begin_serving();
-  void answer(Op op, std::uint64_t id, const std::optional<Error>& failure);
+  void answer(Op op, std::uint64_t id, const std::optional<Error>& failure = {},
+              std::uint64_t sum = 0);
   ucs_status_t violate(const std::string& what);  // Returns what drops the message.
 
   // Flights: link.cpp.
@@ -203,6 +228,7 @@ class Link : public std::enable_shared_from_this<Link> {
   static void on_force_closed(void* request, ucs_status_t status, void* self);
 
   std::shared_ptr<Worker> worker_;
+  std::shared_ptr<Links> links_;
   DataService* service_;
   Hello own_;
   Hello peer_;
@@ -213,12 +239,15 @@ class Link : public std::enable_shared_from_this<Link> {
   bool connecting_;
   Phase phase_ = Phase::greeting;
   ucp_ep_h endpoint_ = nullptr;
-  std::uint64_t own_key_;         // The peer puts it in what it sends.
-  std::uint64_t peer_key_ = 0;    // The other way.
-  std::optional<Error> failure_;  // Why the link ends; first one wins.
+  std::uint64_t own_key_;             // The peer puts it in what it sends.
+  std::uint64_t peer_key_ = 0;        // The other way.
+  std::uint64_t peer_transport_ = 0;  // Of the accepting side.
+  std::optional<Error> failure_;      // Why the link ends; first one wins.
   bool tell_peer_ = false;
   bool is_peer_gone_ = false;  // There is nobody to linger for.
   bool is_endpoint_gone_ = false;
+  bool is_gone_ = false;  // Nothing of it is in the air any more.
+  std::vector<std::function<void()>> when_gone_;
   std::function<void(const Error&)> on_close_;
   ChannelCounters counters_;
 

@@ -41,22 +41,38 @@ Link::Requests::iterator Link::start(Kind kind, std::span<const std::byte> buffe
   return request;
 }
 
-void Link::write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
-                 Completion done) {
-  const auto request = start(Kind::write, source, deadline, done);
+// Likewise, for what the peer answers part by part.
+void Link::ask(Kind kind, std::span<const std::byte> buffer, RemoteAddress address,
+               Deadline deadline, Completion& done) {
+  const auto request = start(kind, buffer, deadline, done);
   if (request == requests_.end()) return;
-  request->second.address = to;
+  request->second.address = address;
   unissued_.push_back(request->first);
   issue();
 }
 
+void Link::write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
+                 Completion done) {
+  ask(Kind::write, source, to, deadline, done);
+}
+
 void Link::read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
                 Completion done) {
-  const auto request = start(Kind::read, target, deadline, done);
-  if (request == requests_.end()) return;
-  request->second.address = from;
-  unissued_.push_back(request->first);
-  issue();
+  ask(Kind::read, target, from, deadline, done);
+}
+
+void Link::checksum(RemoteAddress of, std::uint64_t size_bytes, Deadline deadline,
+                    Completion done) {
+  ask(Kind::sum, {static_cast<const std::byte*>(nullptr), size_bytes}, of, deadline, done);
+}
+
+void Link::fence(ChannelId other, Deadline deadline, Completion done) {
+  ask(Kind::fence, {}, {other.transport, other.number, 0}, deadline, done);
+}
+
+std::uint64_t Link::next_part(const Request& request) {
+  const auto left = request.size_bytes - request.issued_bytes;
+  return request.kind == Kind::sum ? left : std::min(kChunkBytes, left);
 }
 
 void Link::issue() {
@@ -68,7 +84,7 @@ void Link::issue() {
       continue;
     }
     const auto& request = found->second;
-    const auto next = std::min(kChunkBytes, request.size_bytes - request.issued_bytes);
+    const auto next = next_part(request);
     // Answers to withdrawn chunks are still to come: the peer works on them.
     if (chunks_.size() + withdrawn_.size() >= kWindowCount) return;
     if (window_bytes_ > 0 && window_bytes_ + next > kWindowBytes) return;
@@ -79,8 +95,9 @@ void Link::issue() {
 }
 
 void Link::issue_chunk(std::uint64_t id, Request& request) {
+  constexpr Op kOps[] = {Op::write, Op::read, Op::sum, Op::fence};
   const auto offset = request.issued_bytes;
-  const auto size = std::min(kChunkBytes, request.size_bytes - offset);
+  const auto size = next_part(request);
   const bool is_write = request.kind == Kind::write;
   const auto chunk = next_id_++;
   chunks_.emplace(chunk, Chunk{id, offset, size, is_write, false});
@@ -88,7 +105,7 @@ void Link::issue_chunk(std::uint64_t id, Request& request) {
   request.issued_bytes += size;
   request.is_issued = request.issued_bytes == request.size_bytes;
   ++request.chunks;
-  const Header header{.op = is_write ? Op::write : Op::read,
+  const Header header{.op = kOps[static_cast<std::size_t>(request.kind)],
                       .id = chunk,
                       .session = request.address.session,
                       .region = request.address.region,
@@ -172,7 +189,8 @@ void Link::expire(Requests::iterator request) {
     return;
   }
   if (!state.error) {
-    static constexpr const char* kNames[] = {"write", "read", "send", "receive"};
+    static constexpr const char* kNames[] = {"write", "read", "checksum",
+                                             "fence", "send", "receive"};
     state.error =
         Error(Errc::timed_out, std::string("a ") + kNames[static_cast<std::size_t>(state.kind)] +
                                    " of " + std::to_string(state.size_bytes) + " bytes with " +

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <utility>
 
+#include "transport/checksum.h"
 #include "transport/ucx/link.h"
 
 namespace causeway::ucx {
@@ -65,7 +66,15 @@ ucs_status_t Link::dispatch(const Header& header, const Payload& payload) {
     case Op::read:
       serve_read(header);
       return kDone;
+    case Op::sum:
+      serve_sum(header);
+      return kDone;
+    case Op::fence:
+      serve_fence(header);
+      return kDone;
     case Op::write_done:
+    case Op::sum_is:
+    case Op::fenced:
     case Op::failed:
       return take_answer(header, payload);
     case Op::read_data:
@@ -79,7 +88,8 @@ ucs_status_t Link::dispatch(const Header& header, const Payload& payload) {
   return violate("an unknown operation");
 }
 
-PinnedMemory Link::pin(const Header& header, Access access) {
+// What the request as a whole asks for.
+PinnedMemory Link::pin_whole(const Header& header, Access access) {
   if (service_ == nullptr) throw Error(Errc::unsupported, own_.name + " serves no memory");
   if (header.part_bytes > header.size_bytes ||
       header.part_size_bytes > header.size_bytes - header.part_bytes)
@@ -89,6 +99,11 @@ PinnedMemory Link::pin(const Header& header, Access access) {
   if (memory.bytes.size() != header.size_bytes)
     throw Error(Errc::internal, own_.name + " pinned " + std::to_string(memory.bytes.size()) +
                                     " bytes instead of " + std::to_string(header.size_bytes));
+  return memory;
+}
+
+PinnedMemory Link::pin(const Header& header, Access access) {
+  auto memory = pin_whole(header, access);
   memory.bytes = memory.bytes.subspan(header.part_bytes, header.part_size_bytes);
   service_->moves(peer_, header.part_size_bytes, access);
   return memory;
@@ -103,8 +118,8 @@ bool Link::begin_serving() {
   return true;
 }
 
-void Link::answer(Op op, std::uint64_t id, const std::optional<Error>& failure) {
-  submit_text(Cargo::answer, {.op = op, .id = id},
+void Link::answer(Op op, std::uint64_t id, const std::optional<Error>& failure, std::uint64_t sum) {
+  submit_text(Cargo::answer, {.op = op, .id = id, .offset_bytes = sum},
               failure ? encode(*failure) : std::vector<std::byte>{});
 }
 
@@ -129,7 +144,7 @@ ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
       if (payload.size_bytes > 0)
         std::memcpy(memory.bytes.data(), payload.data, payload.size_bytes);
       counters_.received_bytes += payload.size_bytes;
-      return answer(Op::write_done, header.id, std::nullopt);
+      return answer(Op::write_done, header.id);
     }
     auto flight = new_flight(Cargo::peer_write, header.id, {});
     flight->pin = std::move(memory.pin);
@@ -152,6 +167,48 @@ void Link::serve_read(const Header& header) {
   });
 }
 
+void Link::serve_sum(const Header& header) {
+  if (!begin_serving()) return;
+  guard(header.id, [&] {
+    if (header.size_bytes > kMaxChecksumBytes)
+      throw Error(Errc::out_of_bounds, "a checksum of " + std::to_string(header.size_bytes) +
+                                           " bytes; the limit is " +
+                                           std::to_string(kMaxChecksumBytes));
+    const auto memory = pin_whole(header, Access::read);
+    answer(Op::sum_is, header.id, {}, checksum_of(memory.bytes));
+  });
+}
+
+void Link::serve_fence(const Header& header) {
+  if (!begin_serving()) return;
+  guard(header.id, [&] {
+    const ChannelId other{header.session, header.region};
+    if (other == id()) throw Error(Errc::invalid_argument, "a fence for its own channel");
+    if (other.transport != links_->transport)
+      throw Error(Errc::not_found, own_.name + " is not whom that channel led to");
+    const auto found = links_->by_number.find(other.number);
+    const auto link = found == links_->by_number.end() ? nullptr : found->second.lock();
+    if (!link) return answer(Op::fenced, header.id);
+    link->when_gone([self = shared_from_this(), id = header.id] {
+      if (self->is_open()) self->answer(Op::fenced, id);
+    });
+  });
+}
+
+void Link::when_gone(std::function<void()> function) {
+  if (is_gone_) return function();
+  when_gone_.push_back(std::move(function));
+  is_peer_gone_ = true;
+  lose(Error(Errc::closed, describe() + " fenced the channel"));
+}
+
+std::optional<Op> Link::answer_to(Kind kind) noexcept {
+  if (kind == Kind::write) return Op::write_done;
+  if (kind == Kind::sum) return Op::sum_is;
+  if (kind == Kind::fence) return Op::fenced;
+  return std::nullopt;  // The answer is its data.
+}
+
 ucs_status_t Link::take_answer(const Header& header, const Payload& payload) {
   if (withdrawn_.erase(header.id) > 0) {
     if (!unissued_.empty()) worker_->mark(*this);
@@ -167,11 +224,12 @@ ucs_status_t Link::take_answer(const Header& header, const Payload& payload) {
     if (!failure) return violate("a malformed failure");
     if (!request.error) request.error = Error(failure->code(), describe() + ": " + failure->what());
     request.is_issued = true;
-  } else if (request.kind != Kind::write) {
-    return violate("an acknowledgement of a read");
+  } else if (header.op != answer_to(request.kind)) {
+    return violate("an acknowledgement of something else");
   } else if (payload.size_bytes != 0) {
     return violate("an acknowledgement with a payload");
   }
+  request.result_bytes = header.offset_bytes;
   chunk.is_answered = true;
   if (!chunk.in_flight) end_chunk(header.id);
   return kDone;

@@ -8,7 +8,7 @@ namespace causeway::ucx {
 namespace {
 
 constexpr std::uint64_t kFrameMagic = 0x43575946;                      // "CWYF"
-constexpr std::uint64_t kMagic = 0x43575900 + '0' + kProtocolVersion;  // "CWY4"
+constexpr std::uint64_t kMagic = 0x43575900 + '0' + kProtocolVersion;  // "CWY5"
 
 void put(std::byte* at, std::uint64_t value, std::size_t bytes) noexcept {
   for (std::size_t i = 0; i < bytes; ++i) at[i] = static_cast<std::byte>(value >> (8 * i));
@@ -144,18 +144,20 @@ std::optional<Greeting> decode_greeting(std::span<const std::byte> body) {
 }
 
 std::vector<std::byte> frame(const Welcome& welcome) {
-  std::vector<std::byte> body(10);
+  std::vector<std::byte> body(18);
   put(&body[0], welcome.key, 8);
-  put(&body[8], welcome.port, 2);
+  put(&body[8], welcome.transport, 8);
+  put(&body[16], welcome.port, 2);
   append_short(body, welcome.name);
   append_hosts(body, welcome.hosts);
   return make_frame(FrameKind::welcome, body);
 }
 
 std::optional<Welcome> decode_welcome(std::span<const std::byte> body) {
-  if (body.size() < 10) return std::nullopt;
-  Welcome welcome{get(&body[0], 8), static_cast<std::uint16_t>(get(&body[8], 2)), {}, {}};
-  body = body.subspan(10);
+  if (body.size() < 18) return std::nullopt;
+  Welcome welcome{
+      get(&body[0], 8), get(&body[8], 8), static_cast<std::uint16_t>(get(&body[16], 2)), {}, {}};
+  body = body.subspan(18);
   const auto name = take_short(body);
   auto hosts = name ? take_hosts(body) : std::nullopt;
   if (!hosts || !body.empty()) return std::nullopt;

@@ -22,7 +22,7 @@
 
 namespace causeway::ucx {
 
-constexpr std::uint8_t kProtocolVersion = 4;  // Of everything here: peers of others are refused.
+constexpr std::uint8_t kProtocolVersion = 5;  // Of everything here: peers of others are refused.
 constexpr std::size_t kFrameHeadBytes = 8;
 constexpr std::size_t kMaxBodyBytes = 2048;
 constexpr std::size_t kMaxHosts = 2;  // Of the two ports that UCX opens.
@@ -45,8 +45,9 @@ struct Greeting {
 // The accepting side, which has admitted the other one. Its data connections come from the first
 // address of an interface, and the one that was called may be another of the same.
 struct Welcome {
-  std::uint64_t key = 0;   // The other way.
-  std::uint16_t port = 0;  // Where UCX listens, at the host that was called.
+  std::uint64_t key = 0;        // The other way.
+  std::uint64_t transport = 0;  // Whom the channel leads to.
+  std::uint16_t port = 0;       // Where UCX listens, at the host that was called.
   std::string name;
   std::vector<HostBytes> hosts;
 };
@@ -68,7 +69,11 @@ enum class Op : std::uint8_t {
   write_done,  // id.
   read,        // id, session, region, offset, size, part, part_size.
   read_data,   // id, part_size. Payload: the part.
-  failed,      // id of a write or read. Payload: a failure.
+  sum,         // id, session, region, offset, size.
+  sum_is,      // id, offset: the checksum.
+  fence,       // id; session: the transport, region: the number of the channel to end.
+  fenced,      // id.
+  failed,      // id of what was asked for. Payload: a failure.
   message,     // id: 0, 1, ... in order of sending; region: the tag; part_size. Payload: all of it.
   withdraw,    // id of a message that is taken back, if nobody has received it yet.
   bye,         // Payload: a failure that says why the sender leaves.

@@ -34,6 +34,7 @@ class UcxChannel final : public Channel {
   [[nodiscard]] const Hello& peer() const noexcept override { return link_->peer(); }
   [[nodiscard]] bool is_open() const noexcept override { return link_->is_open(); }
   [[nodiscard]] ChannelCounters counters() const noexcept override { return link_->counters(); }
+  [[nodiscard]] ChannelId id() const noexcept override { return link_->id(); }
   void close(Error reason) override { link_->close(reason); }
   void on_close(std::function<void(const Error&)> handler) override {
     link_->on_close(std::move(handler));
@@ -45,6 +46,13 @@ class UcxChannel final : public Channel {
   void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
             Completion done) override {
     link_->read(target, from, deadline, std::move(done));
+  }
+  void checksum(RemoteAddress of, std::uint64_t size_bytes, Deadline deadline,
+                Completion done) override {
+    link_->checksum(of, size_bytes, deadline, std::move(done));
+  }
+  void fence(ChannelId other, Deadline deadline, Completion done) override {
+    link_->fence(other, deadline, std::move(done));
   }
   void send(std::uint64_t tag, std::span<const std::byte> message, Deadline deadline,
             Completion done) override {
@@ -89,7 +97,7 @@ class UcxTransport final : public Transport {
         (*own)(std::nullopt, std::make_shared<UcxChannel>(std::move(link)));
       };
       Link::connect(worker_for(ucx::interface_towards(to), to.is_ipv6()), to,
-                    {options_.service, std::move(hello), deadline, opened});
+                    {options_.service, std::move(hello), deadline, opened, links_});
     } catch (const Error& error) {
       boost::asio::post(context_, [own, error] { (*own)(error, nullptr); });
     }
@@ -130,7 +138,7 @@ class UcxTransport final : public Transport {
       if (options_.service != nullptr) options_.service->admit(greeting.hello);
       Link::accept(worker.shared_from_this(), line, std::move(greeting),
                    {options_.service, Hello{Hello::Role::node, options_.name, 0, {}},
-                    std::chrono::steady_clock::now() + kGreeting, opened});
+                    std::chrono::steady_clock::now() + kGreeting, opened, links_});
     } catch (const Error& error) {
       ucx::turn_away(line, error);
     } catch (const std::exception& error) {
@@ -147,6 +155,7 @@ class UcxTransport final : public Transport {
   boost::asio::io_context& context_;
   UcxOptions options_;
   std::string address_;
+  std::shared_ptr<ucx::Links> links_ = std::make_shared<ucx::Links>(ucx::Links{ucx::new_key(), {}});
   std::shared_ptr<ucx::Door> door_;
   std::map<std::pair<std::string, bool>, std::shared_ptr<Worker>> workers_;
 };
