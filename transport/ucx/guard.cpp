@@ -155,11 +155,22 @@ std::vector<int> watched_by(int epoll_fd) {
   return found;
 }
 
-std::vector<int> sockets_behind(int epoll_fd, int depth) {
-  std::vector<int> found;
+// A number that no other socket of this machine ever has. None: it is no socket.
+std::optional<std::uint64_t> socket_cookie(int fd) {
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0) return cookie;
+  if (errno == ENOPROTOOPT) throw system_error("this kernel has no SO_COOKIE (Linux 4.12)", errno);
+  return std::nullopt;
+}
+
+// Those that an epoll descriptor watches, itself or by others, with their cookies.
+using Sockets = std::vector<std::pair<int, std::uint64_t>>;
+Sockets sockets_behind(int epoll_fd, int depth) {
+  Sockets found;
   for (const int fd : watched_by(epoll_fd)) {
-    if (socket_inode(fd)) {
-      found.push_back(fd);
+    if (const auto cookie = socket_cookie(fd)) {
+      found.emplace_back(fd, *cookie);
     } else if (depth > 1) {
       const auto deeper = sockets_behind(fd, depth - 1);
       found.insert(found.end(), deeper.begin(), deeper.end());
@@ -293,8 +304,13 @@ SocketGuard::Pass SocketGuard::let_in(std::span<const HostBytes> hosts) {
 }
 
 void SocketGuard::shield_data(int event_fd) {
-  // All of them again: a descriptor or an inode seen before may be another socket by now.
-  for (const int fd : sockets_behind(event_fd, kMaxEpollDepth)) shield(fd);
+  // By cookie: a descriptor or an inode seen before may be another socket by now.
+  std::unordered_set<std::uint64_t> shielded;
+  for (const auto& [fd, cookie] : sockets_behind(event_fd, kMaxEpollDepth)) {
+    if (!shielded_.contains(cookie)) shield(fd);
+    shielded.insert(cookie);
+  }
+  shielded_ = std::move(shielded);
 }
 
 }  // namespace causeway::ucx

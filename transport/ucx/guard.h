@@ -15,6 +15,7 @@
 
 #include <memory>
 #include <set>
+#include <unordered_set>
 #include <span>
 #include <vector>
 
@@ -52,6 +53,7 @@ class SocketGuard {
   struct Doors;
   struct Party;
   std::set<std::uint64_t> before_;  // Inodes of the sockets that listened already.
+  std::unordered_set<std::uint64_t> shielded_;  // Cookies of data sockets.
   std::shared_ptr<Doors> doors_;
 };
 

@@ -26,7 +26,10 @@ Link::Link(std::shared_ptr<Worker> worker, const SocketAddress& peer, Setup setu
       own_key_(new_key()),
       own_alarm_(worker_->no_alarm()) {}
 
-Link::~Link() { links_->by_number.erase(id().number); }
+Link::~Link() {
+  links_->by_number.erase(id().number);
+  worker_->count_unexpected(0 - unexpected_bytes_);  // What nobody took.
+}
 
 ChannelId Link::id() const noexcept {
   return connecting_ ? ChannelId{peer_transport_, peer_key_}
@@ -207,6 +210,7 @@ void Link::end(const Error& reason) {
   worker_->clear_alarm(own_alarm_);
   worker_->expect_no_more(own_key_);
   end_requests(reason);
+  worker_->turnstile().forget(this);
   if (opened_)
     worker_->later([opened = std::exchange(opened_, {}), reason] { opened(reason, nullptr); });
   if (on_close_)
@@ -281,6 +285,7 @@ void Link::abandon() {
   lifeline_->close();
   worker_->clear_alarm(own_alarm_);
   while (!requests_.empty()) finish(requests_.begin());
+  worker_->turnstile().forget(this);
   worker_->forget(*this);
   be_gone();
 }
@@ -361,6 +366,7 @@ void Link::land(Flight& flight, ucs_status_t status) {
     case Cargo::peer_read:
       --serving_;
       if (good) counters_.sent_bytes += flight.size_bytes;
+      leave_turnstile(flight.session, flight.size_bytes);
       break;
     case Cargo::peer_write:
       if (good) counters_.received_bytes += flight.size_bytes;
@@ -369,6 +375,7 @@ void Link::land(Flight& flight, ucs_status_t status) {
         answer(Op::write_done, flight.id);
       else
         --serving_;
+      leave_turnstile(flight.session, flight.size_bytes);
       break;
     case Cargo::chunk:
       land_chunk(flight, good);

@@ -7,7 +7,8 @@
 //          pointer to is a Flight, and an operation completes only when none of its flights is in
 //          the air.
 // Bounds:  kWindow* for what this side starts, kMaxServing for what the peer may have open here,
-//          kMaxUnexpected* for messages that nobody asked for yet.
+//          kMaxUnexpected* for messages that nobody asked for yet. What all links have in service
+//          at a time goes through the worker's turnstile.
 // Errors:  what a peer sends wrongly ends this link with Errc::protocol and no other.
 // Threads: the worker's. on_*() are called from UCX and run no user code but the DataService.
 #pragma once
@@ -95,6 +96,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void break_off(const Error& reason);  // Ends the link soon; the peer is told.
   void advance();
   void on_alarm(std::uint64_t id);
+  [[nodiscard]] std::uint64_t unexpected_bytes() const noexcept { return unexpected_bytes_; }
   void force_close();  // Outside of UCX callbacks.
   void abandon();      // The endpoint is gone for good: whatever is left ends now.
 
@@ -146,6 +148,7 @@ class Link : public std::enable_shared_from_this<Link> {
     HeaderBytes header{};
     std::vector<std::byte> text;
     std::shared_ptr<const void> pin;
+    SessionId session = 0;  // Whose memory.
     std::uint64_t size_bytes = 0;
   };
 
@@ -188,6 +191,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void land_chunk(const Flight& flight, bool good);
   void land_message(const Flight& flight, bool good);
   void release(Unexpected& message);
+  void count_unexpected(int more, std::uint64_t size_bytes) noexcept;
   bool take_leftover(std::uint64_t tag, std::span<std::byte> target, Completion& done);
   [[nodiscard]] Unexpected pop(std::unordered_map<std::uint64_t, Mailbox>::iterator mailbox);
   void end_requests(const Error& reason);
@@ -196,7 +200,10 @@ class Link : public std::enable_shared_from_this<Link> {
 
   // What the peer asks for: link_serve.cpp.
   ucs_status_t serve_write(const Header& header, const Payload& payload);
+  void land_write(const Header& header, void* rendezvous);
   void serve_read(const Header& header);
+  void send_read(const Header& header);
+  void leave_turnstile(SessionId session, std::uint64_t size_bytes);
   void serve_sum(const Header& header);
   void serve_fence(const Header& header);
   void when_gone(std::function<void()> function);  // Ends this link, at its peer's wish.

@@ -239,8 +239,7 @@ Link::Unexpected Link::pop(std::unordered_map<std::uint64_t, Mailbox>::iterator 
   auto message = std::move(messages.front());
   messages.pop_front();
   if (messages.empty()) mailboxes_.erase(mailbox);
-  --unexpected_count_;
-  unexpected_bytes_ -= message.bytes.size();
+  count_unexpected(-1, message.bytes.size());
   return message;
 }
 
@@ -282,6 +281,13 @@ void Link::give(Requests::iterator request, Unexpected& message) {
   submit_receive(std::move(flight), message.rendezvous, state.buffer);
 }
 
+void Link::count_unexpected(int more, std::uint64_t size_bytes) noexcept {
+  unexpected_count_ += static_cast<std::size_t>(more);
+  const auto bytes = static_cast<std::uint64_t>(more) * size_bytes;
+  unexpected_bytes_ += bytes;  // Modulo 2^64: a subtraction, if `more` is -1.
+  worker_->count_unexpected(bytes);
+}
+
 void Link::release(Unexpected& message) {
   if (message.rendezvous != nullptr)
     ucp_am_data_release(worker_->handle(), std::exchange(message.rendezvous, nullptr));
@@ -320,8 +326,7 @@ void Link::end_requests(const Error& reason) {
         messages, [](const Unexpected& message) { return message.rendezvous != nullptr; });
     for (auto message = lost; message != messages.end(); message = messages.erase(message)) {
       release(*message);
-      --unexpected_count_;
-      unexpected_bytes_ -= message->bytes.size();
+      count_unexpected(-1, message->bytes.size());
     }
   }
   std::erase_if(mailboxes_, [](const auto& entry) { return entry.second.messages.empty(); });

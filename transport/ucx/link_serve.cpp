@@ -137,34 +137,78 @@ void Link::guard(std::uint64_t id, Serve serve) {
 
 ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
   if (!begin_serving()) return kDone;
-  auto status = kDone;
-  guard(header.id, [&] {
-    auto memory = pin(header, Access::write);
-    if (!payload.rendezvous) {
+  if (!payload.rendezvous) {
+    guard(header.id, [&] {
+      const auto memory = pin(header, Access::write);
       if (payload.size_bytes > 0)
         std::memcpy(memory.bytes.data(), payload.data, payload.size_bytes);
       counters_.received_bytes += payload.size_bytes;
-      return answer(Op::write_done, header.id);
-    }
+      answer(Op::write_done, header.id);
+    });
+    return kDone;
+  }
+  // The bytes stay with the sender until their turn.
+  const auto drop = [this, data = payload.data] {
+    ucp_am_data_release(worker_->handle(), data);
+    --serving_;
+  };
+  worker_->turnstile().enter({this, header.session, payload.size_bytes,
+                              [this, header, data = payload.data, drop] {
+                                if (!is_open()) {
+                                  drop();
+                                  return leave_turnstile(header.session, header.part_size_bytes);
+                                }
+                                land_write(header, data);
+                              },
+                              drop});
+  return kTaken;
+}
+
+void Link::land_write(const Header& header, void* rendezvous) {
+  bool is_taken = false;
+  guard(header.id, [&] {
+    auto memory = pin(header, Access::write);
     auto flight = new_flight(Cargo::peer_write, header.id, {});
     flight->pin = std::move(memory.pin);
-    flight->size_bytes = payload.size_bytes;
-    status = kTaken;
-    submit_receive(std::move(flight), payload.data, memory.bytes.data());
+    flight->session = header.session;
+    flight->size_bytes = header.part_size_bytes;
+    is_taken = true;
+    submit_receive(std::move(flight), rendezvous, memory.bytes.data());
   });
-  return status;
+  if (is_taken) return;
+  ucp_am_data_release(worker_->handle(), rendezvous);
+  leave_turnstile(header.session, header.part_size_bytes);
 }
 
 void Link::serve_read(const Header& header) {
   if (!begin_serving()) return;
+  if (header.part_size_bytes <= kEagerBytes) return send_read(header);
+  worker_->turnstile().enter({this, header.session, header.part_size_bytes,
+                              [this, header] {
+                                if (is_open()) return send_read(header);
+                                --serving_;
+                                leave_turnstile(header.session, header.part_size_bytes);
+                              },
+                              [this] { --serving_; }});
+}
+
+void Link::send_read(const Header& header) {
+  bool is_sent = false;
   guard(header.id, [&] {
     auto memory = pin(header, Access::read);
     const Header reply{
         .op = Op::read_data, .id = header.id, .part_size_bytes = header.part_size_bytes};
     auto flight = new_flight(Cargo::peer_read, header.id, reply);
     flight->pin = std::move(memory.pin);
+    flight->session = header.session;
+    is_sent = true;
     submit(std::move(flight), memory.bytes.data(), memory.bytes.size());
   });
+  if (!is_sent) leave_turnstile(header.session, header.part_size_bytes);
+}
+
+void Link::leave_turnstile(SessionId session, std::uint64_t size_bytes) {
+  if (size_bytes > kEagerBytes) worker_->turnstile().leave(this, session, size_bytes);
 }
 
 void Link::serve_sum(const Header& header) {
@@ -277,6 +321,8 @@ ucs_status_t Link::take_message(const Header& header, const Payload& payload) {
     return take_now(request, payload);
   }
   const auto copied = payload.rendezvous ? 0 : payload.size_bytes;
+  worker_->make_room_for_unexpected(copied);
+  if (failure_) return kDone;
   if (unexpected_count_ >= kMaxUnexpectedCount ||
       unexpected_bytes_ + copied > kMaxUnexpectedBytes) {
     break_off(Error(Errc::exhausted,
@@ -285,8 +331,7 @@ ucs_status_t Link::take_message(const Header& header, const Payload& payload) {
                         " bytes that nobody here received; receive more often, or send less"));
     return kDone;
   }
-  ++unexpected_count_;
-  unexpected_bytes_ += copied;
+  count_unexpected(1, copied);
   const auto bytes = payload.bytes();
   mailboxes_[tag].messages.push_back({header.id,
                                       payload.size_bytes,
@@ -321,8 +366,7 @@ void Link::take_withdrawal(std::uint64_t sequence) {
   for (auto& [tag, mailbox] : mailboxes_)
     for (auto message = mailbox.messages.begin(); message != mailbox.messages.end(); ++message) {
       if (message->sequence != sequence) continue;
-      --unexpected_count_;
-      unexpected_bytes_ -= message->bytes.size();
+      count_unexpected(-1, message->bytes.size());
       release(*message);
       mailbox.messages.erase(message);
       if (mailbox.messages.empty() && mailbox.receives.empty()) mailboxes_.erase(tag);

@@ -21,12 +21,18 @@ namespace causeway::ucx {
 
 namespace {
 
+// What is on its way into or out of memory that this side serves, of all links together.
+constexpr std::uint64_t kServingBytes = 64 << 20;
+// Copies of messages that nobody received yet, likewise.
+constexpr std::uint64_t kUnexpectedBytes = 256 << 20;
+
 using std::chrono::steady_clock;
 
 constexpr unsigned kMessageId = 0;
 constexpr auto kSlice = std::chrono::microseconds(300);  // Then other handlers get their turn.
 // Between two parts of a transfer a sleep costs more than it saves: half of the rate on loopback.
 constexpr auto kSpin = std::chrono::microseconds(50);
+constexpr auto kStalled = std::chrono::seconds(10);     // In service, while others wait.
 constexpr auto kTick = std::chrono::milliseconds(100);  // In case the event fd stays silent.
 constexpr auto kFarewell = std::chrono::milliseconds(100);
 constexpr auto kTeardown = std::chrono::milliseconds(1000);
@@ -82,7 +88,20 @@ std::shared_ptr<Worker> Worker::create(boost::asio::io_context& context, std::st
 }
 
 Worker::Worker(boost::asio::io_context& context)
-    : context_(context), waiter_(std::make_unique<Waiter>(context)) {}
+    : context_(context), turnstile_(kServingBytes), waiter_(std::make_unique<Waiter>(context)) {}
+
+void Worker::make_room_for_unexpected(std::uint64_t size_bytes) {
+  if (unexpected_bytes_ + size_bytes <= kUnexpectedBytes) return;
+  Link* most = nullptr;
+  for (const auto& [link, owner] : links_)
+    if (link->is_open() && (most == nullptr || link->unexpected_bytes() > most->unexpected_bytes()))
+      most = link;
+  if (most == nullptr) return;
+  most->break_off(Error(Errc::exhausted,
+                        std::to_string(unexpected_bytes_) +
+                            " bytes of messages wait here that nobody received, most of them from "
+                            "this peer; receive more often, or send less"));
+}
 
 void Worker::open(const std::string& interface, bool ipv6) {
   const auto check = [](ucs_status_t status, const char* what) {
@@ -392,6 +411,12 @@ void Worker::run_alarms() {
     link->on_alarm(alarm.id);  // Removes the entry, or sets it to a later time.
   }
   discard_arrivals();
+  for (const auto owner : turnstile_.stalled(now - kStalled)) {
+    auto* const link = static_cast<Link*>(const_cast<void*>(owner));
+    link->break_off(Error(Errc::timed_out,
+                          "the other end asked to move bytes and then moved none "
+                          "for 10 s, while others waited"));
+  }
 }
 
 ucs_status_t Worker::on_message(void* self, const void* header, std::size_t header_bytes,

@@ -26,6 +26,7 @@
 #include "transport/ucx/net.h"
 #include "transport/ucx/protocol.h"
 #include "transport/ucx/spare_descriptors.h"
+#include "transport/ucx/turnstile.h"
 
 namespace causeway::ucx {
 
@@ -77,6 +78,12 @@ class Worker : public std::enable_shared_from_this<Worker> {
   void forget(Link& link);
   [[nodiscard]] std::size_t link_count() const noexcept { return links_.size(); }
 
+  [[nodiscard]] Turnstile& turnstile() noexcept { return turnstile_; }
+  // Copies of messages that nobody received yet, of all links: before they grow past a bound, the
+  // link with the most ends.
+  void make_room_for_unexpected(std::uint64_t size_bytes);
+  void count_unexpected(std::uint64_t more_bytes) noexcept { unexpected_bytes_ += more_bytes; }
+
   void mark(Link& link);  // Calls link.advance() soon, outside of UCX callbacks.
   void later(std::function<void()> function);  // Likewise, for user code.
   void finish(Completion done, std::optional<Error> error, std::uint64_t bytes);
@@ -116,6 +123,8 @@ class Worker : public std::enable_shared_from_this<Worker> {
   int event_fd_ = -1;  // UCX's.
   std::unique_ptr<SocketGuard> guard_;
   SpareDescriptors spares_;
+  Turnstile turnstile_;
+  std::uint64_t unexpected_bytes_ = 0;
   std::size_t introductions_ = 0;  // Passes that live.
   std::unique_ptr<Waiter> waiter_;
   std::unordered_map<ucp_ep_h, Link*> endpoints_;
