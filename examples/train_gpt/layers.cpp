@@ -1,6 +1,7 @@
 #include "layers.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "config.h"
 
@@ -94,14 +95,20 @@ void embed_forward(const Dims& dims, Weights<T> weights, Tokens tokens, T* y) {
 template <typename T>
 void embed_backward(const Dims& dims, Gradients<T> gradients, Tokens tokens, const T* dy) {
   const auto width = dims.width;
-  for (std::size_t row = 0; row < dims.rows(); ++row) {
-    T* token = gradients[kTokenTable] + tokens[row] * width;
-    T* position = gradients[kPositionTable] + row % dims.length * width;
-    for (std::size_t i = 0; i < width; ++i) {
-      token[i] += dy[row * width + i];
-      position[i] += dy[row * width + i];
+  std::vector<std::size_t> rows(dims.rows());
+  std::iota(rows.begin(), rows.end(), std::size_t{0});
+  // Rows of one token, then of one position, side by side.
+  const auto add = [&](auto number_of, T* table) {
+    std::ranges::stable_sort(rows, {}, number_of);
+    for (std::size_t first = 0, last = 0; first < rows.size(); first = last) {
+      const std::size_t number = number_of(rows[first]);
+      while (last < rows.size() && number_of(rows[last]) == number) ++last;
+      add_rows<T>(std::span(rows).subspan(first, last - first), width, dy, table + number * width);
     }
-  }
+  };
+  add([&](std::size_t row) -> std::size_t { return tokens[row]; }, gradients[kTokenTable]);
+  std::ranges::sort(rows);
+  add([&](std::size_t row) { return row % dims.length; }, gradients[kPositionTable]);
 }
 
 template <typename T>

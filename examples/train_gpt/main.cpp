@@ -141,12 +141,12 @@ std::string description(const Job& job, const causeway::Plan& plan, const Corpus
       "layers: {}\nwidth: {}\nheads: {}\ncontext: {}\nmicro_batch: {}\nmicro_batches: {}\n"
       "seed: {}\nlearning_rate: {}\nsteps: {}\ntext hash: {:x}\ncheckpoint: {}\n"
       "checkpoint_every: {}\nresume: {}\nsample: {}\nprompt: {}\ntemperature: {}\n"
-      "data_parallel: {}\ntensor_parallel: {}\n{}",
+      "data_parallel: {}\ntensor_parallel: {}\nexact: {}\n{}",
       config.blocks, config.width, config.heads, config.context, config.micro_batch,
       config.micro_batches, job.seed, job.optimizer.learning_rate, job.options.steps, corpus.hash(),
       job.options.checkpoint, job.options.checkpoint_every, job.options.resume, job.options.sample,
       job.options.prompt, job.options.temperature, job.options.parallel.data,
-      job.options.parallel.tensor, plan.to_yaml());
+      job.options.parallel.tensor, job.options.parallel.exact, plan.to_yaml());
 }
 
 // The steps of a run. Ends early where a process was asked to stop.

@@ -89,6 +89,9 @@ void add_placement_options(CLI::App& app, Options& options) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str()
       ->group(group);
+  app.add_flag("--exact", options.parallel.exact,
+               "Replicas sum after each micro-batch, and the losses have the bits of one process")
+      ->group(group);
   app.add_option("--describe", options.describe,
                  "Write the model for `causeway plan` to this file and end ('-': stdout)")
       ->group(group);

@@ -1,9 +1,9 @@
 // How the processes of a stage share it: replicas of it, each cut into shards.
 //
-// Shape:   of D x T processes, number i holds shard i % T of replica i / T. A replica takes its
-//          part of a step's micro-batches, in order; a shard has some of the heads and of the MLP's
-//          inner columns of every block, and all of the rest. Gradients are summed over replicas,
-//          a block's two halves over shards.
+// Shape:   of D x T processes, number i holds shard i % T of replica i / T. Replica r takes the
+//          micro-batches r, r + D, r + 2 D, ... of a step; a shard has some of the heads and of the
+//          MLP's inner columns of every block, and all of the rest. Gradients are summed over
+//          replicas, a block's two halves over shards.
 // Errors:  validate() throws invalid_argument naming the options and what they accept.
 // Threads: plain values.
 // Source:  Shoeybi et al., "Megatron-LM: training multi-billion parameter language models using
@@ -21,6 +21,9 @@ namespace train_gpt {
 struct Parallel {
   std::uint32_t data = 1;    // Replicas: D.
   std::uint32_t tensor = 1;  // Shards of a replica: T.
+  // Replicas sum after each of their micro-batches, in the order of one process, and get its bits.
+  // Otherwise once a step; that is the same where each has one micro-batch.
+  bool exact = false;
 
   [[nodiscard]] std::uint32_t ranks_per_stage() const noexcept { return data * tensor; }
   void validate(const GptConfig& config) const;

@@ -187,6 +187,11 @@ double Pipeline::backward(Stage& stage, std::uint32_t micro_batch, const Batch& 
                    std::as_writable_bytes(std::span(gradient_)));
   for (auto i = stage.layers.size(); i-- > 0;) {
     auto& layer = stage.layers[i];
+    if (layer.sum) {
+      finish_sum(layer);
+      // The first replica adds to the sum so far, the others to nothing.
+      if (part_.replica > 0) std::ranges::fill(layer.all_gradients, 0.0F);
+    }
     if (layer.kind == LayerKind::embed)
       embed_backward<float>(dims_, layer.gradients, batch.inputs, d);
     else if (layer.kind == LayerKind::block)
@@ -196,13 +201,18 @@ double Pipeline::backward(Stage& stage, std::uint32_t micro_batch, const Batch& 
       loss =
           head_backward<float>(dims_, layer.weights, layer.gradients, kept(stage, micro_batch, i),
                                batch.targets, 1.0 / config_.micro_batches, d, work_);
-    if (part_.of.data > 1 && micro_batch + 1 == micro_batches_)
-      pending_.push_back(link_->start_sum_of_replicas(layer.all_gradients));
+    if (part_.of.data > 1 && (part_.of.exact || micro_batch + 1 == micro_batches_))
+      layer.sum = link_->start_sum_of_replicas(layer.all_gradients);
   }
   if (stage.index > 0)
     link_->send(stage.index, stage.index - 1, kBackwardTag + micro_batch,
                 std::as_bytes(std::span(gradient_)));
   return loss;
+}
+
+void Pipeline::finish_sum(Layer& layer) const {
+  layer.sum->wait();
+  layer.sum.reset();
 }
 
 StepReport Pipeline::step(const Corpus& corpus, std::uint64_t seed, std::uint64_t step,
@@ -212,7 +222,7 @@ StepReport Pipeline::step(const Corpus& corpus, std::uint64_t seed, std::uint64_
   const auto norms = std::span(sums).last(model_tensors_);
   for (const auto& operation : order_) {
     auto& stage = own_stage(operation.stage);
-    const auto number = part_.replica * micro_batches_ + operation.micro_batch;
+    const auto number = part_.replica + part_.of.data * operation.micro_batch;
     const auto batch = corpus.batch(seed, step, number);
     if (operation.phase == Phase::forward) {
       forward(stage, operation.micro_batch, batch);
@@ -221,8 +231,9 @@ StepReport Pipeline::step(const Corpus& corpus, std::uint64_t seed, std::uint64_
       if (part_.shard == 0) losses[number] += loss / config_.micro_batches;
     }
   }
-  for (const auto& sum : pending_) sum->wait();
-  pending_.clear();
+  for (auto& stage : stages_)
+    for (auto& layer : stage.layers)
+      if (layer.sum) finish_sum(layer);
   sums[kStopSlot] = stop ? 1 : 0;
   add_norms(norms);
   link_->all_reduce_sum(sums);

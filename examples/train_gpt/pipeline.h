@@ -9,8 +9,9 @@
 //          shards, five of a micro-batch's activations per block.
 // Threads: one thread.
 // Notes:   the loss does not depend on the number of stages: micro-batches are added in order, and
-//          the gradient norm is summed tensor by tensor, in the order of the model. Replicas add
-//          their micro-batches first and shards their columns: the same but for rounding.
+//          the gradient norm is summed tensor by tensor, in the order of the model. Replicas that
+//          are not exact add their own micro-batches first, and shards their columns: the same but
+//          for rounding.
 #pragma once
 
 #include <atomic>
@@ -99,8 +100,9 @@ class Pipeline {
     LayerKind kind;
     std::vector<const float*> weights;
     std::vector<float*> gradients;
-    std::span<float> all_gradients;  // With what lies between them.
-    std::size_t kept_offset;         // Floats from the start of a slot of the arena.
+    std::span<float> all_gradients;     // With what lies between them.
+    std::size_t kept_offset;            // Floats from the start of a slot of the arena.
+    std::unique_ptr<PendingSum> sum{};  // Of the gradients, on its way over the replicas.
   };
   struct Stage {
     int index;
@@ -114,6 +116,7 @@ class Pipeline {
   [[nodiscard]] float* kept(Stage& stage, std::uint32_t micro_batch, std::size_t layer) const;
   void forward(Stage& stage, std::uint32_t micro_batch, const Batch& batch);
   double backward(Stage& stage, std::uint32_t micro_batch, const Batch& batch);
+  void finish_sum(Layer& layer) const;
   void add_norms(std::span<double> sums) const;
   void sample_stage(Stage& stage, const Dims& dims, Tokens tokens);
   [[nodiscard]] Stage& own_stage(std::uint32_t index);
@@ -135,7 +138,6 @@ class Pipeline {
   Workspace<float> work_;
   std::vector<float> passed_on_;  // A stage's output on its way, or an activation of sample().
   std::vector<float> gradient_;   // Of the activations, on its way back.
-  std::vector<std::unique_ptr<PendingSum>> pending_;  // Gradients on their way over the replicas.
 };
 
 }  // namespace train_gpt

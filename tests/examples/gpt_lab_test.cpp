@@ -192,13 +192,17 @@ TEST_CASE("replicas and shards give the same loss, and leave nothing behind") {
     check_close(lab.losses(stages, options, {"--ranks-per-stage", ranks}), expected, relative);
     CHECK(lab.used_bytes() == 0);
   }
+  auto exact = short_run;
+  exact.insert(exact.end(), {"--data-parallel", "2", "--exact"});
+  CHECK(lab.losses(2, exact, {"--ranks-per-stage", "2"}) == expected);  // To the bit.
   // Two stages per process, in two replicas.
   auto options = short_run;
   options.insert(options.end(), {"--data-parallel", "2"});
   check_close(lab.losses(4, options, {"--per-node", "--ranks-per-stage", "2"}), expected, 1e-6);
   // Each process of a stage has a device of its own, as long as there are some.
   std::map<std::string, int> devices;
-  for (const auto& part : lab.report().at("placement").as_array())
+  const auto report = lab.report();
+  for (const auto& part : report.at("placement").as_array())
     if (part.at("kind").as_string() == "weights")
       ++devices[std::string(part.at("device").as_string())];
   CHECK(devices["hgx/gpu0"] == 1);

@@ -105,6 +105,27 @@ TEST_CASE("replicas train as one process does") {
     }
 }
 
+TEST_CASE("exact replicas, and those of one micro-batch each, have the bits of one process") {
+  auto config = test_config();
+  for (const std::uint32_t micro_batches : {4U, 8U}) {
+    config.micro_batches = micro_batches;
+    config.micro_batch = micro_batches == 4 ? 50 : 2;  // More tokens than BLAS takes at once.
+    const auto expected = train(make_job(config, 1, 1));
+    for (const std::uint32_t data : {2U, 4U, 8U})
+      for (const auto& [stages, world] :
+           std::vector<std::pair<std::size_t, int>>{{1, 1}, {3, 3}, {4, 2}}) {
+        if (data > micro_batches) continue;
+        INFO("micro-batches=", micro_batches, " replicas=", data, " stages=", stages);
+        const bool exact = data < micro_batches;
+        const auto got = train(make_job(config, stages, world, {data, 1, exact}));
+        CHECK(got.losses == expected.losses);
+        CHECK(got.norms == expected.norms);
+        CHECK(got.weights == expected.weights);
+        CHECK(got.sample == expected.sample);
+      }
+  }
+}
+
 TEST_CASE("shards train as one process does") {
   const auto config = test_config();
   const auto expected = train(make_job(config, 1, 1));
