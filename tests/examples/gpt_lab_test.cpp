@@ -255,8 +255,8 @@ TEST_CASE("a killed replica or shard ends all others in time, with its name") {
   for (int rank = 0; rank < 4; ++rank) {
     auto environment = lab.environment();
     environment.insert(environment.end(), {{"CAUSEWAY_SOCKET", lab.socket("hgx")},
-                                           {"CAUSEWAY_RANK", std::to_string(rank)},
-                                           {"CAUSEWAY_WORLD_SIZE", "4"}});
+                                           {"SLURM_PROCID", std::to_string(rank)},
+                                           {"SLURM_NTASKS", "4"}});
     ranks.push_back(std::make_unique<RunningCommand>(
         TestLab::with_small({TRAIN_GPT, "--plan", plan, "--steps", "1000000", "--data-parallel",
                              "2", "--tensor-parallel", "2"}),
