@@ -16,7 +16,7 @@ using namespace train_gpt;
 namespace {
 
 constexpr std::uint64_t kSeed = 5;
-constexpr int kSteps = 6;
+constexpr int kSteps = 4;
 
 GptConfig test_config() { return {4, 24, 4, 12, 2, 8}; }
 
@@ -97,9 +97,8 @@ TEST_CASE("replicas train as one process does") {
   set_blas_threads(1);
   const auto config = test_config();
   const auto expected = train(make_job(config, 1, 1));
-  for (const std::uint32_t data : {2U, 4U, 8U})
-    for (const auto& [stages, world] :
-         std::vector<std::pair<std::size_t, int>>{{1, 1}, {3, 3}, {4, 2}}) {
+  for (const std::uint32_t data : {2U, 8U})
+    for (const auto& [stages, world] : std::vector<std::pair<std::size_t, int>>{{1, 1}, {4, 2}}) {
       INFO("replicas=", data, " stages=", stages, " teams=", world);
       check_same(train(make_job(config, stages, world, {data, 1})), expected, 1e-6);
     }
@@ -107,13 +106,12 @@ TEST_CASE("replicas train as one process does") {
 
 TEST_CASE("exact replicas, and those of one micro-batch each, have the bits of one process") {
   auto config = test_config();
-  for (const std::uint32_t micro_batches : {4U, 8U}) {
+  for (const std::uint32_t micro_batches : {2U, 8U}) {
     config.micro_batches = micro_batches;
-    config.micro_batch = micro_batches == 4 ? 50 : 2;  // More tokens than BLAS takes at once.
+    config.micro_batch = micro_batches == 2 ? 40 : 1;  // More tokens than BLAS takes at once.
     const auto expected = train(make_job(config, 1, 1));
     for (const std::uint32_t data : {2U, 4U, 8U})
-      for (const auto& [stages, world] :
-           std::vector<std::pair<std::size_t, int>>{{1, 1}, {3, 3}, {4, 2}}) {
+      for (const auto& [stages, world] : std::vector<std::pair<std::size_t, int>>{{1, 1}, {3, 2}}) {
         if (data > micro_batches) continue;
         INFO("micro-batches=", micro_batches, " replicas=", data, " stages=", stages);
         const bool exact = data < micro_batches;
@@ -130,8 +128,7 @@ TEST_CASE("shards train as one process does") {
   const auto config = test_config();
   const auto expected = train(make_job(config, 1, 1));
   for (const std::uint32_t tensor : {2U, 4U})
-    for (const auto& [stages, world] :
-         std::vector<std::pair<std::size_t, int>>{{1, 1}, {3, 3}, {4, 2}}) {
+    for (const auto& [stages, world] : std::vector<std::pair<std::size_t, int>>{{1, 1}, {4, 2}}) {
       INFO("shards=", tensor, " stages=", stages, " teams=", world);
       check_same(train(make_job(config, stages, world, {1, tensor})), expected, 1e-5);
     }
