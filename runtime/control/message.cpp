@@ -31,6 +31,7 @@ unsigned http_status(Errc code) noexcept {
       return 504;
     case Errc::out_of_memory:
       return 507;
+    case Errc::corrupted:
     case Errc::io:
     case Errc::protocol:
     case Errc::internal:
