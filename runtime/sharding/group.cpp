@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtime/sharding/group_state.h"
+#include "transport/collective/call.h"
 
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
 #include <boost/asio/io_context.hpp>
@@ -15,6 +16,8 @@
 namespace causeway {
 
 namespace {
+
+using collective::Call;
 
 // What an operation's end tells the thread that waits for it.
 struct Result {
@@ -79,13 +82,9 @@ Reduction reduction(DType type, const ReduceOptions& options) {
 }
 
 // Of whole values: the communicator refuses a rest, so that the call counts.
-Shares equal_shares(std::span<const std::byte> values, std::size_t value_bytes,
-                    const Communicator& all) {
-  return Shares::equal(values.size() / value_bytes * value_bytes, value_bytes, all.size());
+Shares equal_shares(std::span<const std::byte> values, std::size_t value_bytes, int ranks) {
+  return Shares::equal(values.size() / value_bytes * value_bytes, value_bytes, ranks);
 }
-
-// Of this call alone; nothing is broken.
-bool is_refusal(Errc code) noexcept { return code == Errc::invalid_argument; }
 
 // Channels say that they ended before it is known why: who waits asks for the reason.
 bool is_second_hand(Errc code) noexcept { return code == Errc::peer_lost || code == Errc::closed; }
@@ -107,34 +106,39 @@ Group::State::~State() {
 struct Pending::State {
   std::shared_ptr<Group::State> group;
   std::shared_ptr<Result> result = std::make_shared<Result>();
-  bool is_over = false;  // wait() has returned or thrown.
+  bool is_refused = false;  // For what this call alone has wrong; nothing is broken.
+  bool is_over = false;     // wait() has returned or thrown.
 
   using Start = std::function<void(Communicator&, Deadline, Communicator::Done)>;
-  static Pending start(std::shared_ptr<Group::State> group, std::chrono::milliseconds timeout,
-                       Start call);
+  static Pending start(std::shared_ptr<Group::State> group, const collective::Call& call,
+                       std::chrono::milliseconds timeout, Start begin);
   [[nodiscard]] Error reason() const;
 };
 
-Pending Pending::State::start(std::shared_ptr<Group::State> group,
-                              std::chrono::milliseconds timeout, Start call) {
+Pending Pending::State::start(std::shared_ptr<Group::State> group, const collective::Call& call,
+                              std::chrono::milliseconds timeout, Start begin) {
   group->io->check();
   const auto deadline = std::chrono::steady_clock::now() +
                         (timeout > std::chrono::milliseconds(0) ? timeout : group->timeout);
   auto state = std::make_unique<State>();
   state->group = std::move(group);
+  state->is_refused = !call.refused_for.empty();
   // Who waits for the result keeps the mesh. A callback that did could be the last to do so, on the
   // thread that the mesh's pool would then join.
   auto& context = state->group->io->pool->io.context();
   boost::asio::post(context, [io = std::weak_ptr(state->group->io), result = state->result,
-                              number = state->group->number, deadline, call = std::move(call)] {
+                              number = state->group->number, deadline, begin = std::move(begin),
+                              is_refused = state->is_refused] {
     auto* const mesh = io.lock().get();
-    const auto done = [io, result](const std::optional<Error>& failed) {
-      if (failed && !is_refusal(failed->code()) && !is_second_hand(failed->code()))
-        if (const auto alive = io.lock()) alive->lose(*failed);
+    const auto done = [io, result, is_refused](std::optional<Error> failed) {
+      if (const auto alive = failed ? io.lock() : nullptr) {
+        failed = alive->with_node(*failed);
+        if (!is_refused && !is_second_hand(failed->code())) alive->lose(*failed);
+      }
       result->end(failed);
     };
     try {
-      call(mesh->communicator(number), deadline, done);
+      begin(mesh->communicator(number), deadline, done);
     } catch (const Error& error) {
       result->end(error);
     }
@@ -145,7 +149,7 @@ Pending Pending::State::start(std::shared_ptr<Group::State> group,
 // The first reason of all, if this operation's is that or follows from it.
 Error Pending::State::reason() const {
   const Error own(*result->code, result->text);
-  if (is_refusal(own.code())) return own;
+  if (is_refused && own.code() == Errc::invalid_argument) return own;
   auto& io = *group->io;
   if (const auto lost = io.loss_behind(own)) return *lost;
   io.pool->io.run_on([&] { io.lose(own); });
@@ -195,49 +199,52 @@ int Group::size() const noexcept { return static_cast<int>(state_->ranks.size())
 const std::vector<int>& Group::ranks() const noexcept { return state_->ranks; }
 
 Pending Group::start_barrier(Timeout timeout) {
-  return Pending::State::start(state_, timeout,
+  return Pending::State::start(state_, Call::barrier(), timeout,
                                [](Communicator& all, Deadline deadline, Communicator::Done done) {
                                  all.barrier(deadline, std::move(done));
                                });
 }
 
 Pending Group::start_broadcast(std::span<std::byte> bytes, int root, Timeout timeout) {
-  return Pending::State::start(state_, timeout,
+  return Pending::State::start(state_, Call::broadcast(bytes.size(), root, size()), timeout,
                                [=](Communicator& all, Deadline deadline, Communicator::Done done) {
                                  all.broadcast(bytes, root, deadline, std::move(done));
                                });
 }
 
 Pending Group::start_all_reduce(std::span<std::byte> values, DType type, ReduceOptions options) {
-  return Pending::State::start(state_, options.timeout,
-                               [values, how = reduction(type, options)](
-                                   Communicator& all, Deadline deadline, Communicator::Done done) {
+  const auto how = reduction(type, options);
+  return Pending::State::start(state_, Call::all_reduce(values.size(), how), options.timeout,
+                               [=](Communicator& all, Deadline deadline, Communicator::Done done) {
                                  all.all_reduce(values, how, deadline, std::move(done));
                                });
 }
 
 Pending Group::start_reduce_scatter(std::span<std::byte> values, DType type,
                                     ReduceOptions options) {
-  return Pending::State::start(state_, options.timeout,
-                               [values, how = reduction(type, options)](
-                                   Communicator& all, Deadline deadline, Communicator::Done done) {
-                                 all.reduce_scatter(values,
-                                                    equal_shares(values, size_of(how.type), all),
-                                                    how, deadline, std::move(done));
+  const auto how = reduction(type, options);
+  const auto shares = equal_shares(values, size_of(how.type), size());
+  return Pending::State::start(state_, Call::reduce_scatter(values.size(), shares, how, size()),
+                               options.timeout,
+                               [=](Communicator& all, Deadline deadline, Communicator::Done done) {
+                                 all.reduce_scatter(values, shares, how, deadline, std::move(done));
                                });
 }
 
 Pending Group::start_all_gather(std::span<std::byte> values, DType type, Timeout timeout) {
-  return Pending::State::start(
-      state_, timeout, [=](Communicator& all, Deadline deadline, Communicator::Done done) {
-        all.all_gather(values, equal_shares(values, size_of(type), all), deadline, std::move(done));
-      });
+  const auto shares = equal_shares(values, size_of(type), size());
+  return Pending::State::start(state_, Call::all_gather(values.size(), shares, size()), timeout,
+                               [=](Communicator& all, Deadline deadline, Communicator::Done done) {
+                                 all.all_gather(values, shares, deadline, std::move(done));
+                               });
 }
 
 Pending Group::start_all_to_all(std::span<std::byte> values, DType type, Timeout timeout) {
-  return Pending::State::start(state_, timeout,
+  const auto value_bytes = size_of(type);
+  return Pending::State::start(state_, Call::all_to_all(values.size(), value_bytes, size()),
+                               timeout,
                                [=](Communicator& all, Deadline deadline, Communicator::Done done) {
-                                 all.all_to_all(values, size_of(type), deadline, std::move(done));
+                                 all.all_to_all(values, value_bytes, deadline, std::move(done));
                                });
 }
 

@@ -115,7 +115,7 @@ Group GroupMaker::make(std::uint32_t number, const std::vector<int>& ranks) {
                             kAgreement - 1));
   next_ = number + 1;
   const auto io = mesh_->io();
-  io->pool->io.run_on([&] { io->add_communicator(number, ranks); });
+  io->add_communicator(number, ranks, std::chrono::steady_clock::now() + mesh_->timeout());
   return Group(std::make_shared<Group::State>(io, number, ranks, mesh_->timeout()));
 }
 

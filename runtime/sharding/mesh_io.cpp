@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <string_view>
 
 #include "runtime/node/lender.h"
+#include "transport/collective/make_communicator.h"
 
 namespace causeway {
 
@@ -14,14 +17,15 @@ using namespace std::chrono_literals;
 
 constexpr auto kLossGrace = 500ms;  // For the reason why a partner left to become known.
 
-// A rank's channel as a communicator has it: says on which node the rank is, and counts.
+// A rank's channel as a communicator has it: counts, and tells the mesh of a death.
 class RankChannel final : public Channel {
  public:
-  RankChannel(std::shared_ptr<Channel> inner, std::weak_ptr<MeshIo> io, int rank, std::string node)
-      : inner_(std::move(inner)), io_(std::move(io)), rank_(rank), node_(std::move(node)) {}
+  RankChannel(std::shared_ptr<Channel> inner, std::weak_ptr<MeshIo> io, int rank)
+      : inner_(std::move(inner)), io_(std::move(io)), rank_(rank) {}
 
   const std::string& peer_name() const noexcept override { return inner_->peer_name(); }
   const Hello& peer() const noexcept override { return inner_->peer(); }
+  ChannelId id() const noexcept override { return inner_->id(); }
   bool is_open() const noexcept override { return inner_->is_open(); }
   ChannelCounters counters() const noexcept override { return inner_->counters(); }
 
@@ -33,6 +37,13 @@ class RankChannel final : public Channel {
   void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
             Completion done) override {
     inner_->read(target, from, deadline, named(std::move(done)));
+  }
+  void checksum(RemoteAddress of, std::uint64_t size_bytes, Deadline deadline,
+                Completion done) override {
+    inner_->checksum(of, size_bytes, deadline, named(std::move(done)));
+  }
+  void fence(ChannelId other, Deadline deadline, Completion done) override {
+    inner_->fence(other, deadline, named(std::move(done)));
   }
   void send(std::uint64_t tag, std::span<const std::byte> message, Deadline deadline,
             Completion done) override {
@@ -60,13 +71,12 @@ class RankChannel final : public Channel {
     ++sent.messages;
   }
   Completion named(Completion done) const {
-    return [done = std::move(done), io = io_, rank = rank_, node = node_](
-               std::optional<Error> failed, std::uint64_t bytes) {
+    return [done = std::move(done), io = io_, rank = rank_](std::optional<Error> failed,
+                                                            std::uint64_t bytes) {
       if (failed) {
         // An operation may hear of the rank's death before the channel does.
         if (const auto alive = io.lock(); alive && failed->code() == Errc::peer_lost)
           alive->closed(rank, *failed);
-        failed = Error(failed->code(), fmt::format("on {}: {}", node, failed->what()));
       }
       done(std::move(failed), bytes);
     };
@@ -75,7 +85,6 @@ class RankChannel final : public Channel {
   std::shared_ptr<Channel> inner_;
   std::weak_ptr<MeshIo> io_;
   int rank_;
-  std::string node_;
 };
 
 }  // namespace
@@ -138,15 +147,43 @@ std::optional<Error> MeshIo::loss_behind(const Error& error) {
   return lost;
 }
 
-void MeshIo::add_communicator(std::uint32_t number, const std::vector<int>& ranks) {
+void MeshIo::add_communicator(std::uint32_t number, const std::vector<int>& ranks,
+                              Deadline deadline) {
+  try {
+    pool->io.wait_for([&](Completion done) {
+      start_communicator(number, ranks, deadline,
+                         [done](std::optional<Error> failed) { done(std::move(failed), 0); });
+    });
+  } catch (const Error& error) {
+    if (const auto reason = loss_behind(error)) throw Error(*reason);
+    const auto own = with_node(error);
+    pool->io.run_on([&] { lose(own); });
+    throw Error(own);
+  }
+}
+
+void MeshIo::start_communicator(std::uint32_t number, const std::vector<int>& ranks,
+                                Deadline deadline, Communicator::Done done) {
   std::vector<std::shared_ptr<Channel>> peers(ranks.size());
   for (std::size_t i = 0; i < ranks.size(); ++i)
     if (ranks[i] != own_rank)
-      peers[i] = std::make_shared<RankChannel>(channels.at(ranks[i]), weak_from_this(), ranks[i],
-                                               nodes.at(ranks[i]));
+      peers[i] = std::make_shared<RankChannel>(channels.at(ranks[i]), weak_from_this(), ranks[i]);
   const auto own = static_cast<int>(std::ranges::find(ranks, own_rank) - ranks.begin());
-  communicators[number] =
-      make_channel_communicator(pool->io.context(), own, std::move(peers), tag_of(number), ranks);
+  // A node is an island, also where a lab has several on one host. Its ranks have one way to
+  // others, so there is nothing to measure.
+  const auto first = std::ranges::find_if(
+      nodes, [&](const auto& entry) { return entry.second == nodes.at(own_rank); });
+  make_communicator(pool->io.context(), own, std::move(peers),
+                    {.tag = tag_of(number),
+                     .names = ranks,
+                     .island = static_cast<std::uint64_t>(first->first),
+                     .measures_links = false},
+                    deadline,
+                    [this, number, done = std::move(done)](std::optional<Error> failed,
+                                                           std::unique_ptr<Communicator> made) {
+                      if (!failed) communicators[number] = std::move(made);
+                      done(std::move(failed));
+                    });
 }
 
 Communicator& MeshIo::communicator(std::uint32_t number) {
@@ -161,6 +198,21 @@ void MeshIo::leave() {
   for (const auto& [_, channel] : channels) channel->close({Errc::closed, "the worker left"});
   channels.clear();
   transport.reset();
+}
+
+// Communicators end with "because of rank N", as they were told to call it, wherever they failed.
+Error MeshIo::with_node(const Error& error) const {
+  constexpr std::string_view kReason = "because of rank ";
+  const std::string text = error.what();
+  const auto reason = text.find(kReason);
+  if (reason == std::string::npos) return error;
+  int rank = -1;
+  const char* const begin = text.data() + reason + kReason.size();
+  const auto [end, failed] = std::from_chars(begin, text.data() + text.size(), rank);
+  const auto rest = std::string_view(end, text.data() + text.size());
+  if (failed != std::errc{} || !nodes.contains(rank) || rest.starts_with(" on ")) return error;
+  return {error.code(),
+          fmt::format("{}because of {}{}", text.substr(0, reason), name_of(rank), rest)};
 }
 
 std::string MeshIo::name_of(int rank) const {

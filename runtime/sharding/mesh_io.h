@@ -47,14 +47,21 @@ struct MeshIo : DataService, std::enable_shared_from_this<MeshIo> {
   // Why a channel has ended, which is known a moment after its end. Waits: not on the io thread.
   [[nodiscard]] std::optional<Error> loss_behind(const Error& error);
 
-  // A communicator of `ranks`, of which this is one, in this order. The number names it at all.
-  void add_communicator(std::uint32_t number, const std::vector<int>& ranks);
+  // A communicator of `ranks`, of which this is one, in this order; all of them make it together.
+  // The number names it at all. Waits: not on the io thread.
+  void add_communicator(std::uint32_t number, const std::vector<int>& ranks, Deadline deadline);
   // Errors: closed once the worker has left.
   [[nodiscard]] Communicator& communicator(std::uint32_t number);
   void leave();
 
-  [[nodiscard]] std::string name_of(int rank) const;  // "rank 1 on b"
+  [[nodiscard]] std::string name_of(int rank) const;        // "rank 1 on b"
+  [[nodiscard]] Error with_node(const Error& error) const;  // Of the rank that it is because of.
 
+ private:
+  void start_communicator(std::uint32_t number, const std::vector<int>& ranks, Deadline deadline,
+                          Communicator::Done done);
+
+ public:
   struct Sent {
     std::uint64_t bytes = 0;
     std::uint64_t messages = 0;

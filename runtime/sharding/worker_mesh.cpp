@@ -34,7 +34,8 @@ WorkerMesh::WorkerMesh(std::shared_ptr<Pool::State> pool, const WorkerOptions& o
                             rank(), world()));
   if (world() == 1) {
     members_.push_back({0, pool_->node, ""});
-    pool_->io.run_on([&] { io_->add_communicator(kEveryone, {0}); });
+    pool_->io.run_on([&] { io_->nodes[0] = pool_->node; });
+    io_->add_communicator(kEveryone, {0}, std::chrono::steady_clock::now() + options_.timeout);
     return;
   }
   loss_handler_ = pool_->on_loss([io = std::weak_ptr(io_)](const Error& error) {
@@ -118,7 +119,7 @@ void WorkerMesh::connect_all(Deadline deadline) {
   lock.unlock();
   std::vector<int> everyone(static_cast<std::size_t>(world()));
   std::iota(everyone.begin(), everyone.end(), 0);
-  pool_->io.run_on([&] { io_->add_communicator(kEveryone, everyone); });
+  io_->add_communicator(kEveryone, everyone, deadline);
 }
 
 WorkerMesh::~WorkerMesh() { leave(); }
