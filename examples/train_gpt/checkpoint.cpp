@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <deque>
 #include <functional>
 
 namespace train_gpt {
@@ -99,20 +100,33 @@ CheckpointInfo from_metadata(const Metadata& metadata, const std::string& file) 
   return info;
 }
 
-void write_stage(const fs::path& path, const CheckpointInfo& info, int stage, std::size_t stages,
-                 std::span<const OwnTensor> tensors) {
+// The whole of what each shard has a part of. All shards call it.
+std::span<const float> gather(Link& link, const Cut& cut, std::span<const float> part,
+                              std::deque<std::vector<float>>& memory) {
+  if (cut.is_whole()) return part;
+  auto& whole = memory.emplace_back(cut.whole_size(), 0.0F);
+  cut.put(part, whole);
+  link.sum_of_shards(whole);
+  return whole;
+}
+
+void write_stage(Link& link, const fs::path& path, const CheckpointInfo& info, int stage,
+                 std::size_t stages, std::span<const OwnTensor> tensors, const Part& part) {
+  std::deque<std::vector<float>> memory;
   std::vector<causeway::TensorData> parts;
   for (const auto& tensor : tensors) {
     if (tensor.stage != stage) continue;
     const auto add = [&](const char* suffix, std::span<const float> values) {
-      parts.push_back({tensor.spec, std::as_bytes(values)});
+      const auto whole = gather(link, tensor.cut, values, memory);
+      if (part.shard > 0) return memory.clear();
+      parts.push_back({tensor.spec, std::as_bytes(whole)});
       parts.back().tensor.name += suffix;
     };
     add("", tensor.weights);
     add(kMomentSuffix, tensor.m);
     add(kSecondMomentSuffix, tensor.v);
   }
-  causeway::write_safetensors(path.string(), parts, to_metadata(info, stages));
+  if (part.shard == 0) causeway::write_safetensors(path.string(), parts, to_metadata(info, stages));
 }
 
 // `folder` takes the place of `target`, and DIR/latest points to it.
@@ -133,7 +147,7 @@ void publish(const fs::path& root, const fs::path& folder, const fs::path& targe
 
 void save_checkpoint(Link& link, const fs::path& root, const CheckpointInfo& info,
                      const std::vector<int>& own_stages, std::size_t stages,
-                     std::span<const OwnTensor> tensors) {
+                     std::span<const OwnTensor> tensors, const Part& part) {
   const auto target = root / fmt::format("step-{}", info.step);
   const auto folder = fs::path(target.string() + ".tmp");
   const auto what = fmt::format("cannot write the checkpoint '{}'", target.string());
@@ -143,9 +157,10 @@ void save_checkpoint(Link& link, const fs::path& root, const CheckpointInfo& inf
     fs::create_directories(folder);
   });
   link.barrier();
-  for (const int stage : own_stages)
-    write_stage(stage_file(folder, static_cast<std::size_t>(stage), stages), info, stage, stages,
-                tensors);
+  if (part.replica == 0)
+    for (const int stage : own_stages)
+      write_stage(link, stage_file(folder, static_cast<std::size_t>(stage), stages), info, stage,
+                  stages, tensors, part);
   link.barrier();
   on_disk(what, [&] {
     if (link.rank() != 0) return;
@@ -198,7 +213,7 @@ Checkpoint Checkpoint::open(const fs::path& path) {
 }
 
 void Checkpoint::load_part(const std::string& name, const causeway::TensorSpec& like,
-                           std::span<float> target) const {
+                           const Cut& cut, std::span<float> target) const {
   const auto entry = file_of_tensor_.find(name);
   if (entry == file_of_tensor_.end())
     throw Error(Errc::parse, fmt::format("{}: tensor '{}' is in none of the {} files; the "
@@ -210,13 +225,20 @@ void Checkpoint::load_part(const std::string& name, const causeway::TensorSpec& 
     throw Error(Errc::parse, fmt::format("{}: tensor '{}' is {} [{}], the model has {} [{}]", path,
                                          name, to_string(found.dtype), fmt::join(found.shape, ", "),
                                          to_string(like.dtype), fmt::join(like.shape, ", ")));
-  std::memcpy(target.data(), file.data(name).data(), target.size_bytes());
+  const auto bytes = file.data(name);
+  if (cut.is_whole()) {
+    std::memcpy(target.data(), bytes.data(), target.size_bytes());
+    return;
+  }
+  std::vector<float> whole(cut.whole_size());  // The file's bytes need not be aligned.
+  std::memcpy(whole.data(), bytes.data(), bytes.size());
+  cut.take(whole, target);
 }
 
 void Checkpoint::load(const OwnTensor& tensor) const {
-  load_part(tensor.spec.name, tensor.spec, tensor.weights);
-  load_part(tensor.spec.name + kMomentSuffix, tensor.spec, tensor.m);
-  load_part(tensor.spec.name + kSecondMomentSuffix, tensor.spec, tensor.v);
+  load_part(tensor.spec.name, tensor.spec, tensor.cut, tensor.weights);
+  load_part(tensor.spec.name + kMomentSuffix, tensor.spec, tensor.cut, tensor.m);
+  load_part(tensor.spec.name + kSecondMomentSuffix, tensor.spec, tensor.cut, tensor.v);
   std::ranges::fill(tensor.gradients, 0.0F);
 }
 

@@ -4,7 +4,8 @@
 //   DIR/latest -> step-50
 //
 // Shape:   a folder step-N is complete or absent: it is written as step-N.tmp and renamed. Reading
-//          looks tensors up by name in all files, so a run may go on with other stages.
+//          looks tensors up by name in all files, and they are whole, so a run may go on with
+//          other stages, replicas and shards.
 // Errors:  not_found if there is no checkpoint; parse naming the file and what is wrong with it if
 //          it is damaged, incomplete or of another model; io from the system.
 // Threads: one thread.
@@ -33,10 +34,11 @@ struct CheckpointInfo {
   bool operator==(const CheckpointInfo&) const = default;
 };
 
-// Every process of the run calls it. Replaces a folder of the same step.
+// Every process of the run calls it. Replaces a folder of the same step. The first replica writes;
+// of several shards the first, which gathers the others' parts in its own memory.
 void save_checkpoint(Link& link, const std::filesystem::path& root, const CheckpointInfo& info,
                      const std::vector<int>& own_stages, std::size_t stages,
-                     std::span<const OwnTensor> tensors);
+                     std::span<const OwnTensor> tensors, const Part& part = {});
 
 class Checkpoint {
  public:
@@ -50,7 +52,7 @@ class Checkpoint {
 
  private:
   Checkpoint() = default;
-  void load_part(const std::string& name, const causeway::TensorSpec& like,
+  void load_part(const std::string& name, const causeway::TensorSpec& like, const Cut& cut,
                  std::span<float> target) const;
 
   std::filesystem::path folder_;

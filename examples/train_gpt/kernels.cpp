@@ -3,7 +3,9 @@
 #include <cblas.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <vector>
 
 namespace train_gpt {
 
@@ -64,6 +66,34 @@ void causal_softmax_backward(std::size_t row, std::size_t length, const T* weigh
   std::fill(d + row + 1, d + length, T{0});
 }
 
+// into[i] += value(0, i) + value(1, i) + ..., a few columns at a time.
+template <typename T, typename Value>
+void add_sums(std::size_t rows, std::size_t columns, T* into, Value value) {
+  constexpr std::size_t kColumns = 64;
+  for (std::size_t first = 0; first < columns; first += kColumns) {
+    const auto count = std::min(kColumns, columns - first);
+    std::array<T, kColumns> sums{};
+    for (std::size_t row = 0; row < rows; ++row)
+      for (std::size_t i = 0; i < count; ++i) sums[i] += value(row, first + i);
+    for (std::size_t i = 0; i < count; ++i) into[first + i] += sums[i];
+  }
+}
+
+// into += dy^T x, of which BLAS alone would add parts: how many, depends on the machine.
+template <typename T>
+void add_product(std::size_t rows, std::size_t inputs, std::size_t outputs, const T* x, const T* dy,
+                 T* into) {
+  constexpr std::size_t kPanel = 64;
+  std::vector<T> panel(std::min(kPanel, outputs) * inputs);
+  for (std::size_t first = 0; first < outputs; first += kPanel) {
+    const auto count = std::min(kPanel, outputs - first);
+    gemm(Side::transposed, Side::plain, count, inputs, rows, T{1}, {dy + first, outputs},
+         {x, inputs}, T{0}, {panel.data(), inputs});
+    T* to = into + first * inputs;
+    for (std::size_t i = 0; i < count * inputs; ++i) to[i] += panel[i];
+  }
+}
+
 }  // namespace
 
 void set_blas_threads(int count) { openblas_set_num_threads(count); }
@@ -84,13 +114,12 @@ void linear_forward(std::size_t rows, std::size_t inputs, std::size_t outputs, c
 template <typename T>
 void linear_backward(std::size_t rows, std::size_t inputs, std::size_t outputs, const T* x,
                      const T* weight, const T* dy, T* dx, T* dweight, T* dbias) {
-  gemm(Side::transposed, Side::plain, outputs, inputs, rows, T{1}, {dy, outputs}, {x, inputs}, T{1},
-       {dweight, inputs});
+  add_product(rows, inputs, outputs, x, dy, dweight);
   gemm(Side::plain, Side::plain, rows, inputs, outputs, T{1}, {dy, outputs}, {weight, inputs}, T{0},
        {dx, inputs});
   if (dbias == nullptr) return;
-  for (std::size_t row = 0; row < rows; ++row)
-    for (std::size_t i = 0; i < outputs; ++i) dbias[i] += dy[row * outputs + i];
+  add_sums<T>(rows, outputs, dbias,
+              [=](std::size_t row, std::size_t i) { return dy[row * outputs + i]; });
 }
 
 template <typename T>
@@ -126,8 +155,6 @@ void norm_backward(std::size_t rows, std::size_t width, const T* x, const T* wei
       const auto through = d[i] * weight[i];
       sum += through;
       dot += through * normal;
-      dweight[i] += d[i] * normal;
-      dbias[i] += d[i];
     }
     sum /= static_cast<T>(width);
     dot /= static_cast<T>(width);
@@ -136,6 +163,17 @@ void norm_backward(std::size_t rows, std::size_t width, const T* x, const T* wei
       to[i] += (d[i] * weight[i] - sum - normal * dot) * scale[row];
     }
   }
+  add_sums<T>(rows, width, dweight, [=](std::size_t row, std::size_t i) {
+    return dy[row * width + i] * ((x[row * width + i] - mean[row]) * scale[row]);
+  });
+  add_sums<T>(rows, width, dbias,
+              [=](std::size_t row, std::size_t i) { return dy[row * width + i]; });
+}
+
+template <typename T>
+void add_rows(std::span<const std::size_t> rows, std::size_t width, const T* from, T* into) {
+  add_sums<T>(rows.size(), width, into,
+              [=](std::size_t row, std::size_t i) { return from[rows[row] * width + i]; });
 }
 
 template <typename T>
@@ -231,6 +269,7 @@ double cross_entropy(std::size_t rows, std::size_t classes, const T* logits,
                                 T*);                                                               \
   template void norm_backward<T>(std::size_t, std::size_t, const T*, const T*, const T*, const T*, \
                                  const T*, T*, T*, T*);                                            \
+  template void add_rows<T>(std::span<const std::size_t>, std::size_t, const T*, T*);              \
   template void gelu_forward<T>(std::size_t, const T*, T*, T*);                                    \
   template void gelu_backward<T>(std::size_t, const T*, const T*, T*);                             \
   template void attention_forward<T>(const AttentionShape&, const T*, T*, T*);                     \

@@ -1,13 +1,15 @@
 // The arithmetic of a transformer on plain row-major arrays, forward and backward by hand.
 //
 // Shape:   T is float or double. Matrices are rows x columns without padding; a weight is
-//          [outputs, inputs]. Gradients of weights are added to what is there.
+//          [outputs, inputs]. Gradients of weights are summed over the rows, then added once to
+//          what is there: so what a call adds does not depend on it.
 // Errors:  none; sizes are the caller's promise.
 // Cost:    linear_* run in OpenBLAS; the rest is linear in its arguments.
 // Threads: pure functions. The order of summation is fixed, so equal input gives equal bits.
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 namespace train_gpt {
 
@@ -33,6 +35,10 @@ void norm_forward(std::size_t rows, std::size_t width, const T* x, const T* weig
 template <typename T>
 void norm_backward(std::size_t rows, std::size_t width, const T* x, const T* weight, const T* mean,
                    const T* scale, const T* dy, T* dx, T* dweight, T* dbias);
+
+// into += the sum of those `rows` of `from`.
+template <typename T>
+void add_rows(std::span<const std::size_t> rows, std::size_t width, const T* from, T* into);
 
 // GELU by the logistic form of its tanh approximation; keeps the gate for backward.
 template <typename T>

@@ -3,12 +3,15 @@
 // Shape:   a layer maps [batch * length, width] to the same; tensors come as pointers in the order
 //          of the enums in config.h. Backward gets the layer's input and computes the rest again.
 // Errors:  none; sizes are the caller's promise.
+//          Of a block cut into shards each has its rows and columns of the matrices, and x, y and d
+//          whole; sums over the shards end its halves, two in block_forward, three in backward.
 // Cost:    block_backward is three times block_forward: once again forward, twice for gradients.
 // Threads: pure but for the Workspace, which belongs to one call at a time.
 // Source:  keeping inputs only: Chen et al., "Training deep nets with sublinear memory cost", 2016.
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -21,10 +24,20 @@ struct Dims {
   std::size_t length;
   std::size_t width;
   std::size_t heads;
+  std::size_t shards = 1;  // A block's heads and inner columns are cut into so many parts.
   [[nodiscard]] std::size_t rows() const noexcept { return batch * length; }
+  [[nodiscard]] std::size_t own_width() const noexcept { return width / shards; }  // Of the heads.
   [[nodiscard]] AttentionShape attention() const noexcept {
-    return {batch, length, heads, width / heads};
+    return {batch, length, heads / shards, width / heads};
   }
+};
+
+// The part of a block that a process has, of Dims::shards.
+template <typename T>
+struct Shard {
+  std::size_t index = 0;
+  // Adds up over all shards, in place; all get the same bits. Not called if there is one.
+  std::function<void(std::span<T>)> sum{};
 };
 
 // Temporaries of one layer call; as large as the largest Dims it is used with.
@@ -37,16 +50,16 @@ class Workspace {
   [[nodiscard]] std::size_t size_bytes() const noexcept { return memory_.size() * sizeof(T); }
 
   T* norm1;    // [rows, width]; the head keeps its norm here
-  T* qkv;      // [rows, 3 width]
-  T* weights;  // [batch, heads, length, length]
-  T* mixed;    // [rows, width]
+  T* qkv;      // [rows, 3 own_width]
+  T* weights;  // [batch, own heads, length, length]
+  T* mixed;    // [rows, own_width]
   T* middle;   // [rows, width]: the input of the block's second half
   T* norm2;    // [rows, width]
-  T* up;       // [rows, 4 width]
-  T* gate;     // [rows, 4 width]
-  T* active;   // [rows, 4 width]
+  T* up;       // [rows, 4 own_width]
+  T* gate;     // [rows, 4 own_width]
+  T* active;   // [rows, 4 own_width]
   T* stats;    // [4, rows]: mean and scale of both norms
-  T* d_wide;   // [rows, 4 width]
+  T* d_wide;   // [rows, 4 own_width]
   T* d_row;    // [rows, width]
   T* scratch;  // [length, length]
   T* logits;   // [rows, 256]
@@ -67,11 +80,12 @@ template <typename T>
 void embed_backward(const Dims& dims, Gradients<T> gradients, Tokens tokens, const T* dy);
 
 template <typename T>
-void block_forward(const Dims& dims, Weights<T> weights, const T* x, T* y, Workspace<T>& work);
+void block_forward(const Dims& dims, Weights<T> weights, const T* x, T* y, Workspace<T>& work,
+                   const Shard<T>& shard = {});
 // d is the gradient of the output and becomes that of the input.
 template <typename T>
 void block_backward(const Dims& dims, Weights<T> weights, Gradients<T> gradients, const T* x, T* d,
-                    Workspace<T>& work);
+                    Workspace<T>& work, const Shard<T>& shard = {});
 
 // The mean loss over the tokens.
 template <typename T>

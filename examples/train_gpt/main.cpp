@@ -88,6 +88,7 @@ Job make_job(const Options& options) {
   }
   job.config = options.config(job.config);
   job.config.validate();
+  options.parallel.validate(job.config);
   job.seed = options.seed.value_or(job.seed);
   job.optimizer.learning_rate = options.learning_rate.value_or(job.optimizer.learning_rate);
   return job;
@@ -126,7 +127,11 @@ causeway::Plan plan_for(const Job& job, const causeway::ModelSpec& model, causew
                             "again or give --micro-batches {}",
                             job.options.plan, job.plan->micro_batches, job.config.micro_batches,
                             job.plan->micro_batches));
-  causeway::check_plan(*job.plan, model, topology);
+  auto checked = *job.plan;
+  // A plan of the whole model holds for its shards, which need less.
+  if (job.options.parallel.tensor > 1)
+    for (auto& stage : checked.stages) stage.state_bytes = 0;
+  causeway::check_plan(checked, model, topology);
   return *job.plan;
 }
 
@@ -135,21 +140,23 @@ std::string description(const Job& job, const causeway::Plan& plan, const Corpus
   return fmt::format(
       "layers: {}\nwidth: {}\nheads: {}\ncontext: {}\nmicro_batch: {}\nmicro_batches: {}\n"
       "seed: {}\nlearning_rate: {}\nsteps: {}\ntext hash: {:x}\ncheckpoint: {}\n"
-      "checkpoint_every: {}\nresume: {}\nsample: {}\nprompt: {}\ntemperature: {}\n{}",
+      "checkpoint_every: {}\nresume: {}\nsample: {}\nprompt: {}\ntemperature: {}\n"
+      "data_parallel: {}\ntensor_parallel: {}\nexact: {}\n{}",
       config.blocks, config.width, config.heads, config.context, config.micro_batch,
       config.micro_batches, job.seed, job.optimizer.learning_rate, job.options.steps, corpus.hash(),
       job.options.checkpoint, job.options.checkpoint_every, job.options.resume, job.options.sample,
-      job.options.prompt, job.options.temperature, plan.to_yaml());
+      job.options.prompt, job.options.temperature, job.options.parallel.data,
+      job.options.parallel.tensor, job.options.parallel.exact, plan.to_yaml());
 }
 
 // The steps of a run. Ends early where a process was asked to stop.
 void train(const Job& job, const causeway::Worker& worker, Pipeline& pipeline, Link& link,
-           const Corpus& corpus, Report& report) {
+           const Part& part, const Corpus& corpus, Report& report) {
   const auto& options = job.options;
   const auto save = [&](std::uint64_t step) {
     save_checkpoint(link, options.checkpoint,
                     {job.config, job.seed, step, job.optimizer.learning_rate}, worker.stages(),
-                    report.plan.stages.size(), pipeline.tensors());
+                    report.plan.stages.size(), pipeline.tensors(), part);
   };
   const auto first = job.checkpoint ? job.checkpoint->info().step : 0;
   const auto tokens =
@@ -173,33 +180,54 @@ void train(const Job& job, const causeway::Worker& worker, Pipeline& pipeline, L
   if (!options.checkpoint.empty() && saved != done) save(done);
 }
 
+// The right number of processes is the caller's to start, so that is what an error is about.
+causeway::Worker join(causeway::Pool& pool, const causeway::Plan& plan, const Parallel& parallel) {
+  const auto each = parallel.ranks_per_stage();
+  try {
+    return causeway::Worker::join(pool, plan, {.ranks_per_stage = static_cast<int>(each)});
+  } catch (const Error& error) {
+    if (each == 1 || error.code() != Errc::invalid_argument) throw;
+    throw CommonError{
+        error.code(),
+        fmt::format("{}; --data-parallel {} with --tensor-parallel {} wants {} processes for each "
+                    "of the plan's {} stages: causeway lab run LAB --plan PLAN --ranks-per-stage "
+                    "{}, or as many tasks of Slurm or torchrun on the stage's node",
+                    error.what(), parallel.data, parallel.tensor, each, plan.stages.size(), each)};
+  }
+}
+
 void run(const Job& job) {
   const auto& options = job.options;
   set_blas_threads(options.blas_threads);
-  const auto model = describe(job.config);
+  const auto& parallel = options.parallel;
+  const auto model = describe_shard(job.config, parallel.tensor);
   const auto corpus = in_common([&] { return Corpus::from_file(options.text, job.config); });
   causeway::PoolOptions pool_options;
   pool_options.client_name = fmt::format("train_gpt[{}]", ::getpid());
   auto pool = causeway::Pool::connect(pool_options);
   Report report;
   report.plan = in_common([&] { return plan_for(job, model, pool); });
-  auto worker = causeway::Worker::join(pool, report.plan);
-  PoolLink link(worker);
+  auto worker = join(pool, report.plan, parallel);
+  const auto part = Part::of_member(parallel, worker.member());
+  PoolLink link(worker, part);
   require_same(link, description(job, report.plan, corpus));
   const bool speaks = link.rank() == 0 && !options.quiet;
-  if (speaks) print_plan(report.plan, link.world());
+  if (speaks) print_plan(report.plan, link.world(), parallel);
 
-  PoolStorage storage(pool, model, report.plan, worker.stages());
+  PoolStorage storage(
+      pool, model,
+      plan_of_member(report.plan, pool.topology(), parallel.ranks_per_stage(), worker.member()),
+      worker.stages());
   std::vector<StageRange> ranges;
   for (const auto& stage : report.plan.stages)
     ranges.push_back({stage.first_layer, stage.end_layer});
-  Pipeline pipeline(job.config, ranges, worker.stages(), storage, link);
+  Pipeline pipeline(job.config, ranges, worker.stages(), storage, link, part);
   if (job.checkpoint)
     for (const auto& tensor : pipeline.tensors()) job.checkpoint->load(tensor);
   else
     pipeline.initialize(job.seed);
 
-  train(job, worker, pipeline, link, corpus, report);
+  train(job, worker, pipeline, link, part, corpus, report);
   report.prompt = options.prompt;
   if (options.sample > 0 && !report.stopped)
     report.sample =
@@ -211,7 +239,9 @@ void run(const Job& job) {
 }
 
 void write_description(const Options& options) {
-  const auto text = describe(options.config({})).to_yaml();
+  const auto config = options.config({});
+  options.parallel.validate(config);
+  const auto text = describe_shard(config, options.parallel.tensor).to_yaml();
   if (options.describe == "-") {
     fmt::print("{}", text);
     return;

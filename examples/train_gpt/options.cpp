@@ -17,6 +17,9 @@ Examples:
   causeway plan model.yaml --pool --format yaml > plan.yaml
   causeway lab run quickstart --plan plan.yaml -- train_gpt --plan plan.yaml
 
+  causeway lab run quickstart --plan plan.yaml --ranks-per-stage 2 -- \
+      train_gpt --plan plan.yaml --data-parallel 2
+
   train_gpt --layers 4 --width 64 --only desktop --steps 100 --checkpoint run1
   train_gpt --resume run1 --only desktop --steps 200
 
@@ -75,6 +78,19 @@ void add_placement_options(CLI::App& app, Options& options) {
   app.add_option("--stages", options.stages, "Stages of the plan; 0: as many as are best")
       ->capture_default_str()
       ->excludes(plan)
+      ->group(group);
+  app.add_option("--data-parallel", options.parallel.data,
+                 "Replicas of each stage; each takes its part of the micro-batches")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--tensor-parallel", options.parallel.tensor,
+                 "Shards of each replica; each has its part of the heads and of the MLPs")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--exact", options.parallel.exact,
+               "Replicas sum after each micro-batch, and the losses have the bits of one process")
       ->group(group);
   app.add_option("--describe", options.describe,
                  "Write the model for `causeway plan` to this file and end ('-': stdout)")

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "config.h"
+#include "parallel.h"
 
 namespace train_gpt {
 
@@ -32,6 +33,7 @@ struct Options {
   std::string plan;
   std::vector<std::string> only;
   std::uint32_t stages = 0;
+  Parallel parallel;
   std::string describe;
   std::string checkpoint;
   std::uint64_t checkpoint_every = 0;

@@ -21,10 +21,10 @@ constexpr std::uint32_t kForwardTag = 0;
 constexpr std::uint32_t kBackwardTag = 1U << 16;
 constexpr std::uint32_t kSampleTag = 2U << 16;
 
-// Slots of the vector that a step sums over all processes.
-constexpr std::size_t kLossSlot = 0;
-constexpr std::size_t kStopSlot = 1;
-constexpr std::size_t kTensorSlots = 2;
+// Slots of the vector that a step sums over all processes: this, then a loss for each micro-batch,
+// then a square for each tensor. One process gives a slot, so the sum has its bits.
+constexpr std::size_t kStopSlot = 0;
+constexpr std::size_t kLossSlots = 1;
 
 void require_tiling(const std::vector<StageRange>& stages, std::size_t layers) {
   std::size_t at = 0;
@@ -73,15 +73,19 @@ std::size_t arena_bytes(const GptConfig& config, const std::vector<StageRange>& 
 }
 
 Pipeline::Pipeline(const GptConfig& config, std::vector<StageRange> stages,
-                   const std::vector<int>& own, Storage& storage, Link& link)
+                   const std::vector<int>& own, Storage& storage, Link& link, const Part& part)
     : config_(config),
-      dims_{config.micro_batch, config.context, config.width, config.heads},
+      part_(part),
+      micro_batches_(config.micro_batches / part.of.data),
+      dims_{config.micro_batch, config.context, config.width, config.heads, part.of.tensor},
+      shard_{part.shard, [&link](std::span<float> values) { link.sum_of_shards(values); }},
       ranges_(std::move(stages)),
       link_(&link),
       work_(dims_),
       passed_on_(dims_.rows() * config.width),
       gradient_(dims_.rows() * config.width) {
   require_tiling(ranges_, config.layers());
+  part.of.validate(config);
   const auto model = describe(config);
   for (const auto& layer : model.layers) model_tensors_ += layer.tensors.size();
   std::vector<std::uint32_t> indices;
@@ -89,8 +93,7 @@ Pipeline::Pipeline(const GptConfig& config, std::vector<StageRange> stages,
     add_stage(model, stage, storage);
     indices.push_back(static_cast<std::uint32_t>(stage));
   }
-  order_ =
-      process_schedule(indices, static_cast<std::uint32_t>(ranges_.size()), config.micro_batches);
+  order_ = process_schedule(indices, static_cast<std::uint32_t>(ranges_.size()), micro_batches_);
 }
 
 void Pipeline::add_stage(const causeway::ModelSpec& model, int index, Storage& storage) {
@@ -98,8 +101,10 @@ void Pipeline::add_stage(const causeway::ModelSpec& model, int index, Storage& s
   const auto range = ranges_.at(number);
   Stage stage{index, {}, 0, 0, storage.arena(index)};
   stage.slots = in_flight(static_cast<std::uint32_t>(index),
-                          static_cast<std::uint32_t>(ranges_.size()), config_.micro_batches);
-  const auto need = arena_bytes(config_, ranges_, number);
+                          static_cast<std::uint32_t>(ranges_.size()), micro_batches_);
+  auto of_replica = config_;
+  of_replica.micro_batches = micro_batches_;
+  const auto need = arena_bytes(of_replica, ranges_, number);
   if (stage.arena.size_bytes() < need)
     throw Error(Errc::invalid_argument,
                 fmt::format("stage {} keeps {} bytes of activations, its plan gives it {}; make "
@@ -109,10 +114,16 @@ void Pipeline::add_stage(const causeway::ModelSpec& model, int index, Storage& s
   for (std::size_t i = 0; i < range.first_layer; ++i)
     first_tensor += model.layers[i].tensors.size();
   for (auto i = range.first_layer; i < range.end_layer; ++i) {
-    Layer layer{config_.kind(i), {}, {}, stage.slot_floats};
-    for (const auto& spec : model.layers[i].tensors) {
+    const auto& specs = model.layers[i].tensors;
+    Layer layer{config_.kind(i),
+                {},
+                {},
+                storage.gradients(specs.front().name, specs.back().name),
+                stage.slot_floats};
+    for (const auto& spec : specs) {
       const auto state = storage.tensor(spec.name, StateKind::optimizer);
       OwnTensor tensor{spec,
+                       cut_of(spec, part_.of.tensor, part_.shard),
                        first_tensor++,
                        index,
                        storage.tensor(spec.name, StateKind::weights),
@@ -130,8 +141,11 @@ void Pipeline::add_stage(const causeway::ModelSpec& model, int index, Storage& s
 }
 
 void Pipeline::initialize(std::uint64_t seed) {
+  std::vector<float> whole;
   for (auto& tensor : tensors_) {
-    train_gpt::initialize(tensor.spec, config_.blocks, seed, tensor.weights);
+    whole.resize(tensor.cut.whole_size());
+    train_gpt::initialize(tensor.spec, config_.blocks, seed, whole);
+    tensor.cut.take(whole, tensor.weights);
     for (const auto values : {tensor.gradients, tensor.m, tensor.v})
       std::ranges::fill(values, 0.0F);
   }
@@ -157,7 +171,7 @@ void Pipeline::forward(Stage& stage, std::uint32_t micro_batch, const Batch& bat
     if (layer.kind == LayerKind::embed)
       embed_forward<float>(dims_, layer.weights, batch.inputs, y);
     else if (layer.kind == LayerKind::block)
-      block_forward<float>(dims_, layer.weights, kept(stage, micro_batch, i), y, work_);
+      block_forward<float>(dims_, layer.weights, kept(stage, micro_batch, i), y, work_, shard_);
     // The head does all its work in backward(), which follows at once on the last stage.
   }
   if (!is_last(stage))
@@ -173,15 +187,22 @@ double Pipeline::backward(Stage& stage, std::uint32_t micro_batch, const Batch& 
                    std::as_writable_bytes(std::span(gradient_)));
   for (auto i = stage.layers.size(); i-- > 0;) {
     auto& layer = stage.layers[i];
+    if (layer.sum) {
+      finish_sum(layer);
+      // The first replica adds to the sum so far, the others to nothing.
+      if (part_.replica > 0) std::ranges::fill(layer.all_gradients, 0.0F);
+    }
     if (layer.kind == LayerKind::embed)
       embed_backward<float>(dims_, layer.gradients, batch.inputs, d);
     else if (layer.kind == LayerKind::block)
       block_backward<float>(dims_, layer.weights, layer.gradients, kept(stage, micro_batch, i), d,
-                            work_);
+                            work_, shard_);
     else
       loss =
           head_backward<float>(dims_, layer.weights, layer.gradients, kept(stage, micro_batch, i),
                                batch.targets, 1.0 / config_.micro_batches, d, work_);
+    if (part_.of.data > 1 && (part_.of.exact || micro_batch + 1 == micro_batches_))
+      layer.sum = link_->start_sum_of_replicas(layer.all_gradients);
   }
   if (stage.index > 0)
     link_->send(stage.index, stage.index - 1, kBackwardTag + micro_batch,
@@ -189,25 +210,38 @@ double Pipeline::backward(Stage& stage, std::uint32_t micro_batch, const Batch& 
   return loss;
 }
 
+void Pipeline::finish_sum(Layer& layer) const {
+  layer.sum->wait();
+  layer.sum.reset();
+}
+
 StepReport Pipeline::step(const Corpus& corpus, std::uint64_t seed, std::uint64_t step,
                           const OptimizerOptions& options, bool stop) {
-  std::vector<double> sums(kTensorSlots + model_tensors_, 0);
+  std::vector<double> sums(kLossSlots + config_.micro_batches + model_tensors_, 0);
+  const auto losses = std::span(sums).subspan(kLossSlots, config_.micro_batches);
+  const auto norms = std::span(sums).last(model_tensors_);
   for (const auto& operation : order_) {
     auto& stage = own_stage(operation.stage);
-    const auto batch = corpus.batch(seed, step, operation.micro_batch);
-    if (operation.phase == Phase::forward)
+    const auto number = part_.replica + part_.of.data * operation.micro_batch;
+    const auto batch = corpus.batch(seed, step, number);
+    if (operation.phase == Phase::forward) {
       forward(stage, operation.micro_batch, batch);
-    else
-      sums[kLossSlot] += backward(stage, operation.micro_batch, batch) / config_.micro_batches;
+    } else {
+      const auto loss = backward(stage, operation.micro_batch, batch);
+      if (part_.shard == 0) losses[number] += loss / config_.micro_batches;
+    }
   }
+  for (auto& stage : stages_)
+    for (auto& layer : stage.layers)
+      if (layer.sum) finish_sum(layer);
   sums[kStopSlot] = stop ? 1 : 0;
-  for (const auto& tensor : tensors_)
-    sums[kTensorSlots + tensor.index] = sum_of_squares(tensor.gradients);
+  add_norms(norms);
   link_->all_reduce_sum(sums);
 
-  double squares = 0;
-  for (auto i = kTensorSlots; i < sums.size(); ++i) squares += sums[i];
-  const StepReport report{sums[kLossSlot], std::sqrt(squares), sums[kStopSlot] > 0};
+  double loss = 0, squares = 0;
+  for (const auto each : losses) loss += each;
+  for (const auto each : norms) squares += each;
+  const StepReport report{loss, std::sqrt(squares), sums[kStopSlot] > 0};
   if (!std::isfinite(report.loss) || !std::isfinite(report.gradient_norm))
     throw Error(Errc::invalid_argument,
                 fmt::format("step {}: loss {} with gradient norm {}; give a smaller --lr", step + 1,
@@ -220,6 +254,14 @@ StepReport Pipeline::step(const Corpus& corpus, std::uint64_t seed, std::uint64_
   return report;
 }
 
+// All replicas have the same gradients by now, and all shards those that are not cut.
+void Pipeline::add_norms(std::span<double> sums) const {
+  if (part_.replica > 0) return;
+  for (const auto& tensor : tensors_)
+    if (part_.shard == 0 || !tensor.cut.is_whole())
+      sums[tensor.index] = sum_of_squares(tensor.gradients);
+}
+
 void Pipeline::sample_stage(Stage& stage, const Dims& dims, Tokens tokens) {
   const auto activation = std::span(passed_on_).first(dims.rows() * dims.width);
   if (stage.index > 0)
@@ -228,7 +270,8 @@ void Pipeline::sample_stage(Stage& stage, const Dims& dims, Tokens tokens) {
     if (layer.kind == LayerKind::embed)
       embed_forward<float>(dims, layer.weights, tokens, activation.data());
     else if (layer.kind == LayerKind::block)
-      block_forward<float>(dims, layer.weights, activation.data(), activation.data(), work_);
+      block_forward<float>(dims, layer.weights, activation.data(), activation.data(), work_,
+                           shard_);
     else
       head_logits<float>(dims, layer.weights, activation.data(), work_);
   }
@@ -238,14 +281,14 @@ void Pipeline::sample_stage(Stage& stage, const Dims& dims, Tokens tokens) {
 
 std::string Pipeline::sample(std::string_view prompt, std::size_t count, std::uint64_t seed,
                              double temperature, const std::atomic<bool>* stop) {
-  const auto root = link_->rank_of_stage(static_cast<int>(ranges_.size()) - 1);
+  const auto root = link_->first_rank_of_stage(static_cast<int>(ranges_.size()) - 1);
   std::string text(prompt.empty() ? "\n" : prompt);
   const auto start = text.size();
   Random random(mix_all({seed, hash_of("sample")}));
   while (text.size() < start + count) {
     const auto length = std::min<std::size_t>(text.size(), config_.context);
     const auto window = text.substr(text.size() - length);
-    const Dims dims{1, length, dims_.width, dims_.heads};
+    const Dims dims{1, length, dims_.width, dims_.heads, dims_.shards};
     for (auto& stage : stages_)
       sample_stage(stage, dims,
                    {reinterpret_cast<const unsigned char*>(window.data()), window.size()});

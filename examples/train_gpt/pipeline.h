@@ -4,14 +4,19 @@
 //          live where Storage says; temporaries of one layer live in this process.
 // Errors:  invalid_argument if the stages do not tile the model, an arena is too small, or the loss
 //          is no longer a number; what the Link throws passes through.
-// Cost:    one all-reduce of a double per tensor and step beside the stage-to-stage messages.
+// Cost:    one all-reduce of a double per tensor and step beside the stage-to-stage messages; over
+//          replicas, one of each layer's gradients, while the layers before it run backward; over
+//          shards, five of a micro-batch's activations per block.
 // Threads: one thread.
 // Notes:   the loss does not depend on the number of stages: micro-batches are added in order, and
-//          the gradient norm is summed tensor by tensor, in the order of the model.
+//          the gradient norm is summed tensor by tensor, in the order of the model. Replicas that
+//          are not exact add their own micro-batches first, and shards their columns: the same but
+//          for rounding.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,6 +28,7 @@
 #include "layers.h"
 #include "link.h"
 #include "optimizer.h"
+#include "parallel.h"
 #include "schedule.h"
 
 namespace train_gpt {
@@ -38,6 +44,9 @@ class Storage {
   // Optimizer state is Adam's m, then v.
   [[nodiscard]] virtual std::span<float> tensor(std::string_view name,
                                                 causeway::StateKind kind) = 0;
+  // The gradients of consecutive tensors of one layer, with what lies between them.
+  [[nodiscard]] virtual std::span<float> gradients(std::string_view first,
+                                                   std::string_view last) = 0;
   // For the activations that `stage` keeps.
   [[nodiscard]] virtual std::span<float> arena(int stage) = 0;
 };
@@ -51,10 +60,11 @@ struct StageRange {
 [[nodiscard]] std::size_t arena_bytes(const GptConfig& config,
                                       const std::vector<StageRange>& stages, std::size_t stage);
 
-// A tensor that this process holds.
+// A tensor that this process holds, or its shard of one.
 struct OwnTensor {
-  causeway::TensorSpec spec;
-  std::size_t index;  // In the order of the model.
+  causeway::TensorSpec spec;  // Of the whole tensor.
+  Cut cut;                    // Where the values below are in it.
+  std::size_t index;          // In the order of the model.
   int stage;
   std::span<float> weights;
   std::span<float> gradients;
@@ -71,7 +81,7 @@ struct StepReport {
 class Pipeline {
  public:
   Pipeline(const GptConfig& config, std::vector<StageRange> stages, const std::vector<int>& own,
-           Storage& storage, Link& link);
+           Storage& storage, Link& link, const Part& part = {});
 
   void initialize(std::uint64_t seed);
   // Step `step` counts from 0. Every process calls it with the same arguments but for `stop`.
@@ -90,7 +100,9 @@ class Pipeline {
     LayerKind kind;
     std::vector<const float*> weights;
     std::vector<float*> gradients;
-    std::size_t kept_offset;  // Floats from the start of a slot of the arena.
+    std::span<float> all_gradients;     // With what lies between them.
+    std::size_t kept_offset;            // Floats from the start of a slot of the arena.
+    std::unique_ptr<PendingSum> sum{};  // Of the gradients, on its way over the replicas.
   };
   struct Stage {
     int index;
@@ -104,6 +116,8 @@ class Pipeline {
   [[nodiscard]] float* kept(Stage& stage, std::uint32_t micro_batch, std::size_t layer) const;
   void forward(Stage& stage, std::uint32_t micro_batch, const Batch& batch);
   double backward(Stage& stage, std::uint32_t micro_batch, const Batch& batch);
+  void finish_sum(Layer& layer) const;
+  void add_norms(std::span<double> sums) const;
   void sample_stage(Stage& stage, const Dims& dims, Tokens tokens);
   [[nodiscard]] Stage& own_stage(std::uint32_t index);
   [[nodiscard]] bool is_last(const Stage& stage) const noexcept {
@@ -111,7 +125,10 @@ class Pipeline {
   }
 
   GptConfig config_;
+  Part part_;
+  std::uint32_t micro_batches_;  // Of this replica.
   Dims dims_;
+  Shard<float> shard_;
   std::vector<StageRange> ranges_;
   Link* link_;
   std::vector<Stage> stages_;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace train_gpt {
 
 namespace {
@@ -25,7 +27,58 @@ std::map<int, causeway::Region> allocate_arenas(causeway::Pool& pool, const caus
   return arenas;
 }
 
+class WorkerSum final : public PendingSum {
+ public:
+  explicit WorkerSum(causeway::Pending pending) : pending_(std::move(pending)) {}
+  void wait() override { pending_.wait(); }
+
+ private:
+  causeway::Pending pending_;
+};
+
+constexpr causeway::ReduceOptions kSum{.how = causeway::Combine::sum, .in_rank_order = true};
+
 }  // namespace
+
+PoolLink::PoolLink(causeway::Worker& worker, const Part& part) : worker_(&worker) {
+  if (worker.stages().empty()) return;
+  std::vector<int> replicas, shards;
+  const auto& team = worker.team_of_stage(worker.stages().front());
+  for (std::size_t i = 0; i < team.size(); ++i) {
+    const auto other = Part::of_member(part.of, static_cast<int>(i));
+    if (other.shard == part.shard) replicas.push_back(team[i]);
+    if (other.replica == part.replica) shards.push_back(team[i]);
+  }
+  if (replicas.size() > 1) replicas_ = worker.group(replicas);
+  if (shards.size() > 1) shards_ = worker.group(shards);
+}
+
+std::unique_ptr<PendingSum> PoolLink::start_sum_of_replicas(std::span<float> values) {
+  return std::make_unique<WorkerSum>(replicas_.value().start_all_reduce(values, kSum));
+}
+
+void PoolLink::sum_of_shards(std::span<float> values) { shards_.value().all_reduce(values, kSum); }
+
+causeway::Plan plan_of_member(const causeway::Plan& plan, const causeway::Topology& topology,
+                              std::uint32_t ranks_per_stage, int member) {
+  if (member <= 0) return plan;
+  std::map<std::string, std::vector<causeway::DeviceName>> spare;  // By node.
+  for (const auto& device : topology.devices())
+    if (device.name.kind == causeway::DeviceKind::gpu &&
+        std::ranges::find(plan.stages, device.name, &causeway::PlanStage::device) ==
+            plan.stages.end())
+      spare[device.name.node].push_back(device.name);
+  std::map<std::string, std::size_t> taken;  // By the stages before.
+  auto own = plan;
+  for (auto& stage : own.stages) {
+    const auto& devices = spare[stage.device.node];
+    auto& first = taken[stage.device.node];
+    const auto number = first + static_cast<std::size_t>(member) - 1;
+    first += ranks_per_stage - 1;
+    if (number < devices.size()) stage.device = devices[number];
+  }
+  return own;
+}
 
 PoolStorage::PoolStorage(causeway::Pool& pool, const causeway::ModelSpec& model,
                          const causeway::Plan& plan, const std::vector<int>& own)
@@ -35,6 +88,12 @@ PoolStorage::PoolStorage(causeway::Pool& pool, const causeway::ModelSpec& model,
 std::span<float> PoolStorage::tensor(std::string_view name, causeway::StateKind kind) {
   const auto bytes = model_.tensor(name, kind);
   return as_floats(bytes.data(), bytes.size());
+}
+
+std::span<float> PoolStorage::gradients(std::string_view first, std::string_view last) {
+  const auto begin = tensor(first, causeway::StateKind::gradients);
+  const auto end = tensor(last, causeway::StateKind::gradients);
+  return {begin.data(), end.data() + end.size()};
 }
 
 std::span<float> PoolStorage::arena(int stage) {

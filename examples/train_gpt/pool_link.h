@@ -5,7 +5,10 @@
 #pragma once
 
 #include <map>
+#include <memory>
+#include <optional>
 
+#include "causeway/group.h"
 #include "causeway/plan.h"
 #include "causeway/pool.h"
 #include "causeway/sharded_model.h"
@@ -17,12 +20,13 @@ namespace train_gpt {
 
 class PoolLink final : public Link {
  public:
-  explicit PoolLink(causeway::Worker& worker) : worker_(&worker) {}
+  // Every process of the job makes one, at the same place.
+  PoolLink(causeway::Worker& worker, const Part& part);
 
   [[nodiscard]] int rank() const override { return worker_->rank(); }
   [[nodiscard]] int world() const override { return worker_->world(); }
-  [[nodiscard]] int rank_of_stage(int stage) const override {
-    return worker_->rank_of_stage(stage);
+  [[nodiscard]] int first_rank_of_stage(int stage) const override {
+    return worker_->team_of_stage(stage).front();
   }
   void send(int from_stage, int to_stage, std::uint32_t tag,
             std::span<const std::byte> message) override {
@@ -35,10 +39,20 @@ class PoolLink final : public Link {
   void barrier() override { worker_->barrier(); }
   void all_reduce_sum(std::span<double> values) override { worker_->all_reduce_sum(values); }
   void broadcast(int root, std::span<std::byte> bytes) override { worker_->broadcast(root, bytes); }
+  [[nodiscard]] std::unique_ptr<PendingSum> start_sum_of_replicas(std::span<float> values) override;
+  void sum_of_shards(std::span<float> values) override;
 
  private:
   causeway::Worker* worker_;
+  std::optional<causeway::Group> replicas_;  // None where there is one, or no stage.
+  std::optional<causeway::Group> shards_;
 };
+
+// `plan` for a process that is number `member` of a stage's: the first has the stage's device, the
+// others those that no stage uses on that node, in order, and the stage's where there are no more.
+[[nodiscard]] causeway::Plan plan_of_member(const causeway::Plan& plan,
+                                            const causeway::Topology& topology,
+                                            std::uint32_t ranks_per_stage, int member);
 
 class PoolStorage final : public Storage {
  public:
@@ -47,6 +61,7 @@ class PoolStorage final : public Storage {
               const std::vector<int>& own);
 
   [[nodiscard]] std::span<float> tensor(std::string_view name, causeway::StateKind kind) override;
+  [[nodiscard]] std::span<float> gradients(std::string_view first, std::string_view last) override;
   [[nodiscard]] std::span<float> arena(int stage) override;
 
   [[nodiscard]] const causeway::ShardedModel& model() const noexcept { return model_; }

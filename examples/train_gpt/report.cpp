@@ -172,7 +172,7 @@ void gather(Link& link, const PoolStorage& storage, const causeway::Worker& work
   for (const auto& [key, route] : routes) report.routes.push_back(route);
 }
 
-void print_plan(const causeway::Plan& plan, int world) {
+void print_plan(const causeway::Plan& plan, int world, const Parallel& parallel) {
   std::uint64_t state = 0;
   std::uint64_t activations = 0;
   std::set<std::string> nodes;
@@ -184,6 +184,8 @@ void print_plan(const causeway::Plan& plan, int world) {
   fmt::print("{}: {} stages on {} in {} processes, {} of state, {} of activations\n", plan.model,
              plan.stages.size(), fmt::join(nodes, ", "), world, format_bytes(state),
              format_bytes(activations));
+  if (parallel.ranks_per_stage() > 1)
+    fmt::print("{} replicas of each stage, each of {} shards\n", parallel.data, parallel.tensor);
 }
 
 void print_report(const Report& report) {

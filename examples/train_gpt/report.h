@@ -62,7 +62,7 @@ struct Report {
 // Collects the placement and the traffic of all processes in `report` of rank 0. All call it.
 void gather(Link& link, const PoolStorage& storage, const causeway::Worker& worker, Report& report);
 
-void print_plan(const causeway::Plan& plan, int world);
+void print_plan(const causeway::Plan& plan, int world, const Parallel& parallel);
 void print_report(const Report& report);
 void write_json(const std::string& path, const Report& report);
 

@@ -7,14 +7,10 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <cctype>
-#include <condition_variable>
-#include <mutex>
-#include <optional>
-#include <set>
-#include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
+#include <numeric>
 
 #include "runtime/control/json.h"
-#include "runtime/node/lender.h"
+#include "runtime/sharding/mesh_io.h"
 #include "transport/ucx/ucx_transport.h"
 
 namespace causeway {
@@ -25,94 +21,21 @@ using Json = boost::json::object;
 using namespace std::chrono_literals;
 
 constexpr std::uint64_t kMaxBufferedBytes = 64 * 1024 * 1024;
-constexpr auto kFlushTime = 2s;     // For what is still to be sent when a worker goes.
-constexpr auto kLossGrace = 500ms;  // For the reason why a partner left to become known.
+constexpr auto kFlushTime = 2s;  // For what is still to be sent when a worker goes.
 }  // namespace
-
-// Shared with callbacks, which may outlive the mesh by a moment.
-struct WorkerMesh::Io : DataService, std::enable_shared_from_this<WorkerMesh::Io> {
-  Io(std::shared_ptr<Pool::State> owner, int rank, int size)
-      : pool(std::move(owner)), own_rank(rank), world(size) {}
-
-  void admit(const Hello& hello) override {
-    const bool member = hello.role == Hello::Role::worker && same_secret(hello.credential, key);
-    if (!member)
-      throw Error(Errc::unauthenticated, fmt::format("'{}' is not of this job", hello.name));
-    const auto rank = static_cast<int>(std::min<SessionId>(hello.session, 1 << 30));
-    if (rank <= own_rank || rank >= world || !admitted.insert(rank).second)
-      throw Error(Errc::protocol, fmt::format("'{}' says that it is rank {}", hello.name, rank));
-  }
-  PinnedMemory pin(const Hello& hello, const RemoteAddress&, std::uint64_t, Access) override {
-    throw Error(Errc::permission_denied,
-                fmt::format("{} may only send messages to a worker", hello.name));
-  }
-
-  void add(int rank, std::shared_ptr<Channel> channel) {
-    channel->on_close([weak = weak_from_this(), rank](const Error& error) {
-      if (const auto self = weak.lock()) self->closed(rank, error);
-    });
-    channels[rank] = std::move(channel);
-    const std::lock_guard lock(mutex);
-    ++connected;
-    changed.notify_all();
-  }
-
-  void closed(int rank, const Error& error) {
-    if (ending) return;
-    const auto who = names.contains(rank) ? names[rank] : fmt::format("rank {}", rank);
-    // A rank that left in order has said what it had to say; only who waits for more is told.
-    if (error.code() == Errc::closed) return;
-    lose({Errc::peer_lost, fmt::format("{} was lost: {}", who, error.what())});
-  }
-
-  // Ends the wait that is going on: its channel is closed, so that its buffer is let go.
-  void lose(const Error& error) {
-    {
-      const std::lock_guard lock(mutex);
-      if (lost || ending) return;
-      lost = error;
-      changed.notify_all();
-    }
-    if (waiting_for) {
-      if (const auto channel = channels.find(*waiting_for); channel != channels.end())
-        channel->second->close(error);
-    }
-  }
-
-  void check() {
-    const std::lock_guard lock(mutex);
-    if (lost) throw Error(*lost);
-  }
-
-  std::shared_ptr<Pool::State> pool;
-  const int own_rank;
-  const int world;
-  std::string key;
-  // On the io thread:
-  std::unique_ptr<Transport> transport;
-  std::map<int, std::shared_ptr<Channel>> channels;
-  std::map<int, std::string> names;
-  std::set<int> admitted;
-  std::optional<int> waiting_for;
-  bool ending = false;
-  // Shared with the worker's thread:
-  std::mutex mutex;
-  std::condition_variable changed;
-  int connected = 0;
-  std::uint64_t buffered_bytes = 0;
-  std::optional<Error> lost;
-};
 
 WorkerMesh::WorkerMesh(std::shared_ptr<Pool::State> pool, const WorkerOptions& options)
     : pool_(std::move(pool)),
       options_(options),
-      io_(std::make_shared<Io>(pool_, options.rank, options.world)) {
+      io_(std::make_shared<MeshIo>(pool_, options.rank, options.world)) {
   if (rank() < 0 || world() < 1 || rank() >= world())
     throw Error(Errc::invalid_argument,
                 fmt::format("rank {} of a world of {}: check CAUSEWAY_RANK and CAUSEWAY_WORLD_SIZE",
                             rank(), world()));
   if (world() == 1) {
     members_.push_back({0, pool_->node, ""});
+    pool_->io.run_on([&] { io_->nodes[0] = pool_->node; });
+    io_->add_communicator(kEveryone, {0}, std::chrono::steady_clock::now() + options_.timeout);
     return;
   }
   loss_handler_ = pool_->on_loss([io = std::weak_ptr(io_)](const Error& error) {
@@ -170,8 +93,7 @@ void WorkerMesh::meet() {
 
 void WorkerMesh::connect_all(Deadline deadline) {
   pool_->io.run_on([&] {
-    for (const auto& member : members_)
-      io_->names[member.rank] = fmt::format("rank {} on {}", member.rank, member.node);
+    for (const auto& member : members_) io_->nodes[member.rank] = member.node;
     for (const auto& member : members_) {
       if (member.rank >= rank()) continue;
       io_->transport->connect(
@@ -182,7 +104,7 @@ void WorkerMesh::connect_all(Deadline deadline) {
                                          std::shared_ptr<Channel> channel) {
             if (!failed) return io->add(rank, std::move(channel));
             io->lose({Errc::peer_lost,
-                      fmt::format("cannot reach {}: {}", io->names[rank], failed->what())});
+                      fmt::format("cannot reach {}: {}", io->name_of(rank), failed->what())});
           });
     }
   });
@@ -194,11 +116,13 @@ void WorkerMesh::connect_all(Deadline deadline) {
     throw Error(Errc::timed_out,
                 fmt::format("group '{}': {} of {} ranks are connected after {} ms", options_.group,
                             io_->connected + 1, world(), options_.timeout.count()));
+  lock.unlock();
+  std::vector<int> everyone(static_cast<std::size_t>(world()));
+  std::iota(everyone.begin(), everyone.end(), 0);
+  io_->add_communicator(kEveryone, everyone, deadline);
 }
 
-WorkerMesh::~WorkerMesh() {
-  if (world() > 1) leave();
-}
+WorkerMesh::~WorkerMesh() { leave(); }
 
 void WorkerMesh::leave() noexcept {
   {  // The last messages may still be on their way out.
@@ -207,19 +131,12 @@ void WorkerMesh::leave() noexcept {
                           [&] { return io_->buffered_bytes == 0 || io_->lost.has_value(); });
   }
   pool_->ignore_losses(loss_handler_);
-  pool_->io.run_on([&] {
-    io_->ending = true;
-    for (const auto& [_, channel] : io_->channels)
-      channel->close({Errc::closed, "the worker left"});
-    io_->channels.clear();
-    io_->transport.reset();
-  });
+  pool_->io.run_on([&] { io_->leave(); });
 }
 
 void WorkerMesh::count(int to, std::uint64_t bytes) {
-  auto& [total, messages] = sent_[to];
-  total += bytes;
-  ++messages;
+  sent_[to].bytes += bytes;
+  ++sent_[to].messages;
 }
 
 void WorkerMesh::send(int to, std::uint64_t tag, std::span<const std::byte> message) {
@@ -275,10 +192,7 @@ void WorkerMesh::receive(int from, std::uint64_t tag, std::span<std::byte> messa
     });
   } catch (const Error& error) {
     if (error.code() == Errc::peer_lost || error.code() == Errc::closed) {
-      // The channel's end and its explanation arrive one after the other.
-      std::unique_lock lock(io_->mutex);
-      io_->changed.wait_for(lock, kLossGrace, [&] { return io_->lost.has_value(); });
-      if (io_->lost) throw Error(*io_->lost);
+      if (const auto lost = io_->loss_behind(error)) throw Error(*lost);
       throw Error(Errc::peer_lost, fmt::format("rank {} on {} has left: {}", from,
                                                members_[from].node, error.what()));
     }
@@ -291,10 +205,17 @@ void WorkerMesh::receive(int from, std::uint64_t tag, std::span<std::byte> messa
 
 std::vector<Worker::Traffic> WorkerMesh::traffic() const {
   std::map<std::pair<std::string, std::string>, std::pair<std::uint64_t, std::uint64_t>> routes;
-  for (const auto& [to, counts] : sent_) {
+  auto sent = sent_;
+  pool_->io.run_on([&] {
+    for (const auto& [to, counts] : io_->sent) {
+      sent[to].bytes += counts.bytes;
+      sent[to].messages += counts.messages;
+    }
+  });
+  for (const auto& [to, counts] : sent) {
     auto& [bytes, messages] = routes[{members_[to].node, to == rank() ? "local" : "ucx"}];
-    bytes += counts.first;
-    messages += counts.second;
+    bytes += counts.bytes;
+    messages += counts.messages;
   }
   std::vector<Worker::Traffic> result;
   for (const auto& [route, counts] : routes)

@@ -17,12 +17,14 @@
 #include <vector>
 
 #include "causeway/worker.h"
-#include "runtime/pool/session.h"
+#include "runtime/sharding/mesh_io.h"
 
 namespace causeway {
 
 class WorkerMesh {
  public:
+  static constexpr std::uint32_t kEveryone = 0;  // The number of the communicator of all ranks.
+
   struct Member {
     int rank;
     std::string node;
@@ -42,10 +44,10 @@ class WorkerMesh {
   void receive(int from, std::uint64_t tag, std::span<std::byte> message);
   void count(int to, std::uint64_t bytes);
   [[nodiscard]] std::vector<Worker::Traffic> traffic() const;
+  [[nodiscard]] const std::shared_ptr<MeshIo>& io() const noexcept { return io_; }
+  [[nodiscard]] std::chrono::milliseconds timeout() const noexcept { return options_.timeout; }
 
  private:
-  struct Io;  // What lives on the io thread, and what it tells this one.
-
   void meet();
   void connect_all(Deadline deadline);
   void leave() noexcept;
@@ -53,8 +55,8 @@ class WorkerMesh {
   std::shared_ptr<Pool::State> pool_;
   WorkerOptions options_;
   std::vector<Member> members_;
-  std::map<int, std::pair<std::uint64_t, std::uint64_t>> sent_;  // Bytes and messages, by rank.
-  std::shared_ptr<Io> io_;
+  std::map<int, MeshIo::Sent> sent_;  // By rank; collectives are counted where they run.
+  std::shared_ptr<MeshIo> io_;
   int loss_handler_ = 0;
 };
 

@@ -61,7 +61,7 @@ std::vector<double> train(const FakeJob& job, std::uint64_t first, std::uint64_t
     }
     if (!save.empty())
       save_checkpoint(process.link, save, {job.config, kSeed, end, 0.002}, process.own,
-                      job.stages.size(), process.pipeline.tensors());
+                      job.stages.size(), process.pipeline.tensors(), process.part);
   });
   return losses;
 }
@@ -93,6 +93,28 @@ TEST_CASE("a run goes on from a checkpoint with other stages as if it had not st
   CHECK(parts == whole);
   CHECK(fs::read_symlink(folder.path() / "latest") == "step-5");
   CHECK(fs::exists(folder.path() / "step-3" / "stage-02-of-03.safetensors"));
+}
+
+TEST_CASE("a run goes on with other stages, replicas and shards") {
+  auto config = test_config();
+  config.micro_batches = 4;
+  const auto whole = train(make_job(config, 1, 1), 0, 6, {}, {});
+  const auto close = [&](const std::vector<double>& losses) {
+    REQUIRE(losses.size() == whole.size());
+    for (std::size_t i = 0; i < whole.size(); ++i)
+      CHECK(losses[i] == doctest::Approx(whole[i]).epsilon(1e-5));
+  };
+  const std::vector<FakeJob> jobs{make_job(config, 2, 2, {2, 2}), make_job(config, 1, 1),
+                                  make_job(config, 3, 3, {1, 2}), make_job(config, 2, 1, {4, 1})};
+  for (const auto& first : jobs)
+    for (const auto& second : jobs) {
+      const Folder folder;
+      auto losses = train(first, 0, 3, {}, folder.path());
+      for (const auto loss : train(second, 3, 6, folder.path(), {})) losses.push_back(loss);
+      close(losses);
+      const auto files = fs::directory_iterator(folder.path() / "step-3");
+      CHECK(std::distance(begin(files), end(files)) == std::ssize(first.stages));
+    }
 }
 
 TEST_CASE("saving a step again replaces it, and what a dead run left is taken away") {
@@ -179,8 +201,14 @@ TEST_CASE("a tensor of another shape, or none, is named") {
   save_two_stages(folder.path());
   const auto checkpoint = Checkpoint::open(folder.path());
   std::vector<float> values(64);
-  OwnTensor tensor{
-      {"layers.0.norm1.bias", causeway::DType::f32, {4}}, 0, 0, values, values, values, values};
+  OwnTensor tensor{{"layers.0.norm1.bias", causeway::DType::f32, {4}},
+                   {1, 4, 4, 0},
+                   0,
+                   0,
+                   values,
+                   values,
+                   values,
+                   values};
   CHECK_THROWS_WITH_AS(checkpoint.load(tensor),
                        doctest::Contains("'layers.0.norm1.bias' is F32 [8], the model has F32 [4]"),
                        causeway::Error);

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <set>
 
@@ -88,13 +89,13 @@ class TestLab {
     return command;
   }
 
-  // Losses by step of a run of one process per stage (or node) with `options`.
+  // Losses by step of a run of one process per stage with `options`, or as `lab_options` say.
   std::vector<double> losses(std::size_t stages, std::vector<std::string> options,
-                             bool per_node = false) const {
+                             const std::vector<std::string>& lab_options = {}) const {
     const auto out = file("out.json");
     fs::remove(out);
     std::vector<std::string> command{"lab", "run", "t", "--plan", plan(stages)};
-    if (per_node) command.push_back("--per-node");
+    command.insert(command.end(), lab_options.begin(), lab_options.end());
     command.insert(command.end(), {"--", TRAIN_GPT, "--plan", plan(stages), "--json", out});
     command.insert(command.end(), options.begin(), options.end());
     const auto result = causeway(with_small(command));
@@ -158,7 +159,7 @@ TEST_CASE("50 steps give the same loss with 1, 2, 3 and 5 stages over two nodes"
     CHECK(lab.used_bytes() == 0);
   }
   // Three stages on hgx in one process, two on the desktop in another.
-  check_close(lab.losses(5, {}, true), expected, 1e-4);
+  check_close(lab.losses(5, {}, {"--per-node"}), expected, 1e-4);
 }
 
 TEST_CASE("a run resumed with other stages continues the curve") {
@@ -171,6 +172,108 @@ TEST_CASE("a run resumed with other stages continues the curve") {
   for (const auto loss : lab.losses(2, {"--steps", "20", "--resume", lab.file("run")}))
     parts.push_back(loss);
   check_close(parts, whole, 1e-6);
+}
+
+TEST_CASE("replicas and shards give the same loss, and leave nothing behind") {
+  const TestLab lab;
+  const std::vector<std::string> short_run{"--steps", "10", "--sample", "0"};
+  const auto expected = lab.losses(1, short_run);
+  struct Shape {
+    std::size_t stages;
+    const char *data, *tensor, *ranks;
+    double relative;
+  };
+  for (const auto& [stages, data, tensor, ranks, relative] :
+       {Shape{1, "2", "1", "2", 1e-6}, Shape{2, "4", "1", "4", 1e-6}, Shape{1, "1", "2", "2", 1e-5},
+        Shape{2, "2", "2", "4", 1e-5}}) {
+    INFO("stages=", stages, " data=", data, " tensor=", tensor);
+    auto options = short_run;
+    options.insert(options.end(), {"--data-parallel", data, "--tensor-parallel", tensor});
+    check_close(lab.losses(stages, options, {"--ranks-per-stage", ranks}), expected, relative);
+    CHECK(lab.used_bytes() == 0);
+  }
+  auto exact = short_run;
+  exact.insert(exact.end(), {"--data-parallel", "2", "--exact"});
+  CHECK(lab.losses(2, exact, {"--ranks-per-stage", "2"}) == expected);  // To the bit.
+  // Two stages per process, in two replicas.
+  auto options = short_run;
+  options.insert(options.end(), {"--data-parallel", "2"});
+  check_close(lab.losses(4, options, {"--per-node", "--ranks-per-stage", "2"}), expected, 1e-6);
+  // Each process of a stage has a device of its own, as long as there are some.
+  std::map<std::string, int> devices;
+  const auto report = lab.report();
+  for (const auto& part : report.at("placement").as_array())
+    if (part.at("kind").as_string() == "weights")
+      ++devices[std::string(part.at("device").as_string())];
+  CHECK(devices["hgx/gpu0"] == 1);
+  CHECK(devices.size() == 6);  // Four on hgx; two on the desktop, where two stages are.
+}
+
+TEST_CASE("a parallel run is resumed in other shapes") {
+  const TestLab lab;
+  const auto whole = lab.losses(1, {"--steps", "12", "--sample", "0"});
+  const auto run = lab.file("run");
+  auto parts = lab.losses(
+      2, {"--steps", "4", "--checkpoint", run, "--data-parallel", "2", "--tensor-parallel", "2"},
+      {"--ranks-per-stage", "4"});
+  CHECK(fs::exists(run + "/step-4/stage-01-of-02.safetensors"));
+  for (const auto loss : lab.losses(
+           1, {"--steps", "8", "--resume", run, "--checkpoint", run, "--tensor-parallel", "4"},
+           {"--ranks-per-stage", "4"}))
+    parts.push_back(loss);
+  for (const auto loss : lab.losses(3, {"--steps", "12", "--resume", run, "--sample", "0"}))
+    parts.push_back(loss);
+  check_close(parts, whole, 1e-5);
+}
+
+TEST_CASE("the wrong number of processes, heads or micro-batches is refused with what to do") {
+  const TestLab lab;
+  const auto refused = [&](std::vector<std::string> lab_options, std::vector<std::string> options) {
+    std::vector<std::string> command{"lab", "run", "t", "--plan", lab.plan(2)};
+    command.insert(command.end(), lab_options.begin(), lab_options.end());
+    command.insert(command.end(), {"--", TRAIN_GPT, "--plan", lab.plan(2)});
+    command.insert(command.end(), options.begin(), options.end());
+    const auto result = lab.causeway(TestLab::with_small(command));
+    INFO(result.err);
+    CHECK(result.exit_code == 1);
+    CHECK(result.err.find("rank 1: ") == std::string::npos);  // Every rank meets it; one speaks.
+    return result.err;
+  };
+  CHECK(refused({}, {"--data-parallel", "2"}).find("--ranks-per-stage 2") != std::string::npos);
+  CHECK(refused({"--ranks-per-stage", "3"}, {"--tensor-parallel", "2"})
+            .find("3 of this job's processes run on ") != std::string::npos);
+  CHECK(refused({}, {"--data-parallel", "3"}).find("--micro-batches 4 is not a multiple") !=
+        std::string::npos);
+  CHECK(refused({}, {"--tensor-parallel", "3"}).find("--heads 4 is not a multiple") !=
+        std::string::npos);
+}
+
+TEST_CASE("a killed replica or shard ends all others in time, with its name") {
+  const TestLab lab;
+  const auto plan = lab.plan(1);
+  std::vector<std::unique_ptr<RunningCommand>> ranks;
+  for (int rank = 0; rank < 4; ++rank) {
+    auto environment = lab.environment();
+    environment.insert(environment.end(), {{"CAUSEWAY_SOCKET", lab.socket("hgx")},
+                                           {"SLURM_PROCID", std::to_string(rank)},
+                                           {"SLURM_NTASKS", "4"}});
+    ranks.push_back(std::make_unique<RunningCommand>(
+        TestLab::with_small({TRAIN_GPT, "--plan", plan, "--steps", "1000000", "--data-parallel",
+                             "2", "--tensor-parallel", "2"}),
+        environment));
+  }
+  REQUIRE(ranks[0]->wait_output("step    1/", std::chrono::seconds(60)));
+  const auto killed = std::chrono::steady_clock::now();
+  ranks[2]->process().signal(SIGKILL);
+  for (const std::size_t rank : {0U, 1U, 3U}) {
+    const auto result = ranks[rank]->finish(std::chrono::seconds(30));
+    INFO("rank ", rank, ": ", result.err);
+    CHECK(result.exit_code == 4);
+    CHECK(result.err.find("rank 2 on hgx") != std::string::npos);
+  }
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - killed;
+  CHECK(taken.count() < 5);  // 2 s by contract; the rest is for a busy machine.
+  (void)ranks[2]->finish(std::chrono::seconds(5));
 }
 
 TEST_CASE("a model too large for what it may use is refused with the figures") {
@@ -249,6 +352,7 @@ TEST_CASE("usage errors have exit code 2 and one line") {
                                                                  {"--width", "30", "--heads", "4"},
                                                                  {"--steps", "-1"},
                                                                  {"--lr", "0"},
+                                                                 {"--data-parallel", "0"},
                                                                  {"--plan", "x", "--only", "a"},
                                                                  {"--checkpoint-every", "5"}}) {
     auto command = wrong;

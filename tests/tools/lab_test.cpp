@@ -216,6 +216,13 @@ TEST_CASE("lab run gives each node's process its daemon, and each stage its rank
   const auto both = labs.run({"lab", "run", "r", "--plan", plan, "--per-node", "--", "sh", "-c",
                               "echo $CAUSEWAY_WORLD_SIZE"});
   CHECK(both.out == "2\n");
+  const auto teams =
+      labs.run({"lab", "run", "r", "--plan", plan, "--ranks-per-stage", "2", "--", "sh", "-c",
+                "echo $CAUSEWAY_RANK of $CAUSEWAY_WORLD_SIZE "
+                "$CAUSEWAY_SOCKET"});
+  CHECK(teams.out == "0 of 6 " + labs.lab("r") + "/hgx.sock\n");
+  CHECK(contains(teams.err, "[rank 3] 3 of 6 " + labs.lab("r") + "/hgx.sock\n"));
+  CHECK(contains(teams.err, "[rank 5] 5 of 6 " + labs.lab("r") + "/desktop.sock\n"));
 
   CHECK(labs.run({"lab", "run", "r", "--", "sh", "-c", "exit 9"}).exit_code == 9);
   CHECK(labs.run({"lab", "run", "none", "--", "true"}).exit_code == 1);

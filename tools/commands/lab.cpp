@@ -24,6 +24,7 @@ struct RunOptions {
   std::string lab;
   std::string plan;
   bool per_node = false;
+  int ranks_per_stage = 1;
   std::vector<std::string> command;
 };
 
@@ -126,15 +127,18 @@ int run_run(const RunOptions& options) {
   const auto lab = open_lab(options.lab);
   std::vector<RankPlace> ranks;
   for (const auto& node : nodes_for(lab, options))
-    ranks.push_back({node, lab.files(node).socket()});
+    for (int i = 0; i < options.ranks_per_stage; ++i)
+      ranks.push_back({node, lab.files(node).socket()});
   return run_job(ranks, options.command);
 }
 
 void add_lab_run(CLI::App& lab, Shell& shell) {
   auto options = std::make_shared<RunOptions>();
   auto* command = add_command(
-      lab, shell, "run", "Run a job in a lab, one process per plan stage or per node",
-      "causeway lab run desktop-and-hgx --plan plan.yaml -- train_gpt --plan plan.yaml --steps 50",
+      lab, shell, "run", "Run a job in a lab, some processes per plan stage or per node",
+      "causeway lab run desktop-and-hgx --plan plan.yaml -- train_gpt --plan plan.yaml --steps 50\n"
+      "  causeway lab run desktop-and-hgx --plan plan.yaml --ranks-per-stage 2 -- \\\n"
+      "      train_gpt --plan plan.yaml --data-parallel 2",
       [options]() { return run_run(*options); });
   command->footer(command->get_footer() +
                   "\nThe job's own exit code comes through; 128 + N if signal N ended it.");
@@ -143,6 +147,12 @@ void add_lab_run(CLI::App& lab, Shell& shell) {
       ->type_name("FILE");
   command->add_flag("--per-node", options->per_node,
                     "One process per node (the default without a plan)");
+  command
+      ->add_option("--ranks-per-stage", options->ranks_per_stage,
+                   "So many, with consecutive ranks, where there would be one: for replicas and "
+                   "shards")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
   command->add_option("COMMAND", options->command, "After --: the command and its arguments")
       ->required();
 }

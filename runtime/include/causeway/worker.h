@@ -1,17 +1,15 @@
 // One process of a job that runs over a plan: its stages, and messages to the others.
 //
-// Shape:   `world` processes join one group by name; each learns which stages are its own: the
-//          stages on a node's devices are dealt out, in order, to the ranks that joined from that
-//          node. Sends go from process to process, never through a daemon.
+// Shape:   `world` processes join one job by name; each learns which stages are its own: the ranks
+//          that joined from a node, in order, form teams of ranks_per_stage, and the stages on the
+//          node's devices are dealt out, in order, to its teams. Member i of a stage's team talks
+//          to member i of another's. Sends go from process to process, never through a daemon.
 // Errors:  peer_lost names the rank and node that died, within 2 s, from every call that waits for
 //          it and from every later one; timed_out after options.timeout; invalid_argument if a
-//          stage has no process on its node, or two processes claim one rank.
-// Cost:    send and receive at the link's speed plus 10 to 50 us; barrier log2(world) messages
-// deep;
-//          all_reduce 2 (world - 1) / world of the bytes each way.
-// Threads: one thread at a time per Worker.
-// Source:  ring all-reduce: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for
-//          clusters of workstations", JPDC 2009.
+//          stage has no process on its node, a node's ranks are no whole teams, or two processes
+//          claim one rank.
+// Cost:    send and receive at the link's speed plus 10 to 50 us; collectives as group.h.
+// Threads: one thread at a time per Worker; its groups may be on others.
 #pragma once
 
 #include <chrono>
@@ -22,6 +20,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "causeway/group.h"
 #include "causeway/plan.h"
 #include "causeway/pool.h"
 
@@ -31,6 +30,7 @@ struct WorkerOptions {
   std::string group{};  // Empty: $CAUSEWAY_GROUP, else "default".
   int rank = -1;   // -1: CAUSEWAY_RANK, SLURM_PROCID, OMPI_COMM_WORLD_RANK, PMI_RANK, RANK; else 0.
   int world = -1;  // -1: the matching size variable; else 1.
+  int ranks_per_stage = 1;  // Replicas and parts of a stage: data times tensor parallelism.
   std::chrono::milliseconds timeout{60000};  // Of joining and of each call.
 };
 
@@ -45,6 +45,11 @@ class Worker {
   [[nodiscard]] int rank() const noexcept;
   [[nodiscard]] int world() const noexcept;
   [[nodiscard]] const std::vector<int>& stages() const noexcept;  // Indices into plan.stages.
+  // The ranks that hold `stage`, in order; ranks_per_stage of them.
+  [[nodiscard]] const std::vector<int>& team_of_stage(int stage) const;
+  // This rank's place in its team. -1 if it holds no stage.
+  [[nodiscard]] int member() const noexcept;
+  // Who holds `stage` among those that this rank talks to.
   [[nodiscard]] int rank_of_stage(int stage) const;
 
   // Message `tag` (below 2^24) from stage to stage. Order is kept per (from, to, tag). A message to
@@ -64,9 +69,18 @@ class Worker {
     receive_bytes(from_stage, to_stage, tag, std::as_writable_bytes(message));
   }
 
+  // A group of `ranks`, in this order. Each of them, and no other rank, calls it with the same
+  // list; two ranks make the groups that both are in, in the same order. Errors: invalid_argument
+  // if a rank is named twice or this one is not there, or, naming rank and node, if another gives
+  // another list; timed_out naming a rank that makes no group: after these two no more groups can
+  // be made. exhausted after 4094 groups. Cost: two messages to each member.
+  [[nodiscard]] Group group(const std::vector<int>& ranks);
+  // Every rank calls it and gets the group of those that give the same `colour`, in the order of
+  // their keys, then of their ranks.
+  [[nodiscard]] Group split(int colour, int key = 0);
+
   void barrier();
-  // Every rank gives the same number of values and gets the sum; the order of summation is fixed
-  // by rank, so every rank gets the same bits.
+  // Every rank gives the same number of values and gets the sum, in the same bits.
   void all_reduce_sum(std::span<float> values);
   void all_reduce_sum(std::span<double> values);
   // Rank `root`'s bytes to all; every rank gives the same size.

@@ -10,14 +10,11 @@
 
 #include <atomic>
 #include <csignal>
-#include <cstdio>
-#include <fstream>
 #include <iostream>
-#include <sstream>
 #include <thread>
 
-#include "live_pool.h"
 #include "tests/error_of.h"
+#include "worker_job.h"
 
 using namespace causeway;
 using namespace causeway::test;
@@ -25,30 +22,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto kCluster = R"(
-name: test
-nodes:
-  - {name: a, devices: [{gpu: rtx-5090, count: 2, capacity: 4 MiB}]}
-  - {name: b, devices: [{gpu: rtx-5090, count: 2, capacity: 4 MiB}]}
-links:
-  - {between: [a, b], bandwidth: 1 GB/s, latency: 100 us}
-)";
+const auto kCluster = kTwoNodes;
 
-Plan four_stages() {
-  Plan plan;
-  plan.model = "test";
-  for (const char* name : {"a/gpu0", "b/gpu0", "a/gpu1", "b/gpu1"}) {
-    const auto first = static_cast<std::uint32_t>(plan.stages.size());
-    plan.stages.push_back({DeviceName::parse(name), first, first + 1, 0, 0, 0});
-  }
-  return plan;
-}
-
-#define EXPECT(condition)                                                     \
-  if (!(condition)) {                                                         \
-    std::cerr << "rank " << worker.rank() << ": " << #condition << std::endl; \
-    return 1;                                                                 \
-  }
+Plan four_stages() { return plan_on({"a/gpu0", "b/gpu0", "a/gpu1", "b/gpu1"}); }
 
 // Every stage sends every other a message of its own size and content; collectives between.
 int talk(Worker& worker) {
@@ -115,45 +91,6 @@ int wait_forever(Worker& worker) {
   return 1;
 }
 
-int run_rank(const std::string& what) {
-  try {
-    auto pool = Pool::connect();
-    auto worker = Worker::join(pool, four_stages(), {.timeout = 30s});
-    return what == "talk" ? talk(worker) : wait_forever(worker);
-  } catch (const Error& error) {
-    std::cout << to_string(error.code()) << ": " << error.what() << std::endl;
-    return 3;
-  }
-}
-
-struct Job {
-  Job(const LivePool& live, const std::string& what, const std::vector<std::string>& nodes) {
-    for (std::size_t rank = 0; rank < nodes.size(); ++rank) {
-      outputs.push_back(live.folder() + "/rank" + std::to_string(rank) + ".out");
-      ranks.emplace_back(
-          std::vector<std::string>{"/proc/self/exe", "--rank", what},
-          std::map<std::string, std::string>{{"CAUSEWAY_SOCKET", live.socket(nodes[rank])},
-                                             {"CAUSEWAY_RANK", std::to_string(rank)},
-                                             {"CAUSEWAY_WORLD_SIZE", std::to_string(nodes.size())},
-                                             {"CAUSEWAY_GROUP", "job-" + what}},
-          outputs.back());
-    }
-  }
-  [[nodiscard]] std::string output(std::size_t rank) const {
-    std::ifstream file(outputs[rank]);
-    std::stringstream text;
-    text << file.rdbuf();
-    return text.str();
-  }
-  [[nodiscard]] bool all_said(const std::string& word) const {
-    for (std::size_t rank = 0; rank < ranks.size(); ++rank)
-      if (output(rank).find(word) == std::string::npos) return false;
-    return true;
-  }
-  std::vector<Process> ranks;
-  std::vector<std::string> outputs;
-};
-
 }  // namespace
 
 TEST_CASE("messages and collectives between 2, 3 and 4 processes on two nodes") {
@@ -195,6 +132,49 @@ TEST_CASE("a plan with a stage where no process runs is refused") {
       error_of([&] { (void)Worker::join(pool, four_stages(), {.rank = 0, .world = 1}); });
   CHECK(refused.code() == Errc::invalid_argument);
   CHECK(std::string(refused.what()).find("b/gpu0") != std::string::npos);
+}
+
+TEST_CASE("ranks share a stage in teams, and talk to the same member of another's") {
+  LivePool live(kCluster, {"a", "b"});
+  const auto plan = plan_on({"a/gpu0", "b/gpu0", "a/gpu1"});
+  const std::vector<const char*> nodes{"b", "a", "a", "b", "a", "a"};
+  std::vector<std::thread> ranks;
+  std::atomic<int> good = 0;
+  for (int rank = 0; rank < 6; ++rank)
+    ranks.emplace_back([&, rank] {
+      auto pool = live.connect(nodes[static_cast<std::size_t>(rank)]);
+      auto worker = Worker::join(
+          pool, plan, {.group = "teams", .rank = rank, .world = 6, .ranks_per_stage = 2});
+      const std::vector<std::vector<int>> teams{{1, 2}, {0, 3}, {4, 5}};
+      bool right = true;
+      for (int stage = 0; stage < 3; ++stage) {
+        const auto& team = teams[static_cast<std::size_t>(stage)];
+        right = right && worker.team_of_stage(stage) == team &&
+                worker.rank_of_stage(stage) == team[static_cast<std::size_t>(worker.member())];
+      }
+      const int stage = worker.stages().at(0);
+      const std::vector<int> mine{worker.member() * 10 + stage};
+      std::vector<int> got(1);
+      worker.send<int>(stage, (stage + 1) % 3, 0, mine);
+      worker.receive<int>((stage + 2) % 3, stage, 0, got);
+      right = right && got[0] == worker.member() * 10 + (stage + 2) % 3;
+      worker.barrier();
+      if (right && worker.stages().size() == 1) ++good;
+    });
+  for (auto& rank : ranks) rank.join();
+  CHECK(good == 6);
+}
+
+TEST_CASE("a node with ranks that are no whole team is refused") {
+  LivePool live(kCluster, {"a"});
+  auto pool = live.connect("a");
+  const auto refused = error_of([&] {
+    (void)Worker::join(pool, plan_on({"a/gpu0"}), {.rank = 0, .world = 1, .ranks_per_stage = 2});
+  });
+  CHECK(refused.code() == Errc::invalid_argument);
+  CHECK(std::string(refused.what()) ==
+        "1 of this job's processes run on a, no multiple of the 2 that share a stage; start 2 "
+        "there");
 }
 
 TEST_CASE("a rank that is killed is named to every survivor within 2 s") {
@@ -263,6 +243,8 @@ TEST_CASE("a job whose last rank never comes ends with who is missing") {
 }
 
 int main(int argc, char** argv) {
-  if (argc == 3 && std::string(argv[1]) == "--rank") return run_rank(argv[2]);
+  if (argc == 3 && std::string(argv[1]) == "--rank")
+    return run_rank(four_stages(), {.timeout = 30s},
+                    std::string(argv[2]) == "talk" ? talk : wait_forever);
   return doctest::Context(argc, argv).run();
 }
