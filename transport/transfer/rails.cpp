@@ -208,7 +208,8 @@ void Rails::State::give_up_if_alone() {
   if (any_rail(
           [](const Rail& rail) { return rail.phase != Rail::Phase::down || rail.failures == 0; }))
     return;
-  const Error reason = as_loss(*last_loss);
+  const auto loss = as_loss(*last_loss);
+  const Error reason(loss.code(), fmt::format("{} cannot be reached: {}", peer, loss.what()));
   for (const auto& transfer : std::deque(transfers)) transfer->fail(reason);
 }
 
