@@ -4,7 +4,7 @@
 # Each argument is one run: a rate for each network card. Prints what got through, of what was shaped.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-build=${1:-build/dev}
+build=$(realpath "${1:-build/dev}")
 shift || true
 [ $# -gt 0 ] || set -- 4gbit 4gbit,4gbit
 if [ "${RAILS_BENCH_INSIDE:-}" = "" ]; then

@@ -113,7 +113,7 @@ TEST_CASE(
   std::vector<std::shared_ptr<Channel>> accepted;
   std::unique_ptr<Transport> server, client;
   thread.run_on([&] {
-    server = make_ucx_transport(thread.context(), {"127.0.0.1:0,127.0.0.2:0", "server", &memory,
+    server = make_ucx_transport(thread.context(), {"127.0.0.1:0,127.0.0.1:0", "server", &memory,
                                                    [&](std::shared_ptr<Channel> channel) {
                                                      accepted.push_back(std::move(channel));
                                                    }});
@@ -122,7 +122,7 @@ TEST_CASE(
   const auto addresses = split_addresses(server->address());
   REQUIRE(addresses.size() == 2);
   CHECK(addresses[0].starts_with("127.0.0.1:"));
-  CHECK(addresses[1].starts_with("127.0.0.2:"));
+  CHECK(addresses[1].starts_with("127.0.0.1:"));
   std::vector<Side> sides(2);
   const auto source = pattern(1 << 20, 1);
   for (std::size_t i = 0; i < 2; ++i) {

@@ -150,8 +150,8 @@ void Rails::State::rail_opened(const RailPtr& rail, std::shared_ptr<Channel> cha
     // Two processes at two addresses of one peer cannot both be the peer.
     if (has_usable_rail())
       return rail_failed(
-          rail, Error(Errc::protocol, rail->address + " leads to another process than " + peer +
-                                          "'s other addresses"));
+          rail, Error(Errc::peer_lost, rail->address + " leads to another process than " + peer +
+                                           "'s other addresses"));
     be_another(leads_to);
   }
   rail->phase = Rail::Phase::open;
