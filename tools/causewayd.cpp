@@ -109,8 +109,11 @@ int run(int argc, char** argv) {
   app.add_option("--listen", options.daemon.control_listen, "Control plane")
       ->type_name("HOST:PORT")
       ->capture_default_str();
-  app.add_option("--data-listen", options.daemon.data_listen, "Data plane")
+  app.add_option("--data-listen", options.daemon.data_listen,
+                 "Data plane; once for each network card that carries it")
       ->type_name("HOST:PORT")
+      ->multi_option_policy(CLI::MultiOptionPolicy::Join)
+      ->delimiter(',')
       ->capture_default_str();
   app.add_option("--socket", options.daemon.socket_path, "Unix socket for this machine's clients")
       ->type_name("PATH");

@@ -166,7 +166,8 @@ class Transport {
 
   virtual ~Transport() = default;
 
-  // Where others connect to: "127.0.0.1:40211". Empty if this one does not listen.
+  // Where others connect to: "127.0.0.1:40211", or several such with commas between. Empty if this
+  // one does not listen.
   [[nodiscard]] virtual const std::string& address() const noexcept = 0;
 
   // Connects and says hello. Errors: unauthenticated if the peer refuses, timed_out, peer_lost.

@@ -23,6 +23,7 @@
 #include "runtime/control/json.h"
 #include "runtime/directory/embedded.h"
 #include "runtime/topology/pool_graph.h"
+#include "transport/addresses.h"
 #include "transport/ucx/ucx_transport.h"
 
 namespace causeway {
@@ -95,8 +96,8 @@ NodeRecord Daemon::own_record() const {
   NodeRecord record{options_.node, control_address_, transport_->address(),
                     options_.cluster.to_yaml()};
   if (options_.machine)
-    record.topology = graph_to_json(
-        published_graph(*options_.machine, parse_host_port(transport_->address()).host));
+    record.topology = graph_to_json(published_graph(
+        *options_.machine, parse_host_port(first_address(transport_->address())).host));
   return record;
 }
 
@@ -234,39 +235,25 @@ asio::awaitable<std::vector<NodeRecord>> Daemon::all_nodes() {
   co_return result;
 }
 
-asio::awaitable<std::shared_ptr<Channel>> Daemon::channel_to(std::string node, Deadline deadline) {
-  if (const auto known = channels_.find(node); known != channels_.end()) {
-    if (known->second->is_open()) co_return known->second;
-    channels_.erase(known);
-  }
-  // The address comes from the directory and never from a client: the token goes there.
+asio::awaitable<Rails*> Daemon::rails_to(std::string node) {
+  const auto known = rails_.find(node);
+  if (known != rails_.end() && known->second->is_open()) co_return known->second.get();
+  // The addresses come from the directory and never from a client: the token goes there.
   const auto nodes = co_await all_nodes();
   const auto record = std::ranges::find(nodes, node, &NodeRecord::name);
   if (record == nodes.end())
     throw Error(Errc::not_found, fmt::format("the pool has no node '{}'", node));
   if (!record->alive) throw Error(Errc::peer_lost, fmt::format("node {} has left the pool", node));
-  const auto limit = std::min<Deadline>(deadline, std::chrono::steady_clock::now() + kPeerTimeout);
-  struct Outcome {
-    std::optional<Error> error;
-    std::shared_ptr<Channel> channel;
-    bool done = false;
-  };
-  const auto outcome = std::make_shared<Outcome>();
-  const auto waiting =
-      std::make_shared<asio::steady_timer>(context_, asio::steady_timer::time_point::max());
-  transport_->connect(
-      record->data_address, {Hello::Role::node, options_.node, 0, options_.token}, limit,
-      [this, outcome, waiting](std::optional<Error> error, std::shared_ptr<Channel> made) {
-        *outcome = {std::move(error), std::move(made), true};
-        waiting->cancel();
-        asio::post(context_, [outcome] {});  // If nobody waits any more, it ends there, not here.
-      });
-  while (!outcome->done) co_await waiting->async_wait(kTuple);
-  if (outcome->error)
-    throw Error(outcome->error->code(),
-                fmt::format("{} cannot reach {}: {}", options_.node, node, outcome->error->what()));
-  channels_[node] = outcome->channel;
-  co_return outcome->channel;
+  auto& rails = rails_[node];  // They stay, since they may owe fences.
+  if (!rails)
+    rails = std::make_unique<Rails>(
+        context_, node,
+        [this](const std::string& address, Deadline deadline, Transport::Connected connected) {
+          transport_->connect(address, {Hello::Role::node, options_.node, 0, options_.token},
+                              deadline, std::move(connected));
+        });
+  rails->set_addresses(split_addresses(record->data_address));
+  co_return rails.get();
 }
 
 void Daemon::write_state_file() const {

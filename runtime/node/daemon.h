@@ -21,7 +21,7 @@
 #include "runtime/control/server.h"
 #include "runtime/directory/directory.h"
 #include "runtime/node/lender.h"
-#include "transport/channel.h"
+#include "transport/transfer/rails.h"
 
 namespace causeway {
 
@@ -46,7 +46,8 @@ class Daemon : public ControlHandler {
   boost::asio::awaitable<void> join_pool();
   boost::asio::awaitable<void> stay_joined(boost::asio::ip::tcp::socket connection);
   boost::asio::awaitable<void> expire_sessions();
-  boost::asio::awaitable<std::shared_ptr<Channel>> channel_to(std::string node, Deadline deadline);
+  // Lives as long as this. Errors: not_found, peer_lost if the node has left.
+  boost::asio::awaitable<Rails*> rails_to(std::string node);
   boost::asio::awaitable<std::vector<NodeRecord>> all_nodes();
   [[nodiscard]] NodeRecord own_record() const;
   [[nodiscard]] Directory& directory() const;  // Errors: unsupported unless this node serves it.
@@ -76,6 +77,7 @@ class Daemon : public ControlHandler {
   boost::asio::awaitable<Json> ask_node(NodeRecord node);
   Answer topology();
   ControlResponse metrics() const;
+  [[nodiscard]] std::string rail_metrics() const;
   ControlResponse page() const;
 
   struct Route;
@@ -90,8 +92,8 @@ class Daemon : public ControlHandler {
   std::unique_ptr<Transport> transport_;
   std::string control_address_;
   std::set<std::shared_ptr<Channel>> accepted_;
-  std::map<std::string, std::shared_ptr<Channel>> channels_;  // To other nodes, by name.
-  std::map<ConnectionId, std::string> joined_;                // Nodes by the connection they hold.
+  std::map<std::string, std::unique_ptr<Rails>> rails_;  // To other nodes, by name.
+  std::map<ConnectionId, std::string> joined_;           // Nodes by the connection they hold.
   // Of the directory's node: changes when a node comes or goes, and is another after a new start.
   std::uint64_t topology_version_;
   std::uint64_t requests_ = 0;

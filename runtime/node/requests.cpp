@@ -10,6 +10,7 @@
 #include "runtime/node/daemon.h"
 #include "runtime/node/transfer.h"
 #include "runtime/topology/pool_graph.h"
+#include "transport/addresses.h"
 
 namespace causeway {
 
@@ -174,33 +175,32 @@ ControlResponse Daemon::rename(const ControlRequest& request) {
 Daemon::Answer Daemon::transfer(ControlRequest request) {
   constexpr auto kWhere = "POST /v1/transfers";
   const auto body = parse_object(request.body, kWhere);
-  Transfer transfer{};
-  transfer.session = get_hex(body, "session", kWhere);
-  static_cast<void>(lender_.session(transfer.session, get_string(body, "key", kWhere)));
-  transfer.from = get_hex(body, "from", kWhere);
-  transfer.to = get_hex(body, "to", kWhere);
+  CopyRequest copy{};
+  copy.session = get_hex(body, "session", kWhere);
+  static_cast<void>(lender_.session(copy.session, get_string(body, "key", kWhere)));
+  copy.from = get_hex(body, "from", kWhere);
+  copy.to = get_hex(body, "to", kWhere);
   const auto start = std::chrono::steady_clock::now();
-  transfer.deadline = start + get_timeout(body, "timeout_ms", kMaxTransferTime, kWhere);
+  copy.deadline = start + get_timeout(body, "timeout_ms", kMaxTransferTime, kWhere);
   for (const auto& value : get_array(body, "pieces", kWhere)) {
     const auto& piece = as_object(value, kWhere);
-    transfer.pieces.push_back({get_uint(piece, "to_offset_bytes", kWhere),
-                               get_uint(piece, "from_offset_bytes", kWhere),
-                               get_uint(piece, "size_bytes", kWhere)});
+    copy.pieces.push_back({get_uint(piece, "to_offset_bytes", kWhere),
+                           get_uint(piece, "from_offset_bytes", kWhere),
+                           get_uint(piece, "size_bytes", kWhere)});
   }
   const auto kind = get_string(body, "kind", kWhere);
   const auto other = get_string(body, "peer", kWhere);
-  std::shared_ptr<Channel> channel;
+  Rails* rails = nullptr;
   if (kind == "within")
-    transfer.kind = Transfer::Kind::within;
+    copy.kind = CopyRequest::Kind::within;
   else if (kind == "push")
-    transfer.kind = Transfer::Kind::push;
+    copy.kind = CopyRequest::Kind::push;
   else if (kind == "pull")
-    transfer.kind = Transfer::Kind::pull;
+    copy.kind = CopyRequest::Kind::pull;
   else
     throw Error(Errc::parse, fmt::format("{}: kind: expected push, pull or within", kWhere));
-  if (transfer.kind != Transfer::Kind::within)
-    channel = co_await channel_to(other, transfer.deadline);
-  const auto bytes = co_await run_transfer(context_, lender_, std::move(transfer), channel);
+  if (copy.kind != CopyRequest::Kind::within) rails = co_await rails_to(other);
+  const auto bytes = co_await run_copy(context_, lender_, std::move(copy), rails);
   if (kind == "within") lender_.count_route(options_.node, options_.node, bytes);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   co_return answer({{"bytes", bytes}, {"seconds", seconds.count()}});
@@ -222,7 +222,8 @@ Daemon::Answer Daemon::put_node(ControlRequest request) {
   if (!cluster.find_node(node.name))
     throw Error(Errc::parse, fmt::format("{}: cluster: has no node '{}'", kWhere, node.name));
   static_cast<void>(parse_host_port(node.control_address));
-  check_digits(node.data_address, "data", kWhere);
+  for (const auto& address : split_addresses(node.data_address))
+    check_digits(address, "data", kWhere);
   const auto name = node.name;
   if (joined_.contains(request.connection))
     throw Error(Errc::already_exists, fmt::format("this connection already stands for node '{}'",

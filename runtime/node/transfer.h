@@ -1,11 +1,13 @@
 // Executes a batch of copies from this node to another, from another to this, or within it.
 //
-// Shape:   pieces are cut into slices of 4 MiB, started in order and kept in flight together, at
-//          most kWindow of them. Within the node, the daemon answers others between two slices.
-// Errors:  the first slice that fails ends the batch: no new one starts, those in flight end, and
-//          the error is the result. Every slice has the batch's deadline. Cancelled, the batch ends
-//          at once; the slices in flight end by themselves and keep their memory until then.
-// Cost:    one message per slice and direction.
+// Shape:   between nodes, one Transfer over the rails to the other; memory is pinned chunk by
+// chunk,
+//          so a session that ends in mid-copy ends the copy. Within the node, pieces are cut into
+//          slices of 4 MiB, and the daemon answers others between two.
+// Errors:  the first chunk that fails ends the batch: no new one starts, those in flight end, and
+//          the error is the result. Cancelled, the batch ends at once; what is in flight ends by
+//          itself and keeps its memory until then.
+// Cost:    one message per chunk and direction.
 // Threads: the daemon's one thread.
 #pragma once
 
@@ -16,11 +18,11 @@
 #include <vector>
 
 #include "runtime/node/lender.h"
-#include "transport/channel.h"
+#include "transport/transfer/rails.h"
 
 namespace causeway {
 
-struct Transfer {
+struct CopyRequest {
   enum class Kind : std::uint8_t { push, pull, within };
   struct Piece {
     std::uint64_t to_offset_bytes;
@@ -35,9 +37,9 @@ struct Transfer {
   Deadline deadline;
 };
 
-// `channel` leads to the other node; null for Kind::within. Returns the bytes copied.
-[[nodiscard]] boost::asio::awaitable<std::uint64_t> run_transfer(boost::asio::io_context& context,
-                                                                 Lender& lender, Transfer transfer,
-                                                                 std::shared_ptr<Channel> channel);
+// `rails` lead to the other node; null for Kind::within. Returns the bytes copied.
+[[nodiscard]] boost::asio::awaitable<std::uint64_t> run_copy(boost::asio::io_context& context,
+                                                             Lender& lender, CopyRequest request,
+                                                             Rails* rails);
 
 }  // namespace causeway

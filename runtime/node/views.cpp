@@ -192,12 +192,37 @@ ControlResponse Daemon::metrics() const {
   for (const auto& [ends, bytes] : lender_.routes())
     text += fmt::format("causeway_route_bytes_total{{from=\"{}\",to=\"{}\"}} {}\n", ends.first,
                         ends.second, bytes);
+  text += rail_metrics();
   text += fmt::format(
       "# TYPE causeway_sessions gauge\ncauseway_sessions {}\n"
       "# TYPE causeway_control_requests_total counter\ncauseway_control_requests_total {}\n"
       "# TYPE causeway_control_requests_running gauge\ncauseway_control_requests_running {}\n",
       lender_.sessions().size(), requests_, running_.use_count() - 1);
   return response;
+}
+
+std::string Daemon::rail_metrics() const {
+  struct Metric {
+    const char* name;
+    const char* type;
+    double (*value)(const Rails::Status&);
+  };
+  static constexpr Metric kMetrics[] = {
+      {"sent_bytes_total", "counter", [](const auto& r) { return double(r.sent_bytes); }},
+      {"received_bytes_total", "counter", [](const auto& r) { return double(r.received_bytes); }},
+      {"bytes_per_second", "gauge", [](const auto& r) { return r.bytes_per_second; }},
+      {"open", "gauge", [](const auto& r) { return r.is_open ? 1.0 : 0.0; }},
+      {"losses_total", "counter", [](const auto& r) { return double(r.losses); }},
+  };
+  std::string text;
+  for (const auto& [name, type, value] : kMetrics) {
+    text += fmt::format("# TYPE causeway_rail_{} {}\n", name, type);
+    for (const auto& [node, rails] : rails_)
+      for (const auto& rail : rails->status())
+        text += fmt::format("causeway_rail_{}{{node=\"{}\",address=\"{}\"}} {:.0f}\n", name, node,
+                            rail.address, value(rail));
+  }
+  return text;
 }
 
 ControlResponse Daemon::page() const {

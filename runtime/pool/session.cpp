@@ -13,6 +13,7 @@
 
 #include "runtime/control/json.h"
 #include "runtime/control/server.h"
+#include "transport/addresses.h"
 #include "transport/ucx/ucx_transport.h"
 
 namespace causeway {
@@ -82,7 +83,7 @@ void Pool::State::open() {
   directory_address = get_string(place, "address", kWhere);
   token = local ? get_string(answer, "token", kWhere) : options.token;
   client_name += "@" + (local ? node : "elsewhere");
-  const auto data_address = get_string(answer, "data", kWhere);
+  const auto data_address = first_address(get_string(answer, "data", kWhere));
   data_host = data_address.substr(0, data_address.rfind(':'));
   io.run_on([&] {
     transport_ = make_ucx_transport(
@@ -105,8 +106,8 @@ std::shared_ptr<DaemonLink> Pool::State::add_link(const std::string& name,
   const auto reply = holder.call("POST", "/v1/sessions", serialize(body), options.timeout);
   constexpr auto kWhere = "answer to POST /v1/sessions";
   const auto answer = parse_object(reply.body, kWhere);
-  auto link =
-      std::make_shared<DaemonLink>(name, address, token, get_string(answer, "data", kWhere));
+  auto link = std::make_shared<DaemonLink>(name, address, token,
+                                           first_address(get_string(answer, "data", kWhere)));
   watch(link, holder.release_connection());
   const std::lock_guard lock(mutex_);
   if (closed_) throw Error(Errc::closed, "the pool is closed");

@@ -1,7 +1,7 @@
 // The other process of ucx_process_test, there to be killed and stopped.
 //
-// ucx_peer serve [HOST [SECONDS]]
-//                         listens as "peer", prints its address, serves region 1 of session 7
+// ucx_peer serve [HOST,... [SECONDS]]
+//                         listens as "peer", prints its addresses, serves region 1 of session 7
 //                         (64 MiB), echoes tag 1 on tag 2, and runs until its standard output or
 //                         its life ends. With SECONDS, each channel makes it start a program that
 //                         lives so long and knows nothing of channels.
@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "transport/addresses.h"
 #include "transport/blocking.h"
 #include "transport/ucx/ucx_transport.h"
 
@@ -70,9 +71,12 @@ void start_program(const std::string& seconds) {
   IoThread thread("peer");
   std::vector<std::shared_ptr<Channel>> channels;
   std::unique_ptr<Transport> transport;
+  std::string listen;
+  for (const auto& each : split_addresses(host))
+    listen += (listen.empty() ? "" : ",") + each + ":0";
   thread.run_on([&] {
     transport = make_ucx_transport(
-        thread.context(), {host + ":0", "peer", &region, [&](std::shared_ptr<Channel> channel) {
+        thread.context(), {listen, "peer", &region, [&](std::shared_ptr<Channel> channel) {
                              if (!child_seconds.empty()) start_program(child_seconds);
                              echo(*channel, std::make_shared<std::vector<std::byte>>(8 << 20));
                              channels.push_back(std::move(channel));
@@ -130,7 +134,7 @@ int main(int argc, char** argv) {
       hammer(argv[2]);
       return 0;
     }
-    std::fprintf(stderr, "usage: ucx_peer serve [HOST [SECONDS]] | ucx_peer hammer ADDRESS\n");
+    std::fprintf(stderr, "usage: ucx_peer serve [HOST,... [SECONDS]] | ucx_peer hammer ADDRESS\n");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ucx_peer: %s\n", error.what());
   }

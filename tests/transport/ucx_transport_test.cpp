@@ -6,6 +6,7 @@
 #include <boost/asio/io_context.hpp>
 #include <optional>
 
+#include "transport/addresses.h"
 #include "transport/blocking.h"
 
 namespace {
@@ -101,4 +102,48 @@ TEST_CASE("a transport may be destroyed at any moment of a greeting") {
     CHECK(answers == 1);
   }
   CHECK(opened > 0);  // The last moments are those of an open channel.
+}
+
+TEST_CASE(
+    "several addresses lead to one transport, and a fence from one ends the other's channel") {
+  using namespace channel_suite;
+  causeway::IoThread thread("ucx-server");
+  Memory memory;
+  memory.regions[{7, 1}].bytes = Bytes(1 << 20);
+  std::vector<std::shared_ptr<Channel>> accepted;
+  std::unique_ptr<Transport> server, client;
+  thread.run_on([&] {
+    server = make_ucx_transport(thread.context(), {"127.0.0.1:0,127.0.0.1:0", "server", &memory,
+                                                   [&](std::shared_ptr<Channel> channel) {
+                                                     accepted.push_back(std::move(channel));
+                                                   }});
+    client = make_ucx_transport(thread.context(), {"", "client", nullptr, {}});
+  });
+  const auto addresses = split_addresses(server->address());
+  REQUIRE(addresses.size() == 2);
+  CHECK(addresses[0].starts_with("127.0.0.1:"));
+  CHECK(addresses[1].starts_with("127.0.0.1:"));
+  std::vector<Side> sides(2);
+  const auto source = pattern(1 << 20, 1);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto result = connect(thread, *client, addresses[i],
+                                {Hello::Role::client, "alice", 7, "secret"}, sides[i]);
+    INFO(result.text);
+    REQUIRE_FALSE(result.code);
+    CHECK_FALSE(sides[i].write({7, 1, 0}, source).get().code);
+  }
+  CHECK(sides[0].channel->id().transport == sides[1].channel->id().transport);
+  auto closing = sides[0].closing();
+  CHECK_FALSE(sides[1].fence(sides[0].channel->id()).get().code);
+  CHECK((closing.wait_for(5s) == std::future_status::ready));
+  CHECK(sides[1].is_open());
+  for (auto& side : sides) side.drop();
+  thread.run_on([&] {
+    accepted.clear();
+    client.reset();
+    CHECK_THROWS_AS(
+        make_ucx_transport(thread.context(), {"127.0.0.1:0,203.0.113.9:0", "x", nullptr, {}}),
+        causeway::Error);  // One of them is not of this machine.
+    server.reset();
+  });
 }

@@ -104,8 +104,12 @@ void add_up(CLI::App& app, Shell& shell) {
       ->excludes(cluster);
   command->add_option("--listen", options->listen, "Control plane address (default 127.0.0.1:0)")
       ->type_name("HOST:PORT");
-  command->add_option("--data-listen", options->data_listen, "Data plane address")
-      ->type_name("HOST:PORT");
+  command
+      ->add_option("--data-listen", options->data_listen,
+                   "Data plane address; once for each network card that carries it")
+      ->type_name("HOST:PORT")
+      ->multi_option_policy(CLI::MultiOptionPolicy::Join)
+      ->delimiter(',');
   command->add_option("--join", options->join, "Control address of the pool's directory node")
       ->type_name("HOST:PORT");
   command->add_option("--token-file", options->token_file, "The pool's token; made if absent")

@@ -150,8 +150,8 @@ void Rails::State::rail_opened(const RailPtr& rail, std::shared_ptr<Channel> cha
     // Two processes at two addresses of one peer cannot both be the peer.
     if (has_usable_rail())
       return rail_failed(
-          rail, Error(Errc::protocol, rail->address + " leads to another process than " + peer +
-                                          "'s other addresses"));
+          rail, Error(Errc::peer_lost, rail->address + " leads to another process than " + peer +
+                                           "'s other addresses"));
     be_another(leads_to);
   }
   rail->phase = Rail::Phase::open;
@@ -208,7 +208,8 @@ void Rails::State::give_up_if_alone() {
   if (any_rail(
           [](const Rail& rail) { return rail.phase != Rail::Phase::down || rail.failures == 0; }))
     return;
-  const Error reason = as_loss(*last_loss);
+  const auto loss = as_loss(*last_loss);
+  const Error reason(loss.code(), fmt::format("{} cannot be reached: {}", peer, loss.what()));
   for (const auto& transfer : std::deque(transfers)) transfer->fail(reason);
 }
 

@@ -5,7 +5,9 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <map>
+#include <vector>
 
+#include "transport/addresses.h"
 #include "transport/ucx/door.h"
 #include "transport/ucx/link.h"
 
@@ -105,22 +107,33 @@ class UcxTransport final : public Transport {
 
  private:
   void stop() {
-    if (door_) door_->close();
+    const Error reason(Errc::cancelled, "the transport '" + options_.name + "' was destroyed");
+    for (const auto& door : doors_) door->close();
+    for (const auto& worker : listening_) worker->stop(reason);
     for (const auto& [key, worker] : workers_)
-      if (worker)
-        worker->stop(Error(Errc::cancelled, "the transport '" + options_.name + "' was destroyed"));
+      if (worker) worker->stop(reason);
   }
 
   void listen() {
-    const auto wanted = ucx::parse_address(options_.listen);
-    const auto worker = worker_for(ucx::interface_of(wanted), wanted.is_ipv6());
-    door_ = ucx::Door::open(
+    for (const auto& address : split_addresses(options_.listen)) {
+      const auto door = listen_at(ucx::parse_address(address));
+      address_ += (address_.empty() ? "" : ",") + door->address().to_string();
+    }
+  }
+
+  std::shared_ptr<ucx::Door> listen_at(const ucx::SocketAddress& wanted) {
+    const std::pair key(ucx::interface_of(wanted), wanted.is_ipv6());
+    // UCX listens at one port per worker; what connects takes the first of its interface.
+    const auto worker = Worker::create(context_, key.first, key.second);
+    listening_.push_back(worker);
+    workers_.emplace(key, worker);
+    doors_.push_back(ucx::Door::open(
         context_, wanted, [raw = worker.get()] { return raw->has_descriptors(); },
         [this, raw = worker.get()](std::shared_ptr<Lifeline> line, Greeting greeting) {
           accept(*raw, line, std::move(greeting));
-        });
+        }));
     worker->listen(wanted);
-    address_ = door_->address().to_string();
+    return doors_.back();
   }
 
   void accept(Worker& worker, const std::shared_ptr<Lifeline>& line, Greeting greeting) {
@@ -156,7 +169,8 @@ class UcxTransport final : public Transport {
   UcxOptions options_;
   std::string address_;
   std::shared_ptr<ucx::Links> links_ = std::make_shared<ucx::Links>(ucx::Links{ucx::new_key(), {}});
-  std::shared_ptr<ucx::Door> door_;
+  std::vector<std::shared_ptr<ucx::Door>> doors_;
+  std::vector<std::shared_ptr<Worker>> listening_;
   std::map<std::pair<std::string, bool>, std::shared_ptr<Worker>> workers_;
 };
 

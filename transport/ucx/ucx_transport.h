@@ -4,7 +4,8 @@
 //          the worker's event fd: an idle transport burns no core. Small payloads travel inside the
 //          message; large ones by rendezvous, straight from the caller's buffer into the pinned
 //          target, cut into chunks with a window so that small messages pass between them.
-// Listens: at exactly `listen`. UCX's own two ports, on the interface that owns that address, take
+// Listens: at exactly `listen`, with a worker for each address. UCX's own two ports, on the
+// interface that owns that address, take
 //          packets only from hosts that are being admitted (guard.h). UCX_* variables of the user's
 //          environment win over what is chosen here.
 // Errors:  make_ucx_transport() throws invalid_argument (malformed address), io (address in use or
@@ -24,13 +25,14 @@
 namespace causeway {
 
 struct UcxOptions {
-  std::string listen;              // "127.0.0.1:0", "[::1]:7000"; port 0 picks one; empty: none.
+  // "127.0.0.1:0", "[::1]:7000"; several with commas between; port 0 picks one; empty: none.
+  std::string listen;
   std::string name;                // Told to those who connect; at most 255 bytes.
   DataService* service = nullptr;  // Outlives the transport. None: peers may only send and receive.
   Transport::Accepted on_accept;   // Keeps the channel: dropping the last reference closes it.
 };
 
-// The transport's address() is `listen` with the port that was picked.
+// The transport's address() is `listen` with the ports that were picked.
 [[nodiscard]] std::unique_ptr<Transport> make_ucx_transport(boost::asio::io_context& context,
                                                             UcxOptions options);
 

@@ -27,7 +27,7 @@ struct NodeOptions {
   std::optional<TopologyGraph> machine;
   std::string control_listen =
       "127.0.0.1:0";  // HOST:PORT; port 0 chooses one. Never all by default.
-  std::string data_listen = "127.0.0.1:0";
+  std::string data_listen = "127.0.0.1:0";  // Of several network cards: with commas between.
   std::string socket_path;  // Unix socket, mode 0600, same user only.
   std::string token;        // Shared by the whole pool; at least 16 characters.
   std::string directory;    // Control address of the directory's node; empty: serve it.
