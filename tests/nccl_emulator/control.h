@@ -20,7 +20,6 @@ struct NcclEmulatorFaults {
   int is_abort_hung = 0;    // ncclCommAbort does not return until this is 0 again.
   int is_begin_hung = 0;    // ncclCommInitRankConfig does not, either.
   int polls = 0;            // That a begin, a launch and an end take.
-  int is_corrupt = 0;       // All-reduce gives wrong values: to see a test fail.
 };
 
 void nccl_emulator_reset(const NcclEmulatorFaults* faults);
