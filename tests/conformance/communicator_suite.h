@@ -1,8 +1,8 @@
 // What every communicator must do, whatever carries it: the ranks of a group in one process, and
 // the results of every operation against a loop over all ranks' values.
 //
-// Use:    include this in a test program; Ranks makes channels between ranks, and by a Make the
-//         communicators over them; try_everything() checks the results.
+// Use:    a RankGroup makes channels between ranks and, by a Make, the communicators over them;
+//         try_everything() checks the results.
 #pragma once
 
 #include <algorithm>
@@ -22,38 +22,41 @@ using namespace channel_suite;
 
 constexpr std::uint64_t kTag = std::uint64_t{7} << 32;
 
-inline std::unique_ptr<Communicator> over_channels(boost::asio::io_context& context, int rank,
-                                                   std::vector<std::shared_ptr<Channel>> peers) {
-  return make_channel_communicator(context, rank, std::move(peers), kTag);
-}
-
 // All ranks of a group in this process.
-class Ranks {
+class RankGroup {
  public:
   using Call = std::function<void(Communicator&, int rank, Communicator::Done)>;
 
-  using Make = std::function<std::unique_ptr<Communicator>(
-      boost::asio::io_context&, int rank, std::vector<std::shared_ptr<Channel>> peers)>;
+  using Made = std::function<void(std::optional<Error>, std::unique_ptr<Communicator>)>;
+  // Makes one rank's, on its thread.
+  using Make = std::function<void(boost::asio::io_context&, int rank,
+                                  std::vector<std::shared_ptr<Channel>> peers, Made done)>;
 
-  Ranks(int size, bool over_ucx, const Make& make = over_channels)
-      : size_(size), over_ucx_(over_ucx) {
-    threads_.resize(static_cast<std::size_t>(over_ucx ? size : 1));
+  // Over UCX each rank has a thread of its own.
+  RankGroup(int size, bool over_ucx, const Make& maker) : size_(size), over_ucx_(over_ucx) {
+    threads_.resize(static_cast<std::size_t>(over_ucx_ ? size : 1));
     for (auto& thread : threads_) thread = std::make_unique<IoThread>("rank");
     transports_.resize(count());
     channels_.assign(count(), std::vector<std::shared_ptr<Channel>>(count()));
     communicators_.resize(count());
-    if (!over_ucx) on(0, [&] { network_ = std::make_unique<LocalNetwork>(thread(0).context()); });
+    if (!over_ucx_) on(0, [&] { network_ = std::make_unique<LocalNetwork>(thread(0).context()); });
     for (int rank = 0; rank < size; ++rank) listen(rank);
     for (int from = 0; from < size; ++from)
       for (int to = 0; to < from; ++to) connect(from, to);
     for (int rank = 0; rank < size; ++rank) {
       await([&] { return std::ranges::count(channels_[index(rank)], nullptr) == 1; }, rank);
-      on(rank, [&] {
-        communicators_[index(rank)] = make(thread(rank).context(), rank, channels_[index(rank)]);
-      });
+    }
+    std::vector<std::future<Result>> made;
+    for (int rank = 0; rank < size; ++rank) made.push_back(make(rank, maker));
+    for (auto& result : made) {
+      const auto got = result.get();
+      INFO(got.text);
+      REQUIRE_FALSE(got.code);
     }
   }
-  ~Ranks() {
+  RankGroup(const RankGroup&) = delete;
+  RankGroup& operator=(const RankGroup&) = delete;
+  ~RankGroup() {
     for (int rank = 0; rank < size_; ++rank) kill(rank);
     on(0, [&] { network_.reset(); });
   }
@@ -90,6 +93,7 @@ class Ranks {
     });
   }
   void on(int rank, const std::function<void()>& function) { thread(rank).run_on(function); }
+  [[nodiscard]] Communicator* in_place(int rank) { return communicators_[index(rank)]->in_place(); }
   void drop_communicator(int rank) {
     on(rank, [&] { communicators_[index(rank)].reset(); });
   }
@@ -119,6 +123,17 @@ class Ranks {
         transports_[index(rank)] =
             make_local_transport(*network_, {true, name, &memory_, accepted});
     });
+  }
+  std::future<Result> make(int rank, const Make& maker) {
+    auto promise = std::make_shared<std::promise<Result>>();
+    on(rank, [&] {
+      maker(thread(rank).context(), rank, channels_[index(rank)],
+            [this, rank, promise](std::optional<Error> error, std::unique_ptr<Communicator> made) {
+              communicators_[index(rank)] = std::move(made);
+              promise->set_value(error ? Result{error->code(), error->what()} : Result{});
+            });
+    });
+    return promise->get_future();
   }
   void connect(int from, int to) {
     Side side;
@@ -183,7 +198,7 @@ std::vector<std::vector<T>> whole_values(int ranks, std::size_t count, std::uint
 constexpr std::size_t kCounts[] = {0, 1, 3, 1000, 4099, 70001, 700003};
 
 // With `orders` for in_rank_order.
-inline void try_everything(Ranks& ranks, const std::vector<bool>& orders = {false, true}) {
+inline void try_everything(RankGroup& ranks, const std::vector<bool>& orders = {false, true}) {
   const int n = ranks.size();
   const auto of = [](auto& values, int rank) {
     return bytes_of(values[static_cast<std::size_t>(rank)]);

@@ -19,6 +19,7 @@ struct NcclEmulatorFaults {
   int is_hung = 0;          // What is on a stream never runs, until an abort.
   int is_abort_hung = 0;    // ncclCommAbort does not return until this is 0 again.
   int is_begin_hung = 0;    // ncclCommInitRankConfig does not, either.
+  int version = 0;          // 0: that of the file.
   int polls = 0;            // That a begin, a launch and an end take.
 };
 

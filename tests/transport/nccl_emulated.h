@@ -94,14 +94,13 @@ class Domain {
          std::chrono::milliseconds patience = NcclLibrary::kPatience) {
     emulator().reset(&faults);
     library_ = NcclLibrary::open(library_path(), patience);
-    ranks_ = std::make_unique<Ranks>(
-        size, has_threads,
-        [library = library_](boost::asio::io_context& context, int rank,
-                             std::vector<std::shared_ptr<Channel>> peers) {
-          emulator().this_is_a_loop();
-          return make_nccl_communicator(
-              context, {library, std::make_shared<EmulatedStream>(), rank, std::move(peers), kTag});
-        });
+    ranks_ = std::make_unique<RankGroup>(size, has_threads, by(library_, library_));
+  }
+  // All ranks but the first have `others`.
+  Domain(int size, const NcclEmulatorFaults& faults, const std::shared_ptr<NcclLibrary>& others) {
+    emulator().reset(&faults);
+    library_ = NcclLibrary::open(library_path());
+    ranks_ = std::make_unique<RankGroup>(size, false, by(library_, others));
   }
   ~Domain() {
     ranks_.reset();
@@ -112,14 +111,24 @@ class Domain {
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
 
-  [[nodiscard]] Ranks& ranks() { return *ranks_; }
+  [[nodiscard]] RankGroup& ranks() { return *ranks_; }
   void set(const NcclEmulatorFaults& faults) { emulator().set(&faults); }
   // The last of the library's owners: it waits.
   void await_ends() { library_.reset(); }
 
  private:
+  static RankGroup::Make by(const std::shared_ptr<NcclLibrary>& first,
+                            const std::shared_ptr<NcclLibrary>& others) {
+    return [first, others](boost::asio::io_context& context, int rank,
+                           std::vector<std::shared_ptr<Channel>> peers, RankGroup::Made done) {
+      emulator().this_is_a_loop();
+      done(std::nullopt, make_nccl_communicator(context, {rank == 0 ? first : others,
+                                                          std::make_shared<EmulatedStream>(), rank,
+                                                          std::move(peers), kTag}));
+    };
+  }
   std::shared_ptr<NcclLibrary> library_;
-  std::unique_ptr<Ranks> ranks_;
+  std::unique_ptr<RankGroup> ranks_;
 };
 
 }  // namespace nccl_emulated

@@ -32,7 +32,7 @@ void check_failed(const std::vector<Result>& results, Errc code, const std::stri
   }
 }
 
-const Ranks::Call kBarrier = [](Communicator& c, int, Communicator::Done done) {
+const RankGroup::Call kBarrier = [](Communicator& c, int, Communicator::Done done) {
   c.barrier(in(kAmple), std::move(done));
 };
 
@@ -282,7 +282,7 @@ TEST_CASE("whichever call fails: an error or right values on every rank, and not
     const double weights[] = {1, 3};
     Domain domain(2, {.fail_call = n, .fail_result = 3, .polls = 2});
     std::vector<bool> has_failed(2);
-    const auto step = [&](const Ranks::Call& call, const std::function<void(int)>& check) {
+    const auto step = [&](const RankGroup::Call& call, const std::function<void(int)>& check) {
       const auto results = domain.ranks().run(call);
       for (std::size_t r = 0; r < 2; ++r) {
         if (has_failed[r]) CHECK(results[r].code.has_value());
@@ -384,6 +384,19 @@ TEST_CASE("a rank whose others never end is ended all the same") {
   for (const auto limit = in(5s); emulator().aborts() < 1 && in(0ms) < limit;)
     domain.ranks().on(0, [] {});
   CHECK(emulator().aborts() == 1);
+}
+
+TEST_CASE("ranks with different NCCLs hear so") {
+  const NcclEmulatorFaults newer{.version = 22400};
+  const auto other = [&] {
+    emulator().reset(&newer);
+    return NcclLibrary::open(nccl_emulated::library_path());
+  }();
+  Domain domain(2, kSlow, other);
+  const auto results = domain.ranks().run(kBarrier);
+  CHECK((results[1].code == Errc::unsupported));
+  CHECK(results[1].text.find("rank 0 has NCCL 2.23.4, this rank 2.24.0") != std::string::npos);
+  CHECK(results[0].code.has_value());
 }
 
 TEST_CASE("abort and the end of a communicator end what is outstanding") {
