@@ -4,8 +4,7 @@
 //          communicator uses it at a time. Addresses are the device's.
 // Errors:  each call throws Error (io) if the device refuses, and then the communicator is broken.
 // Cost:    no call waits for what is in the queue.
-// Threads: the communicator's; make_current() and, at a communicator's end, is_reached() also on
-//          others, but never two calls at once.
+// Threads: the communicator's; make_current() on another, while no other call is made.
 #pragma once
 
 #include <cstddef>

@@ -7,6 +7,7 @@ namespace causeway::nccl {
 namespace {
 
 constexpr std::size_t kScratchBytes = std::size_t{8} << 20;
+constexpr std::size_t kAlignment = 512;  // Of slices: whole vectors for NCCL's kernels.
 
 nccl::DataType type_of(causeway::DataType type) noexcept {
   switch (type) {
@@ -105,7 +106,8 @@ Step Member::all_to_all(Values values, std::size_t value_bytes) {
   const auto shares = Shares::equal(values.size(), value_bytes, size);
   const auto share = shares.size_bytes(0);
   const auto others = static_cast<std::size_t>(size - 1);
-  const auto slice = std::min(share, std::max(kScratchBytes / others, std::size_t{1}));
+  const auto slice =
+      std::min(share, std::max(kScratchBytes / others / kAlignment, std::size_t{1}) * kAlignment);
   const auto scratch = group_.stream->scratch(slice * others);
   for (std::size_t at = 0; at < share; at += slice) {
     const auto length = std::min(slice, share - at);
