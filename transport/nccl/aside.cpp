@@ -38,7 +38,7 @@ void Aside::run(const std::string& name, std::function<void()> call) {
     return true;
   });
   const auto ended = std::make_shared<Ended>();
-  auto& place = running_.emplace_back(std::thread(), ended);
+  auto& place = running_.emplace_back(Running{std::thread(), ended});
   try {
     place.thread = std::thread([call = std::move(call), ended]() mutable {
       call();
