@@ -111,6 +111,8 @@ TEST_CASE("the checker refuses what it must") {
   CHECK(fault("allocator/host.cpp", "#include <cuda.h>"));
   CHECK(fault("transport/ucx/a.cpp", "#include <nccl.h>"));
   CHECK(fault("tests/transport/local_test.cpp", "#include <ucp/api/ucp.h>"));
+  CHECK(fault("transport/collective/a.cpp", "#include <nccl.h>"));
+  CHECK_FALSE(fault("tests/transport/nccl_abi_test.cpp", "#include <nccl.h>"));
   CHECK_FALSE(fault("tests/transport/ucx_hostile_test.cpp", "#include <ucp/api/ucp.h>"));
   CHECK_FALSE(fault("transport/ucx/a.cpp", "#include <ucp/api/ucp.h>"));
   CHECK_FALSE(fault("runtime/node/a.cpp", "#include \"allocator/error.h\""));

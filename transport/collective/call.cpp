@@ -20,8 +20,12 @@ Call make(Call::Kind kind, std::size_t size_bytes, std::initializer_list<std::si
   add(size_bytes);
   add(refused_for.empty() ? 0 : 1);
   for (const auto fact : facts) add(fact);
-  return {kind, size_bytes, static_cast<std::uint32_t>(hash ^ (hash >> 32) ^ (hash >> 16)),
-          std::move(refused_for)};
+  Call call;
+  call.kind = kind;
+  call.size_bytes = size_bytes;
+  call.fingerprint = static_cast<std::uint32_t>(hash ^ (hash >> 32) ^ (hash >> 16));
+  call.refused_for = std::move(refused_for);
+  return call;
 }
 
 // Why values cannot be cut into `parts` shares; empty: they can.

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "allocator/error.h"
 #include "transport/collective/reduction.h"
 #include "transport/collective/shares.h"
 
@@ -28,6 +29,7 @@ struct Call {
   std::size_t size_bytes = 0;
   std::uint32_t fingerprint = 0;  // Of all that ranks must agree about; equal if they do.
   std::string refused_for{};      // Empty: it can work.
+  Errc refused_with = Errc::invalid_argument;
 
   static Call barrier();
   static Call broadcast(std::size_t size_bytes, int root, int ranks);

@@ -10,7 +10,7 @@ namespace causeway::collective {
 void Turns::add(Call call, Deadline deadline, std::function<Step()> run, Communicator::Done done) {
   // A refused call takes its turn all the same: the other ranks count their calls, too.
   if (!call.refused_for.empty())
-    run = [error = Error(Errc::invalid_argument,
+    run = [error = Error(call.refused_with,
                          fmt::format("{}: {}", name_of(call.kind), call.refused_for))]() -> Step {
       throw Error(error);
     };

@@ -74,6 +74,9 @@ class Turns : public std::enable_shared_from_this<Turns> {
  protected:
   // Ends what the operation in turn has started: nothing touches its values after that.
   virtual void on_break(const Error& error) = 0;
+  // Says more about what broke this: the operation in turn ends with it, and all later ones.
+  void broke_with(const Error& error) { broken_ = error; }
+  [[nodiscard]] const std::optional<Error>& broken() const noexcept { return broken_; }
   [[nodiscard]] const Call& call() const noexcept { return waiting_.front().call; }
   [[nodiscard]] Deadline deadline() const noexcept { return waiting_.front().deadline; }
   [[nodiscard]] std::uint32_t sequence() const noexcept { return sequence_; }
