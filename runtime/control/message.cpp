@@ -33,7 +33,6 @@ unsigned http_status(Errc code) noexcept {
       return 507;
     case Errc::corrupted:
     case Errc::io:
-    case Errc::corrupted:
     case Errc::protocol:
     case Errc::internal:
       return 500;
