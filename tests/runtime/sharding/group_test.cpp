@@ -171,6 +171,15 @@ int side_by_side(Worker& worker) {
   first.wait();
   second.wait();
   EXPECT(ones == std::vector<float>(1000, 4) && tens == std::vector<float>(1000, 40));
+  // One that is waited for comes after those that were started before it.
+  for (std::size_t i = 0; i < 200; ++i) {
+    std::vector<float> started(i % 7 + 1, 1), waited(i % 5 + 20, 2);
+    auto running = pair.start_all_reduce(std::span(started));
+    pair.all_reduce(std::span(waited));
+    running.wait();
+    EXPECT(started == std::vector<float>(started.size(), 2));
+    EXPECT(waited == std::vector<float>(waited.size(), 4));
+  }
   // A size that cannot be cut is refused, and the next call is the next one on all ranks.
   std::vector<int> odd(5);
   EXPECT(code_of([&] { all.all_to_all(std::span(odd)); }) == Errc::invalid_argument);
