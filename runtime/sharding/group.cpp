@@ -89,6 +89,69 @@ Shares equal_shares(std::span<const std::byte> values, std::size_t value_bytes, 
 // Channels say that they ended before it is known why: who waits asks for the reason.
 bool is_second_hand(Errc code) noexcept { return code == Errc::peer_lost || code == Errc::closed; }
 
+Communicator* find_in_place(MeshIo& io, std::uint32_t number) {
+  Communicator* found = nullptr;
+  io.pool->io.run_on([&] { found = io.communicator(number).in_place(); });
+  return found;
+}
+
+// One operation, whoever waits for it.
+struct Request {
+  Call call;
+  std::chrono::milliseconds timeout;
+  std::function<void(Communicator&, Deadline, Communicator::Done)> begin;
+};
+
+Request barrier_request(std::chrono::milliseconds timeout) {
+  return {Call::barrier(), timeout, [](Communicator& all, Deadline deadline, auto done) {
+            all.barrier(deadline, std::move(done));
+          }};
+}
+
+Request broadcast_request(int ranks, std::span<std::byte> bytes, int root,
+                          std::chrono::milliseconds timeout) {
+  return {Call::broadcast(bytes.size(), root, ranks), timeout,
+          [=](Communicator& all, Deadline deadline, auto done) {
+            all.broadcast(bytes, root, deadline, std::move(done));
+          }};
+}
+
+Request all_reduce_request(std::span<std::byte> values, DType type, const ReduceOptions& options) {
+  const auto how = reduction(type, options);
+  return {Call::all_reduce(values.size(), how), options.timeout,
+          [=](Communicator& all, Deadline deadline, auto done) {
+            all.all_reduce(values, how, deadline, std::move(done));
+          }};
+}
+
+Request reduce_scatter_request(int ranks, std::span<std::byte> values, DType type,
+                               const ReduceOptions& options) {
+  const auto how = reduction(type, options);
+  const auto shares = equal_shares(values, size_of(how.type), ranks);
+  return {Call::reduce_scatter(values.size(), shares, how, ranks), options.timeout,
+          [=](Communicator& all, Deadline deadline, auto done) {
+            all.reduce_scatter(values, shares, how, deadline, std::move(done));
+          }};
+}
+
+Request all_gather_request(int ranks, std::span<std::byte> values, DType type,
+                           std::chrono::milliseconds timeout) {
+  const auto shares = equal_shares(values, size_of(type), ranks);
+  return {Call::all_gather(values.size(), shares, ranks), timeout,
+          [=](Communicator& all, Deadline deadline, auto done) {
+            all.all_gather(values, shares, deadline, std::move(done));
+          }};
+}
+
+Request all_to_all_request(int ranks, std::span<std::byte> values, DType type,
+                           std::chrono::milliseconds timeout) {
+  const auto value_bytes = size_of(type);
+  return {Call::all_to_all(values.size(), value_bytes, ranks), timeout,
+          [=](Communicator& all, Deadline deadline, auto done) {
+            all.all_to_all(values, value_bytes, deadline, std::move(done));
+          }};
+}
+
 }  // namespace
 
 Group::State::State(std::shared_ptr<MeshIo> mesh, std::uint32_t communicator,
@@ -97,7 +160,8 @@ Group::State::State(std::shared_ptr<MeshIo> mesh, std::uint32_t communicator,
       number(communicator),
       ranks(std::move(members)),
       timeout(limit),
-      rank(static_cast<int>(std::ranges::find(ranks, io->own_rank) - ranks.begin())) {}
+      rank(static_cast<int>(std::ranges::find(ranks, io->own_rank) - ranks.begin())),
+      in_place(find_in_place(*io, number)) {}
 
 Group::State::~State() {
   io->pool->io.run_on([this] { io->communicators.erase(number); });
@@ -109,41 +173,76 @@ struct Pending::State {
   bool is_refused = false;  // For what this call alone has wrong; nothing is broken.
   bool is_over = false;     // wait() has returned or thrown.
 
-  using Start = std::function<void(Communicator&, Deadline, Communicator::Done)>;
-  static Pending start(std::shared_ptr<Group::State> group, const collective::Call& call,
-                       std::chrono::milliseconds timeout, Start begin);
+  static std::unique_ptr<State> make(std::shared_ptr<Group::State> group, const Request& request);
+  static Pending start(std::shared_ptr<Group::State> group, Request request);
+  static void run(const std::shared_ptr<Group::State>& group, Request request);
   [[nodiscard]] Error reason() const;
 };
 
-Pending Pending::State::start(std::shared_ptr<Group::State> group, const collective::Call& call,
-                              std::chrono::milliseconds timeout, Start begin) {
+namespace {
+
+Deadline deadline_of(const Request& request, std::chrono::milliseconds timeout) {
+  return std::chrono::steady_clock::now() +
+         (request.timeout > std::chrono::milliseconds(0) ? request.timeout : timeout);
+}
+
+// On the io thread: what the mesh makes of a failure.
+std::optional<Error> judge(MeshIo& mesh, std::optional<Error> failed, bool is_refused) {
+  if (!failed) return failed;
+  failed = mesh.with_node(*failed);
+  if (!is_refused && !is_second_hand(failed->code())) mesh.lose(*failed);
+  return failed;
+}
+
+}  // namespace
+
+std::unique_ptr<Pending::State> Pending::State::make(std::shared_ptr<Group::State> group,
+                                                     const Request& request) {
   group->io->check();
-  const auto deadline = std::chrono::steady_clock::now() +
-                        (timeout > std::chrono::milliseconds(0) ? timeout : group->timeout);
   auto state = std::make_unique<State>();
   state->group = std::move(group);
-  state->is_refused = !call.refused_for.empty();
+  state->is_refused = !request.call.refused_for.empty();
+  return state;
+}
+
+Pending Pending::State::start(std::shared_ptr<Group::State> group, Request request) {
+  auto state = make(std::move(group), request);
   // Who waits for the result keeps the mesh. A callback that did could be the last to do so, on the
   // thread that the mesh's pool would then join.
-  auto& context = state->group->io->pool->io.context();
-  boost::asio::post(context, [io = std::weak_ptr(state->group->io), result = state->result,
-                              number = state->group->number, deadline, begin = std::move(begin),
-                              is_refused = state->is_refused] {
-    auto* const mesh = io.lock().get();
-    const auto done = [io, result, is_refused](std::optional<Error> failed) {
-      if (const auto alive = failed ? io.lock() : nullptr) {
-        failed = alive->with_node(*failed);
-        if (!is_refused && !is_second_hand(failed->code())) alive->lose(*failed);
-      }
-      result->end(failed);
-    };
-    try {
-      begin(mesh->communicator(number), deadline, done);
-    } catch (const Error& error) {
-      result->end(error);
-    }
-  });
+  const auto& members = *state->group;
+  ++*members.on_their_way;
+  boost::asio::post(
+      members.io->pool->io.context(),
+      [io = std::weak_ptr(members.io), result = state->result, number = members.number,
+       deadline = deadline_of(request, members.timeout), begin = std::move(request.begin),
+       is_refused = state->is_refused, on_their_way = members.on_their_way] {
+        auto* const mesh = io.lock().get();
+        const auto done = [io, result, is_refused](std::optional<Error> failed) {
+          if (const auto alive = failed ? io.lock() : nullptr)
+            failed = judge(*alive, std::move(failed), is_refused);
+          result->end(failed);
+        };
+        try {
+          begin(mesh->communicator(number), deadline, done);
+        } catch (const Error& error) {
+          result->end(error);
+        }
+        --*on_their_way;
+      });
   return Pending(std::move(state));
+}
+
+void Pending::State::run(const std::shared_ptr<Group::State>& group, Request request) {
+  if (group->in_place == nullptr || *group->on_their_way > 0)
+    return start(group, std::move(request)).wait();
+  const auto state = make(group, request);
+  std::optional<Error> failed;
+  request.begin(*group->in_place, deadline_of(request, group->timeout),
+                [&failed](std::optional<Error> error) { failed = std::move(error); });
+  if (!failed) return;
+  auto& io = *group->io;
+  io.pool->io.run_on([&] { state->result->end(judge(io, std::move(failed), state->is_refused)); });
+  throw Error(state->reason());
 }
 
 // The first reason of all, if this operation's is that or follows from it.
@@ -199,53 +298,44 @@ int Group::size() const noexcept { return static_cast<int>(state_->ranks.size())
 const std::vector<int>& Group::ranks() const noexcept { return state_->ranks; }
 
 Pending Group::start_barrier(Timeout timeout) {
-  return Pending::State::start(state_, Call::barrier(), timeout,
-                               [](Communicator& all, Deadline deadline, Communicator::Done done) {
-                                 all.barrier(deadline, std::move(done));
-                               });
+  return Pending::State::start(state_, barrier_request(timeout));
 }
+void Group::barrier(Timeout timeout) { Pending::State::run(state_, barrier_request(timeout)); }
 
 Pending Group::start_broadcast(std::span<std::byte> bytes, int root, Timeout timeout) {
-  return Pending::State::start(state_, Call::broadcast(bytes.size(), root, size()), timeout,
-                               [=](Communicator& all, Deadline deadline, Communicator::Done done) {
-                                 all.broadcast(bytes, root, deadline, std::move(done));
-                               });
+  return Pending::State::start(state_, broadcast_request(size(), bytes, root, timeout));
+}
+void Group::broadcast(std::span<std::byte> bytes, int root, Timeout timeout) {
+  Pending::State::run(state_, broadcast_request(size(), bytes, root, timeout));
 }
 
 Pending Group::start_all_reduce(std::span<std::byte> values, DType type, ReduceOptions options) {
-  const auto how = reduction(type, options);
-  return Pending::State::start(state_, Call::all_reduce(values.size(), how), options.timeout,
-                               [=](Communicator& all, Deadline deadline, Communicator::Done done) {
-                                 all.all_reduce(values, how, deadline, std::move(done));
-                               });
+  return Pending::State::start(state_, all_reduce_request(values, type, options));
+}
+void Group::all_reduce(std::span<std::byte> values, DType type, ReduceOptions options) {
+  Pending::State::run(state_, all_reduce_request(values, type, options));
 }
 
 Pending Group::start_reduce_scatter(std::span<std::byte> values, DType type,
                                     ReduceOptions options) {
-  const auto how = reduction(type, options);
-  const auto shares = equal_shares(values, size_of(how.type), size());
-  return Pending::State::start(state_, Call::reduce_scatter(values.size(), shares, how, size()),
-                               options.timeout,
-                               [=](Communicator& all, Deadline deadline, Communicator::Done done) {
-                                 all.reduce_scatter(values, shares, how, deadline, std::move(done));
-                               });
+  return Pending::State::start(state_, reduce_scatter_request(size(), values, type, options));
+}
+void Group::reduce_scatter(std::span<std::byte> values, DType type, ReduceOptions options) {
+  Pending::State::run(state_, reduce_scatter_request(size(), values, type, options));
 }
 
 Pending Group::start_all_gather(std::span<std::byte> values, DType type, Timeout timeout) {
-  const auto shares = equal_shares(values, size_of(type), size());
-  return Pending::State::start(state_, Call::all_gather(values.size(), shares, size()), timeout,
-                               [=](Communicator& all, Deadline deadline, Communicator::Done done) {
-                                 all.all_gather(values, shares, deadline, std::move(done));
-                               });
+  return Pending::State::start(state_, all_gather_request(size(), values, type, timeout));
+}
+void Group::all_gather(std::span<std::byte> values, DType type, Timeout timeout) {
+  Pending::State::run(state_, all_gather_request(size(), values, type, timeout));
 }
 
 Pending Group::start_all_to_all(std::span<std::byte> values, DType type, Timeout timeout) {
-  const auto value_bytes = size_of(type);
-  return Pending::State::start(state_, Call::all_to_all(values.size(), value_bytes, size()),
-                               timeout,
-                               [=](Communicator& all, Deadline deadline, Communicator::Done done) {
-                                 all.all_to_all(values, value_bytes, deadline, std::move(done));
-                               });
+  return Pending::State::start(state_, all_to_all_request(size(), values, type, timeout));
+}
+void Group::all_to_all(std::span<std::byte> values, DType type, Timeout timeout) {
+  Pending::State::run(state_, all_to_all_request(size(), values, type, timeout));
 }
 
 }  // namespace causeway

@@ -2,9 +2,10 @@
 //
 // Shape:   names a communicator of the mesh by its number; its destructor ends that one.
 // Errors:  the mesh's.
-// Threads: the group's; the communicator itself is used on the io thread.
+// Threads: the group's; the communicator is used on the io thread, its in_place() here.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <vector>
@@ -25,7 +26,10 @@ struct Group::State {
   const std::uint32_t number;
   const std::vector<int> ranks;
   const std::chrono::milliseconds timeout;
-  const int rank;  // Within the group.
+  const int rank;                // Within the group.
+  Communicator* const in_place;  // Null if it has none.
+  // Operations on their way to the io thread: one that is done in place must not overtake them.
+  const std::shared_ptr<std::atomic<int>> on_their_way = std::make_shared<std::atomic<int>>(0);
 };
 
 }  // namespace causeway

@@ -14,7 +14,8 @@
 //          that nothing writes to the values any more, and every later call throws the same error.
 //          Values are undefined then.
 // Cost:    n ranks, b bytes, each way: all_reduce and large broadcast 2 b (n-1)/n; reduce_scatter,
-//          all_gather, all_to_all b (n-1)/n; a started one costs its caller 5 to 20 us.
+//          all_gather, all_to_all b (n-1)/n; a started one costs its caller 5 to 20 us, one that
+//          waits inside a host about 1 us.
 // Threads: one at a time per Group; several groups, and the Worker beside them, from several.
 #pragma once
 
@@ -103,22 +104,13 @@ class Group {
   // Share j of rank i becomes share i of rank j. A multiple of size() values.
   Pending start_all_to_all(std::span<std::byte> values, DType type, Timeout timeout = {});
 
-  void barrier(Timeout timeout = {}) { start_barrier(timeout).wait(); }
-  void broadcast(std::span<std::byte> bytes, int root, Timeout timeout = {}) {
-    start_broadcast(bytes, root, timeout).wait();
-  }
-  void all_reduce(std::span<std::byte> values, DType type, ReduceOptions options = {}) {
-    start_all_reduce(values, type, options).wait();
-  }
-  void reduce_scatter(std::span<std::byte> values, DType type, ReduceOptions options = {}) {
-    start_reduce_scatter(values, type, options).wait();
-  }
-  void all_gather(std::span<std::byte> values, DType type, Timeout timeout = {}) {
-    start_all_gather(values, type, timeout).wait();
-  }
-  void all_to_all(std::span<std::byte> values, DType type, Timeout timeout = {}) {
-    start_all_to_all(values, type, timeout).wait();
-  }
+  // The same, and waits; inside one host the calling thread does the work itself.
+  void barrier(Timeout timeout = {});
+  void broadcast(std::span<std::byte> bytes, int root, Timeout timeout = {});
+  void all_reduce(std::span<std::byte> values, DType type, ReduceOptions options = {});
+  void reduce_scatter(std::span<std::byte> values, DType type, ReduceOptions options = {});
+  void all_gather(std::span<std::byte> values, DType type, Timeout timeout = {});
+  void all_to_all(std::span<std::byte> values, DType type, Timeout timeout = {});
 
   // The same with the type of the values.
   template <Reducible T>
@@ -135,17 +127,17 @@ class Group {
   }
   template <Reducible T>
   void all_reduce(std::span<T> values, ReduceOptions options = {}) {
-    start_all_reduce(values, options).wait();
+    all_reduce(std::as_writable_bytes(values), kTypeOf<T>, options);
   }
   // Returns the own share.
   template <Reducible T>
   std::span<T> reduce_scatter(std::span<T> values, ReduceOptions options = {}) {
-    start_reduce_scatter(values, options).wait();
+    reduce_scatter(std::as_writable_bytes(values), kTypeOf<T>, options);
     return share(values, rank());
   }
   template <Reducible T>
   void all_gather(std::span<T> values, Timeout timeout = {}) {
-    start_all_gather(values, timeout).wait();
+    all_gather(std::as_writable_bytes(values), kTypeOf<T>, timeout);
   }
   template <Reducible T>
   void all_to_all(std::span<T> values, Timeout timeout = {}) {

@@ -171,6 +171,17 @@ int side_by_side(Worker& worker) {
   first.wait();
   second.wait();
   EXPECT(ones == std::vector<float>(1000, 4) && tens == std::vector<float>(1000, 40));
+  // One that is waited for comes after those that were started before it.
+  auto same_node = worker.split(stage == 0 || stage == 3 ? 0 : 1);  // As the plan has them.
+  for (std::size_t i = 0; i < 400; ++i) {
+    auto& group = i % 2 == 0 ? pair : same_node;
+    std::vector<float> started(i % 7 + 1, 1), waited(i % 5 + 20, 2);
+    auto running = group.start_all_reduce(std::span(started));
+    group.all_reduce(std::span(waited));
+    running.wait();
+    EXPECT(started == std::vector<float>(started.size(), 2));
+    EXPECT(waited == std::vector<float>(waited.size(), 4));
+  }
   // A size that cannot be cut is refused, and the next call is the next one on all ranks.
   std::vector<int> odd(5);
   EXPECT(code_of([&] { all.all_to_all(std::span(odd)); }) == Errc::invalid_argument);
