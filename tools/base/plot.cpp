@@ -131,7 +131,8 @@ std::string grid(const Plot& plot, const Axis& x, const Axis& y) {
 }
 
 std::string drawn(const PlotLine& line, std::size_t number, const Axis& x, const Axis& y) {
-  const auto classes = fmt::format("line c{}{}", number % kColours, line.is_limit ? " limit" : "");
+  const auto colour = fmt::format("line c{}", number % kColours);
+  const auto classes = colour + (line.is_limit ? " limit" : "");
   std::string path, dots;
   for (const auto& point : line.points) {
     if (!has_logarithm(point)) continue;
@@ -139,7 +140,7 @@ std::string drawn(const PlotLine& line, std::size_t number, const Axis& x, const
     path += (path.empty() ? "M" : "L") + at;
     dots += fmt::format(R"(<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>)"
                         "\n",
-                        classes, x.place(point.first), y.place(point.second));
+                        colour, x.place(point.first), y.place(point.second));
   }
   if (path.empty()) return "";
   const double top = kTop + 10 + 20 * static_cast<double>(number);
