@@ -112,7 +112,7 @@ TEST_CASE("a direction, several copies at once, an explanation and a picture") {
   CHECK(point.at("push_bytes_per_s").is_null());
   CHECK(point.at("pull_bytes_per_s").to_number<double>() > 1e6);
   CHECK(value.at("concurrency") == 3);
-  CHECK(value.at("explain").at("interface") == "lo");
+  CHECK(value.at("explain").at("rails").at(0).at("interface") == "lo");
   CHECK(value.at("explain").at("part_bytes").to_number<int>() > 0);
   const auto svg = tools::read_file(plot).value_or("");
   CHECK(svg.find(">pull</text>") != svg.npos);

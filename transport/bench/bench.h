@@ -55,8 +55,9 @@ struct ConnectionsBench {
 // opened: then that is all that can be held.
 [[nodiscard]] bool measure_connections(const ConnectionsBench& options);
 
-// What the transport chooses for links to and from `address`, and what the environment says to
-// that: {"interface","part_bytes","window_bytes","eager_bytes","environment":[...]}
-void print_settings(const std::string& address);
+// What the transport chooses for copies to a node at `addresses`, and what the environment says to
+// that: {"rails":[{"address","interface"}],"part_bytes","window_bytes","eager_bytes","environment":
+// [...]}
+void print_settings(const std::string& addresses);
 
 }  // namespace causeway::bench

@@ -1,6 +1,6 @@
 // causeway-bench: what `causeway bench` starts to measure the transport; prints JSON lines.
 //   causeway-bench latency|collective|connections [--OPTION VALUE]...
-//   causeway-bench settings ADDRESS
+//   causeway-bench settings ADDRESS,...
 // Exit:   0 measured, 1 failed, 2 usage.
 #include <charconv>
 #include <cstdio>
@@ -119,7 +119,7 @@ int run(int count, char** words) {
   if (what == "latency") return run_latency(options) ? 0 : 1;
   if (what == "collective") return run_collective(options) ? 0 : 1;
   if (what == "connections") return run_connections(options) ? 0 : 1;
-  throw Error(Errc::invalid_argument, "latency, collective, connections or settings ADDRESS");
+  throw Error(Errc::invalid_argument, "latency, collective, connections or settings ADDRESS,...");
 }
 
 }  // namespace

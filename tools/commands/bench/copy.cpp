@@ -120,16 +120,14 @@ void print_table(const CopyBenchOptions& bench, const CopyBenchResult& result) {
 json::object explanation(const CopyBenchOptions& bench, const PoolStatus& status, bool mapped) {
   json::object value{{"mapped", mapped}};
   if (mapped) return value;
-  for (const auto& node : status.nodes) {
-    if (node.name == bench.from.node) value["from_address"] = node.data_address;
-    if (node.name == bench.to.node) value["to_address"] = node.data_address;
-  }
+  std::string addresses;
+  for (const auto& node : status.nodes)
+    if (node.name == bench.to.node) addresses = node.data_address;
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  run_transport_bench({"settings", json::value_to<std::string>(value.at("to_address"))}, deadline,
-                      [&](const std::string& line) {
-                        const auto settings = json::parse(line).as_object();
-                        for (const auto& entry : settings) value[entry.key()] = entry.value();
-                      });
+  run_transport_bench({"settings", addresses}, deadline, [&](const std::string& line) {
+    const auto settings = json::parse(line).as_object();
+    for (const auto& entry : settings) value[entry.key()] = entry.value();
+  });
   return value;
 }
 
@@ -140,16 +138,17 @@ void print_explanation(const CopyBenchOptions& bench, const json::object& value)
         "daemon's memcpy\n");
     return;
   }
-  const auto text = [&](const char* name) { return json::value_to<std::string>(value.at(name)); };
   const auto bytes = [&](const char* name) {
     return format_bytes(value.at(name).to_number<std::uint64_t>());
   };
-  fmt::print("why: {} at {}, {} at {}; interface {}\n", bench.from.node, text("from_address"),
-             bench.to.node, text("to_address"), text("interface"));
-  fmt::print(
-      "  up to {} inside an active message; above it by rendezvous in parts of {}, {} under "
-      "way on a channel\n",
-      bytes("eager_bytes"), bytes("part_bytes"), bytes("window_bytes"));
+  const auto& rails = value.at("rails").as_array();
+  fmt::print("why: {} rail{} to {}:", rails.size(), rails.size() == 1 ? "" : "s", bench.to.node);
+  for (const auto& rail : rails)
+    fmt::print(" {} by {}", json::value_to<std::string>(rail.at("address")),
+               json::value_to<std::string>(rail.at("interface")));
+  fmt::print("\n  in parts of {}, dealt to rails by what they carry; up to {} under way on each\n",
+             bytes("part_bytes"), bytes("window_bytes"));
+  fmt::print("  up to {} inside an active message, more by rendezvous\n", bytes("eager_bytes"));
   for (const auto& entry : value.at("environment").as_array())
     fmt::print("  set by this environment, and perhaps by the daemons': {}\n",
                json::value_to<std::string>(entry));
