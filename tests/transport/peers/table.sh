@@ -91,7 +91,7 @@ perftest() { # LINK TEST BYTES FIELD OPTIONS...
 copy_perftest() { # LINK TEST BYTES OPERATION WHO OPTIONS...
   local link=$1 test=$2 bytes=$3 operation=$4 who=$5 rate
   shift 5
-  rate=$(perftest "$link" "$test" "$bytes" 6 "$@")
+  rate=$(perftest "$link" "$test" "$bytes" 6 "$@") || true
   [ -n "$rate" ] || { skip "$who by $link: $(grep -m1 -o 'ERROR.*' "$folder/client" || echo 'no figure')"; return; }
   awk -v r="$rate" -v o="$operation" -v b="$bytes" 'BEGIN { printf "%s %s %.4f\n", o, b, r * 1048576 / 1e9 }' |
     keep "$link" "$who"
@@ -113,7 +113,7 @@ raw_ucx() { # LINK SIZE
   for figure in "ucx am_lat" ${mode:+"ucx am_lat, peer errors"}; do
     mode=()
     [[ $figure != *errors ]] || mode=(-e)
-    echo "half_trip 8 $(perftest "$1" ucp_am_lat 8 4 "${mode[@]}")" | keep "$1" "$figure"
+    echo "half_trip 8 $(perftest "$1" ucp_am_lat 8 4 "${mode[@]}" || true)" | keep "$1" "$figure"
   done
 }
 
@@ -130,7 +130,7 @@ iperf() { # SIZE; a block is 1 MiB at most.
     done
     kill $server 2>/dev/null || true
     wait $server 2>/dev/null || true
-    rate=$(grep -A6 '"sum_received"' "$folder/client" | sed -n 's/.*"bits_per_second":[^0-9]*\([0-9.e+]*\).*/\1/p' | head -1)
+    rate=$(grep -A6 '"sum_received"' "$folder/client" | sed -n 's/.*"bits_per_second":[^0-9]*\([0-9.e+]*\).*/\1/p' | head -1) || true
     [ -n "$rate" ] || { skip "iperf3 ($operation): no figure"; continue; }
     awk -v r="$rate" -v o=$operation -v b="$1" 'BEGIN { printf "%s %s %.4f\n", o, b, r / 8e9 }' | keep tcp iperf3
   done
