@@ -15,6 +15,7 @@
 #include "tests/tools/run_command.h"
 #include "tools/base/files.h"
 #include "tools/base/graphviz.h"
+#include "tools/base/plot.h"
 #include "tools/base/process.h"
 #include "tools/base/terminal.h"
 #include "tools/bench/copy_bench.h"
@@ -257,4 +258,32 @@ TEST_CASE("a drawing is made by dot, or its absence and its failures are said") 
   stand_in("exec sleep 600");
   CHECK(code_of([] { (void)dot_to_svg("", std::chrono::seconds(0)); }) == Errc::timed_out);
   ::setenv("PATH", path.c_str(), 1);
+}
+
+TEST_CASE("a plot is well-formed, has both schemes, and leaves out what has no logarithm") {
+  Plot plot{
+      "a < b & c", "size", "GB/s", [](double x) { return std::to_string(int(x)) + " B"; }, {}};
+  plot.lines.push_back({"ours", {{8, 1}, {64, 0}, {512, 100}, {4096, -1}}});
+  plot.lines.push_back({"limit", {{8, 10}, {512, 1000}}, true});
+  const auto svg = to_svg(plot);
+  const auto count = [&](std::string_view text) {
+    std::size_t found = 0;
+    for (auto at = svg.find(text); at != svg.npos; at = svg.find(text, at + 1)) ++found;
+    return found;
+  };
+  CHECK(svg.starts_with("<svg xmlns="));
+  CHECK(svg.ends_with("</svg>\n"));
+  CHECK(count("<text") == count("</text>"));
+  CHECK(count("a &lt; b &amp; c") == 2);
+  CHECK(count("prefers-color-scheme: dark") == 1);
+  CHECK(count("<circle") == 4);
+  CHECK(count("line c1 limit") == 2);  // The line and its sample; dots are whole.
+  CHECK(count(">512 B<") == 1);
+  CHECK(count("nan") + count("inf") == 0);
+
+  CHECK(to_svg({"none", "x", "y", {}, {{"empty", {{0, 0}}}}}).find("no figures") !=
+        std::string::npos);
+  const auto one = to_svg({"one", "x", "y", {}, {{"point", {{8, 8}}}}});
+  CHECK(one.find("nan") == one.npos);
+  CHECK(one.find("<circle") != one.npos);
 }

@@ -11,11 +11,11 @@
 #include <charconv>
 #include <string_view>
 
-#include "tests/transport/forked_ranks.h"
 #include "tests/transport/peers/batches.h"
+#include "transport/bench/forked_ranks.h"
 
 using namespace causeway;
-using namespace causeway::test;
+using namespace causeway::bench;
 
 namespace {
 

@@ -9,10 +9,10 @@
 #include <filesystem>
 #include <random>
 
-#include "tests/transport/forked_ranks.h"
+#include "transport/bench/forked_ranks.h"
 
 using namespace causeway;
-using namespace causeway::test;
+using namespace causeway::bench;
 
 namespace {
 

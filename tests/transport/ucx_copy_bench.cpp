@@ -1,12 +1,18 @@
 // How fast channels copy between two processes over loopback TCP, against ucx_perftest in the same
-// minute: ucx_copy_bench [--json] [--rounds N] [--sizes BYTES,BYTES] [--no-perftest]
+// minute, or through shared memory:
+//   ucx_copy_bench [--json] [--rounds N] [--sizes BYTES,BYTES] [--no-perftest] [--shared-memory]
 //
-// Method: the server is this program started again; it listens, serves one region, echoes messages
-//         of tag 1, and is driven by events as a daemon is. A round measures write, read and
-//         `ucx_perftest -t tag_bw` one after the other; the medians of the rounds are printed. Each
-//         keeps kOutstanding operations in flight, as ucx_perftest keeps a window of its own.
+// Method: the server is this program started again; it listens, serves one region, takes messages,
+//         echoes those of tag 1, and is driven by events as a daemon is. A round measures write,
+//         read, send and `ucx_perftest -t tag_bw` one after the other; the medians of the rounds
+//         are printed. Each keeps outstanding() operations in flight, as ucx_perftest keeps a
+//         window of its own. Sends count until the server says that it has all of them.
 //         ucx_perftest runs with the environment as it is, and UCX_TLS=tcp.
+//         Through shared memory the region is a memfd that both processes map, as a pool maps one
+//         on its own node: write and read are memcpy, and there is no send.
 // Exit:   0 measured, 1 failed.
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,11 +21,12 @@
 #include <cstdio>
 #include <cstring>
 #include <future>
-#include <map>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "allocator/unique_fd.h"
 #include "tests/transport/spawned_process.h"
 #include "transport/blocking.h"
 #include "transport/ucx/ucx_transport.h"
@@ -30,8 +37,14 @@ using namespace std::chrono_literals;
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::size_t kOutstanding = 4;
 constexpr auto kPerSample = 300ms;
+constexpr std::size_t kMostOutstanding = 32;
+
+enum class Operation : std::uint8_t { write, read, send };
+enum Tag : std::uint64_t { kEcho = 1, kEchoed, kMessage, kTotal, kAllThere };
+
+// Small ones are many, or their latency would be measured.
+std::size_t outstanding(std::size_t size) { return size <= 64 << 10 ? kMostOutstanding : 4; }
 
 using Process = test::SpawnedProcess;
 
@@ -45,21 +58,67 @@ class OneRegion final : public DataService {
       throw Error(Errc::out_of_bounds, "outside of the region");
     return {std::span(bytes_).subspan(address.offset_bytes, size), nullptr};
   }
+  [[nodiscard]] std::span<std::byte> bytes() noexcept { return bytes_; }
 
  private:
   std::vector<std::byte> bytes_;
 };
 
+void ignore(const std::optional<Error>&, std::uint64_t) {}
+
 void echo(const std::shared_ptr<Channel>& channel,
           const std::shared_ptr<std::vector<std::byte>>& buffer) {
-  channel->receive(1, *buffer, Clock::now() + 1h, [=](std::optional<Error> error, std::uint64_t n) {
-    if (error) return;
-    channel->send(2, std::span(*buffer).first(n), Clock::now() + 1h,
-                  [=](const std::optional<Error>& failed, std::uint64_t) {
-                    if (!failed) echo(channel, buffer);
-                  });
-  });
+  channel->receive(kEcho, *buffer, Clock::now() + 1h,
+                   [=](std::optional<Error> error, std::uint64_t n) {
+                     if (error) return;
+                     channel->send(kEchoed, std::span(*buffer).first(n), Clock::now() + 1h,
+                                   [=](const std::optional<Error>& failed, std::uint64_t) {
+                                     if (!failed) echo(channel, buffer);
+                                   });
+                   });
 }
+
+// Takes messages, and answers a total once so many bytes have come.
+class Inbox : public std::enable_shared_from_this<Inbox> {
+ public:
+  Inbox(std::shared_ptr<Channel> channel, std::span<std::byte> target)
+      : channel_(std::move(channel)), target_(target) {}
+  void open() {
+    for (std::size_t i = 0; i < kMostOutstanding; ++i) take();
+    await_total();
+  }
+
+ private:
+  void take() {
+    channel_->receive(
+        kMessage, target_, Clock::now() + 1h,
+        [self = shared_from_this()](const std::optional<Error>& error, std::uint64_t bytes) {
+          if (error) return;
+          self->bytes_ += bytes;
+          self->answer();
+          self->take();
+        });
+  }
+  void await_total() {
+    channel_->receive(
+        kTotal, std::as_writable_bytes(std::span(&total_, 1)), Clock::now() + 1h,
+        [self = shared_from_this()](const std::optional<Error>& error, std::uint64_t) {
+          if (error) return;
+          self->answer();
+        });
+  }
+  void answer() {
+    if (total_ == 0 || bytes_ != total_) return;
+    total_ = bytes_ = 0;
+    channel_->send(kAllThere, {}, Clock::now() + 10s, ignore);
+    await_total();
+  }
+
+  std::shared_ptr<Channel> channel_;
+  std::span<std::byte> target_;
+  std::uint64_t bytes_ = 0;
+  std::uint64_t total_ = 0;
+};
 
 int serve(std::size_t size) {
   OneRegion region(size);
@@ -72,6 +131,7 @@ int serve(std::size_t size) {
         thread.context(), {"127.0.0.1:0", "server", &region, [&](std::shared_ptr<Channel> channel) {
                              channel->on_close([&](const Error&) { gone.set_value(); });
                              echo(channel, std::make_shared<std::vector<std::byte>>(4096));
+                             std::make_shared<Inbox>(channel, region.bytes())->open();
                              channels.push_back(std::move(channel));
                            }});
   });
@@ -84,6 +144,76 @@ int serve(std::size_t size) {
   });
   return 0;
 }
+
+// One sample: as many operations as fit into kPerSample. Sends go in bursts, since a channel ends
+// when its peer has 4096 messages that nobody received.
+class Copying {
+ public:
+  Copying(Channel& channel, Operation operation, std::span<std::byte> bytes)
+      : channel_(channel), operation_(operation), bytes_(bytes) {}
+
+  void begin(Completion done) {
+    done_ = std::move(done);
+    began_ = Clock::now();
+    start_all();
+  }
+  [[nodiscard]] double gigabytes_per_s() const {
+    return static_cast<double>(moved_) / std::chrono::duration<double>(took_).count() / 1e9;
+  }
+
+ private:
+  static constexpr int kBurst = 2048;
+
+  [[nodiscard]] bool is_over() const { return failure_ || Clock::now() - began_ >= kPerSample; }
+  void start_all() {
+    left_ = operation_ == Operation::send ? kBurst : std::numeric_limits<int>::max();
+    burst_bytes_ = 0;
+    for (std::size_t i = outstanding(bytes_.size()); i > 0; --i) start();
+  }
+  void start() {
+    ++running_;
+    --left_;
+    auto finished = [this](std::optional<Error> error, std::uint64_t) {
+      if (error) failure_ = std::move(error);
+      if (!failure_) burst_bytes_ += bytes_.size();
+      if (--running_; left_ > 0 && !is_over()) return start();
+      if (running_ == 0) end_all();
+    };
+    const auto deadline = Clock::now() + 30s;
+    switch (operation_) {
+      case Operation::write:
+        return channel_.write({1, 1, 0}, bytes_, deadline, std::move(finished));
+      case Operation::read:
+        return channel_.read(bytes_, {1, 1, 0}, deadline, std::move(finished));
+      case Operation::send:
+        return channel_.send(kMessage, bytes_, deadline, std::move(finished));
+    }
+  }
+  void end_all() {
+    if (failure_ || operation_ != Operation::send) return end(std::move(failure_));
+    channel_.receive(kAllThere, {}, Clock::now() + 30s,
+                     [this](std::optional<Error> error, std::uint64_t) { end(std::move(error)); });
+    channel_.send(kTotal, std::as_bytes(std::span(&burst_bytes_, 1)), Clock::now() + 30s, ignore);
+  }
+  void end(std::optional<Error> error) {
+    moved_ += burst_bytes_;
+    if (!error && !is_over()) return start_all();
+    took_ = Clock::now() - began_;
+    done_(std::move(error), 0);
+  }
+
+  Channel& channel_;
+  Operation operation_;
+  std::span<std::byte> bytes_;
+  Completion done_;
+  std::size_t running_ = 0;
+  int left_ = 0;
+  std::uint64_t burst_bytes_ = 0;
+  std::uint64_t moved_ = 0;
+  Clock::time_point began_;
+  Clock::duration took_{};
+  std::optional<Error> failure_;
+};
 
 struct Client {
   IoThread thread{"bench-client"};
@@ -109,40 +239,11 @@ struct Client {
     });
   }
 
-  // GB/s with kOutstanding operations in flight, for kPerSample.
-  double copy(bool is_write, std::vector<std::byte>& buffer, std::size_t size) {
-    struct State {
-      std::size_t running = 0;
-      std::uint64_t moved = 0;
-      Clock::time_point began = Clock::now();
-    };
-    State state;
-    double rate = 0;
-    thread.wait_for([&](const Completion& done) {
-      auto next = std::make_shared<std::function<void()>>();
-      *next = [&, done, size, is_write, self = std::weak_ptr(next)] {
-        ++state.running;
-        auto finished = [&, done, size, keep = self.lock()](std::optional<Error> error,
-                                                            std::uint64_t) {
-          --state.running;
-          if (error) return done(std::move(error), 0);
-          state.moved += size;
-          const auto elapsed = Clock::now() - state.began;
-          if (elapsed < kPerSample) return (*keep)();
-          if (state.running > 0) return;
-          rate = static_cast<double>(state.moved) / std::chrono::duration<double>(elapsed).count();
-          done(std::nullopt, 0);
-        };
-        const std::span bytes(buffer.data(), size);
-        if (is_write)
-          channel->write({1, 1, 0}, bytes, Clock::now() + 30s, std::move(finished));
-        else
-          channel->read(bytes, {1, 1, 0}, Clock::now() + 30s, std::move(finished));
-      };
-      state.began = Clock::now();
-      for (std::size_t i = 0; i < kOutstanding; ++i) (*next)();
-    });
-    return rate / 1e9;
+  // GB/s with outstanding() operations in flight, for kPerSample.
+  double copy(Operation operation, std::vector<std::byte>& buffer, std::size_t size) {
+    Copying copying{*channel, operation, std::span(buffer.data(), size)};
+    thread.wait_for([&](const Completion& done) { copying.begin(done); });
+    return copying.gigabytes_per_s();
   }
 
   // Half a round trip of 8 bytes, in microseconds.
@@ -154,13 +255,12 @@ struct Client {
     thread.wait_for([&](const Completion& done) {
       auto next = std::make_shared<std::function<void()>>();
       *next = [&, done, self = std::weak_ptr(next)] {
-        channel->receive(2, in, Clock::now() + 10s,
+        channel->receive(kEchoed, in, Clock::now() + 10s,
                          [&, done, keep = self.lock()](std::optional<Error> error, std::uint64_t) {
                            if (error || ++trips == kTrips) return done(std::move(error), 0);
                            (*keep)();
                          });
-        channel->send(1, out, Clock::now() + 10s,
-                      [](const std::optional<Error>&, std::uint64_t) {});
+        channel->send(kEcho, out, Clock::now() + 10s, ignore);
       };
       (*next)();
     });
@@ -205,6 +305,7 @@ double median(std::vector<double> values) {
 struct Options {
   bool json = false;
   bool perftest = true;
+  bool shared_memory = false;
   int rounds = 5;
   std::vector<std::size_t> sizes{std::size_t{1} << 20, std::size_t{4} << 20, std::size_t{64} << 20};
 };
@@ -218,6 +319,8 @@ Options parse(int argc, char** argv) {
       options.json = true;
     } else if (word == "--no-perftest") {
       options.perftest = false;
+    } else if (word == "--shared-memory") {
+      options.shared_memory = true;
     } else if (word == "--rounds" && !value.empty()) {
       options.rounds = std::max(1, std::atoi(argv[++i]));
     } else if (word == "--sizes" && !value.empty()) {
@@ -230,12 +333,39 @@ Options parse(int argc, char** argv) {
         at = *end == ',' ? end + 1 : end;
       }
     } else {
-      throw Error(
-          Errc::invalid_argument,
-          "usage: ucx_copy_bench [--json] [--rounds N] [--sizes BYTES,BYTES] [--no-perftest]");
+      throw Error(Errc::invalid_argument,
+                  "usage: ucx_copy_bench [--json] [--rounds N] [--sizes BYTES,BYTES] "
+                  "[--no-perftest] [--shared-memory]");
     }
   }
   return options;
+}
+
+struct Figures {
+  std::vector<double> write, read, send, tag;
+};
+
+// One line of the table, or one object of the JSON.
+void print(const Options& options, std::size_t size, const Figures& figures, bool is_first) {
+  const auto write = median(figures.write), read = median(figures.read),
+             send = median(figures.send), tag = median(figures.tag);
+  const auto ratios = [&](const std::vector<double>& values) {
+    std::vector<double> list;
+    for (std::size_t i = 0; i < figures.tag.size(); ++i) list.push_back(values[i] / figures.tag[i]);
+    return median(list);
+  };
+  const auto write_ratio = ratios(figures.write), read_ratio = ratios(figures.read);
+  if (!options.json) {
+    if (is_first)
+      std::printf("%10s %12s %12s %12s %12s %12s %12s\n", "bytes", "write GB/s", "read GB/s",
+                  "send GB/s", "tag_bw GB/s", "write ratio", "read ratio");
+    std::printf("%10zu %12.2f %12.2f %12.2f %12.2f %12.2f %12.2f\n", size, write, read, send, tag,
+                write_ratio, read_ratio);
+    return;
+  }
+  std::printf(
+      R"(%s{"bytes":%zu,"write_gb_s":%.3f,"read_gb_s":%.3f,"send_gb_s":%.3f,"tag_bw_gb_s":%.3f,"write_ratio":%.3f,"read_ratio":%.3f})",
+      is_first ? R"({"copies":[)" : ",", size, write, read, send, tag, write_ratio, read_ratio);
 }
 
 int measure(const Options& options, const char* self) {
@@ -243,39 +373,73 @@ int measure(const Options& options, const char* self) {
   auto server = Process::start({self, "--serve", std::to_string(largest)});
   Client client(server.read_line());
   std::vector<std::byte> buffer(largest, std::byte{1});
-  if (!options.json)
-    std::printf("%10s %12s %12s %12s %12s %12s\n", "bytes", "write GB/s", "read GB/s",
-                "tag_bw GB/s", "write ratio", "read ratio");
-  std::string json;
   for (const auto size : options.sizes) {
-    std::vector<double> writes, reads, tags, write_ratios, read_ratios;
+    Figures figures;
     for (int round = 0; round < options.rounds; ++round) {
-      writes.push_back(client.copy(true, buffer, size));
-      reads.push_back(client.copy(false, buffer, size));
-      if (!options.perftest) continue;
-      tags.push_back(perftest(size));
-      write_ratios.push_back(writes.back() / tags.back());
-      read_ratios.push_back(reads.back() / tags.back());
+      figures.write.push_back(client.copy(Operation::write, buffer, size));
+      figures.read.push_back(client.copy(Operation::read, buffer, size));
+      figures.send.push_back(client.copy(Operation::send, buffer, size));
+      if (options.perftest) figures.tag.push_back(perftest(size));
     }
-    const double figures[] = {median(writes), median(reads), median(tags), median(write_ratios),
-                              median(read_ratios)};
-    if (!options.json)
-      std::printf("%10zu %12.2f %12.2f %12.2f %12.2f %12.2f\n", size, figures[0], figures[1],
-                  figures[2], figures[3], figures[4]);
-    char line[256];
-    std::snprintf(
-        line, sizeof(line),
-        R"(%s{"bytes":%zu,"write_gb_s":%.3f,"read_gb_s":%.3f,"tag_bw_gb_s":%.3f,"write_ratio":%.3f,"read_ratio":%.3f})",
-        json.empty() ? "" : ",", size, figures[0], figures[1], figures[2], figures[3], figures[4]);
-    json += line;
+    print(options, size, figures, size == options.sizes.front());
   }
   const auto half_trip_us = client.ping_pong();
-  if (options.json)
-    std::printf(R"({"copies":[%s],"half_round_trip_8_bytes_us":%.1f})"
-                "\n",
-                json.c_str(), half_trip_us);
-  else
-    std::printf("half a round trip of 8 bytes: %.1f us\n", half_trip_us);
+  std::printf(options.json ? R"(],"half_round_trip_8_bytes_us":%.1f})"
+                             "\n"
+                           : "half a round trip of 8 bytes: %.1f us\n",
+              half_trip_us);
+  return 0;
+}
+
+std::byte* map(int fd, std::size_t size) {
+  void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+  if (at == MAP_FAILED) throw Error(Errc::exhausted, "no memory to share");
+  return static_cast<std::byte*>(at);
+}
+
+// The other process: maps the region, says so, and stays until its parent ends it.
+int share(const std::string& path, std::size_t size) {
+  const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) throw system_error("cannot open " + path, errno);
+  std::memset(map(fd.get(), size), 2, size);
+  std::printf("mapped\n");
+  std::fflush(stdout);
+  std::this_thread::sleep_for(1h);
+  return 0;
+}
+
+double copy_mapped(std::byte* to, const std::byte* from, std::size_t size) {
+  std::uint64_t moved = 0;
+  const auto began = Clock::now();
+  do {
+    std::memcpy(to, from, size);
+    asm volatile("" : : "r"(to) : "memory");  // Else repeated copies of the same bytes are dropped.
+    moved += size;
+  } while (Clock::now() - began < kPerSample);
+  return static_cast<double>(moved) / std::chrono::duration<double>(Clock::now() - began).count() /
+         1e9;
+}
+
+int measure_shared(const Options& options, const char* self) {
+  const auto largest = *std::ranges::max_element(options.sizes);
+  const UniqueFd fd(::memfd_create("ucx_copy_bench", MFD_CLOEXEC));
+  if (!fd || ::ftruncate(fd.get(), static_cast<off_t>(largest)) != 0)
+    throw system_error("no memory to share", errno);
+  auto* const region = map(fd.get(), largest);
+  auto other = Process::start(
+      {self, "--share", "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(fd.get()),
+       std::to_string(largest)});
+  if (other.read_line() != "mapped") throw Error(Errc::io, "the other process maps nothing");
+  std::vector<std::byte> buffer(largest, std::byte{1});
+  for (const auto size : options.sizes) {
+    Figures figures;
+    for (int round = 0; round < options.rounds; ++round) {
+      figures.write.push_back(copy_mapped(region, buffer.data(), size));
+      figures.read.push_back(copy_mapped(buffer.data(), region, size));
+    }
+    print(options, size, figures, size == options.sizes.front());
+  }
+  if (options.json) std::printf("]}\n");
   return 0;
 }
 
@@ -285,7 +449,10 @@ int main(int argc, char** argv) {
   try {
     if (argc == 3 && std::string(argv[1]) == "--serve")
       return serve(std::strtoull(argv[2], nullptr, 10));
-    return measure(parse(argc, argv), argv[0]);
+    if (argc == 4 && std::string(argv[1]) == "--share")
+      return share(argv[2], std::strtoull(argv[3], nullptr, 10));
+    const auto options = parse(argc, argv);
+    return options.shared_memory ? measure_shared(options, argv[0]) : measure(options, argv[0]);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ucx_copy_bench: %s\n", error.what());
     return 1;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <future>
+#include <memory>
 
 #include "causeway/cluster.h"
 #include "tools/base/interrupt.h"
@@ -34,9 +36,10 @@ struct Measured {
   [[nodiscard]] double rate() const { return static_cast<double>(bytes) / seconds; }
 };
 
-class Bench {
+// Two regions and what copies between them.
+class Lane {
  public:
-  Bench(Pool& pool, const CopyBenchOptions& options, std::uint64_t size_bytes)
+  Lane(Pool& pool, const CopyBenchOptions& options, std::uint64_t size_bytes)
       : pool_(pool), options_(options), size_bytes_(size_bytes), source_(pattern(size_bytes)) {
     from_ = pool.allocate(size_bytes,
                           {.near = options.from, .only = {options.from}, .name = "bench from"});
@@ -71,21 +74,6 @@ class Bench {
   Measured memcpy_between_buffers(std::uint64_t count) {
     target_.resize(size_bytes_);
     return timed_memcpy(target_.data(), source_.data(), count);
-  }
-
-  // How many pieces take about `seconds`, found by doubling.
-  template <typename Run>
-  std::uint64_t count_for(double seconds, const Run& run) {
-    constexpr std::uint64_t kMaxCount = 65536;
-    std::uint64_t count = 1;
-    for (;;) {
-      const auto measured = run(count);
-      if (measured.seconds > seconds / 4 || count >= kMaxCount)
-        return std::clamp<std::uint64_t>(
-            static_cast<std::uint64_t>(static_cast<double>(count) * seconds / measured.seconds), 1,
-            kMaxCount);
-      count *= 2;
-    }
   }
 
   void clear_target() {
@@ -127,6 +115,64 @@ class Bench {
   std::string route_;
 };
 
+// As many lanes as copy at once.
+class Bench {
+ public:
+  Bench(Pool& pool, const CopyBenchOptions& options, std::uint64_t size_bytes) {
+    for (std::size_t i = 0; i < options.concurrency; ++i)
+      lanes_.push_back(std::make_unique<Lane>(pool, options, size_bytes));
+  }
+
+  [[nodiscard]] bool mapped() const { return lanes_.front()->mapped(); }
+  [[nodiscard]] const std::string& route() const noexcept { return lanes_.front()->route(); }
+  Measured copy(std::uint64_t count, bool pull) {
+    return at_once([=](Lane& lane) { return lane.copy(count, pull); });
+  }
+  Measured memcpy_between_regions(std::uint64_t count) {
+    return at_once([=](Lane& lane) { return lane.memcpy_between_regions(count); });
+  }
+  Measured memcpy_between_buffers(std::uint64_t count) {
+    return at_once([=](Lane& lane) { return lane.memcpy_between_buffers(count); });
+  }
+  void clear_target() {
+    for (const auto& lane : lanes_) lane->clear_target();
+  }
+  void verify(const char* what) const {
+    for (const auto& lane : lanes_) lane->verify(what);
+  }
+
+  // How many pieces take about `seconds`, found by doubling.
+  template <typename Run>
+  std::uint64_t count_for(double seconds, const Run& run) {
+    constexpr std::uint64_t kMaxCount = 65536;
+    std::uint64_t count = 1;
+    for (;;) {
+      const auto measured = run(count);
+      if (measured.seconds > seconds / 4 || count >= kMaxCount)
+        return std::clamp<std::uint64_t>(
+            static_cast<std::uint64_t>(static_cast<double>(count) * seconds / measured.seconds), 1,
+            kMaxCount);
+      count *= 2;
+    }
+  }
+
+ private:
+  template <typename Run>
+  Measured at_once(const Run& run) {
+    if (lanes_.size() == 1) return run(*lanes_.front());
+    std::vector<std::future<Measured>> parts;
+    const auto begin = Clock::now();
+    for (const auto& lane : lanes_)
+      parts.push_back(std::async(std::launch::async, run, std::ref(*lane)));
+    std::uint64_t bytes = 0;
+    for (auto& part : parts) bytes += part.get().bytes;  // The others are waited for all the same.
+    const std::chrono::duration<double> took = Clock::now() - begin;
+    return {bytes, took.count()};
+  }
+
+  std::vector<std::unique_ptr<Lane>> lanes_;
+};
+
 struct Rounds {
   std::vector<double> push, pull, limit, direct;
 };
@@ -137,33 +183,36 @@ CopyPoint measure_point(Bench& bench, const CopyBenchOptions& options, std::uint
   CopyPoint point;
   point.size_bytes = size_bytes;
   point.mapped = bench.mapped();
-  const auto push = [&](std::uint64_t count) { return bench.copy(count, false); };
-  const auto pull = [&](std::uint64_t count) { return bench.copy(count, true); };
-  bench.clear_target();
-  const auto push_count = bench.count_for(slice_s, push);
-  bench.verify("push");
-  bench.clear_target();
-  const auto pull_count = bench.count_for(slice_s, pull);
-  bench.verify("pull");
+  const auto prepare = [&](bool pull) {
+    bench.clear_target();
+    const auto count =
+        bench.count_for(slice_s, [&](std::uint64_t now) { return bench.copy(now, pull); });
+    bench.verify(pull ? "pull" : "push");
+    return count;
+  };
+  const auto measure = [&](std::uint64_t count, bool pull) {
+    bench.clear_target();
+    const double rate = bench.copy(count, pull).rate();
+    bench.verify(pull ? "pull" : "push");
+    return rate;
+  };
+  const auto push_count = options.push ? prepare(false) : 0;
+  const auto pull_count = options.pull ? prepare(true) : 0;
   std::uint64_t direct_count = 0;
   if (point.mapped)
     direct_count = bench.count_for(
         slice_s / 2, [&](std::uint64_t count) { return bench.memcpy_between_buffers(count); });
   Rounds rounds;
   for (int i = 0; i < options.rounds; ++i) {
-    bench.clear_target();
-    rounds.push.push_back(push(push_count).rate());
-    bench.verify("push");
-    bench.clear_target();
-    rounds.pull.push_back(pull(pull_count).rate());
-    bench.verify("pull");
+    if (options.push) rounds.push.push_back(measure(push_count, false));
+    if (options.pull) rounds.pull.push_back(measure(pull_count, true));
     if (point.mapped) {
       rounds.direct.push_back(bench.memcpy_between_regions(direct_count).rate());
       if (options.compare)
         rounds.limit.push_back(bench.memcpy_between_buffers(direct_count).rate());
     } else if (perftest) {
-      rounds.limit.push_back(
-          run_ucx_perftest(*perftest, size_bytes, push_count, kPerftestPatience));
+      rounds.limit.push_back(run_ucx_perftest(*perftest, size_bytes,
+                                              std::max(push_count, pull_count), kPerftestPatience));
     }
   }
   point.push_bytes_per_s = median(rounds.push);

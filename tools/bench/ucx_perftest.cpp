@@ -4,12 +4,9 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdlib>
 #include <memory>
 #include <sstream>
@@ -18,6 +15,7 @@
 #include "causeway/error.h"
 #include "tools/base/interrupt.h"
 #include "tools/base/process.h"
+#include "tools/bench/child.h"
 
 namespace causeway::tools {
 
@@ -55,24 +53,6 @@ bool is_listening(int port) {
   return false;
 }
 
-// A child that is killed and reaped when its owner goes.
-class Child {
- public:
-  explicit Child(const SpawnOptions& options) : process_(spawn(options)) {}
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  ~Child() {
-    process_.signal(SIGKILL);
-    ::waitpid(process_.id().pid, nullptr, 0);
-  }
-  [[nodiscard]] bool wait_ended(Clock::time_point deadline) const {
-    return process_.wait_ended(deadline);
-  }
-
- private:
-  Process process_;
-};
-
 SpawnOptions perftest_options(const std::vector<std::string>& command, int output) {
   SpawnOptions options;
   options.command = command;
@@ -80,22 +60,6 @@ SpawnOptions perftest_options(const std::vector<std::string>& command, int outpu
   options.stdout_fd = options.stderr_fd = output;
   options.die_with_parent = true;
   return options;
-}
-
-// Reads until the other end closes.
-std::string read_all(int fd, Clock::time_point deadline) {
-  std::string output;
-  char buffer[4096];
-  for (;;) {
-    throw_if_interrupted();
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    if (left <= 0) throw Error(Errc::timed_out, "ucx_perftest gave no figure in time: " + output);
-    pollfd entry{fd, POLLIN, 0};
-    if (::poll(&entry, 1, static_cast<int>(left)) <= 0) continue;
-    const auto count = ::read(fd, buffer, sizeof buffer);
-    if (count <= 0) return output;
-    output.append(buffer, static_cast<std::size_t>(count));
-  }
 }
 
 struct Server {
@@ -122,6 +86,40 @@ Server start_server(const std::string& program, Clock::time_point deadline) {
   throw Error(Errc::io, fmt::format("ucx_perftest does not listen on port {}", port));
 }
 
+std::string run(const std::string& program, const std::string& test, std::uint64_t size_bytes,
+                std::uint64_t count, std::chrono::seconds patience) {
+  const auto deadline = Clock::now() + patience;
+  const auto [server, port] = start_server(program, deadline);
+  auto client_pipe = make_pipe();
+  const Child client(perftest_options(
+      {program, "-p", std::to_string(port), "-t", test, "-s", std::to_string(size_bytes), "-n",
+       std::to_string(count), "-w", std::to_string(1 + count / 10), "-f", "-v", "127.0.0.1"},
+      client_pipe.write_end.get()));
+  client_pipe.write_end.reset();
+  return read_lines(client_pipe.read_end.get(), deadline);
+}
+
+// The first number above zero in the column of this title.
+std::optional<double> parse_column(const std::string& output, std::string_view title) {
+  std::istringstream lines(output);
+  std::size_t column = 0;
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream fields(line);
+    std::string field;
+    if (column == 0) {
+      for (std::size_t i = 1; std::getline(fields, field, ','); ++i)
+        if (field == title) column = i;
+      continue;
+    }
+    for (std::size_t i = 1; i <= column; ++i)
+      if (!std::getline(fields, field, ',')) field.clear();
+    char* end = nullptr;
+    const double value = std::strtod(field.c_str(), &end);
+    if (end != field.c_str() && value > 0) return value;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::optional<std::string> find_ucx_perftest() {
@@ -136,37 +134,22 @@ std::optional<std::string> find_ucx_perftest() {
 
 double run_ucx_perftest(const std::string& program, std::uint64_t size_bytes, std::uint64_t count,
                         std::chrono::seconds patience) {
-  const auto deadline = Clock::now() + patience;
-  const auto [server, port] = start_server(program, deadline);
-  auto client_pipe = make_pipe();
-  const Child client(perftest_options(
-      {program, "-p", std::to_string(port), "-t", "tag_bw", "-s", std::to_string(size_bytes), "-n",
-       std::to_string(count), "-w", std::to_string(1 + count / 10), "-f", "-v", "127.0.0.1"},
-      client_pipe.write_end.get()));
-  client_pipe.write_end.reset();
-  const auto output = read_all(client_pipe.read_end.get(), deadline);
+  const auto output = run(program, "tag_bw", size_bytes, count, patience);
   if (const auto rate = parse_ucx_perftest(output)) return *rate;
   throw Error(Errc::io, "ucx_perftest gave no figure: " + output);
 }
 
+double run_ucx_latency(const std::string& program, std::uint64_t size_bytes, std::uint64_t count,
+                       std::chrono::seconds patience) {
+  const auto output = run(program, "ucp_am_lat", size_bytes, count, patience);
+  if (const auto microseconds = parse_column(output, "50.0_percentile_lat"))
+    return *microseconds / 1e6;
+  throw Error(Errc::io, "ucx_perftest gave no figure: " + output);
+}
+
 std::optional<double> parse_ucx_perftest(const std::string& output) {
-  std::istringstream lines(output);
-  std::size_t column = 0;
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream fields(line);
-    std::string field;
-    if (column == 0) {
-      for (std::size_t i = 1; std::getline(fields, field, ','); ++i)
-        if (field == "overall_bw") column = i;
-      continue;
-    }
-    for (std::size_t i = 1; i <= column; ++i)
-      if (!std::getline(fields, field, ',')) field.clear();
-    char* end = nullptr;
-    const double value = std::strtod(field.c_str(), &end);
-    if (end != field.c_str() && value > 0) return value * 1048576.0;
-  }
-  return std::nullopt;
+  const auto mebibytes = parse_column(output, "overall_bw");
+  return mebibytes ? std::optional(*mebibytes * 1048576.0) : std::nullopt;
 }
 
 }  // namespace causeway::tools

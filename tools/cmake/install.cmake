@@ -1,5 +1,5 @@
 # What `cmake --install` puts down, and what find_package(causeway) finds:
-#   bin/causeway, bin/causewayd
+#   bin/causeway, bin/causewayd, bin/causeway-bench
 #   include/causeway-VERSION/causeway/*.h, and the two allocator headers that they include
 #   lib/libcauseway_*.a, lib/cmake/causeway/
 include(CMakePackageConfigHelpers)
@@ -16,7 +16,7 @@ target_link_libraries(causeway_causeway INTERFACE runtime)
 # on the top target is all that a user needs.
 target_include_directories(runtime PUBLIC $<INSTALL_INTERFACE:${include_folder}>)
 
-install(TARGETS causeway causewayd RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS causeway causewayd causeway-bench RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS allocator transport runtime causeway_causeway
         EXPORT causewayTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/runtime/include/causeway DESTINATION ${include_folder}

@@ -1,6 +1,7 @@
 #include "transport/ucx/worker.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <utility>
@@ -357,7 +358,11 @@ void Worker::pump() {
     const auto now = steady_clock::now();
     if (moved) moved_at_ = now;
     const bool is_hot = now - moved_at_ < kSpin;
-    if (is_hot && now < until) continue;
+    if (is_hot && now < until) {
+      // The one that we wait for may have no other core than this.
+      if (!moved) ::sched_yield();
+      continue;
+    }
     if (is_hot || ucp_worker_arm(worker_) == UCS_ERR_BUSY) {
       again_ = true;
       break;

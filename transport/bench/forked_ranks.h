@@ -32,7 +32,7 @@
 #include "transport/collective/make_communicator.h"
 #include "transport/ucx/ucx_transport.h"
 
-namespace causeway::test {
+namespace causeway::bench {
 
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
@@ -58,7 +58,8 @@ class RankProcess {
   RankProcess(Board& board, std::size_t rank, const GroupOptions& options)
       : board_(board), rank_(rank) {
     const auto address = rank < options.places.size() ? options.places[rank].second : "127.0.0.1";
-    std::vector<std::shared_ptr<Channel>> channels(options.count);
+    auto& channels = channels_;
+    channels.resize(options.count);
     std::atomic<std::size_t> connected{0};
     io_.run_on([&] {
       transport_ = make_ucx_transport(
@@ -87,7 +88,7 @@ class RankProcess {
     made.island = rank * options.islands / options.count;
     io_.wait_for([&](Completion done) {
       make_communicator(
-          io_.context(), static_cast<int>(rank), std::move(channels), made, Clock::now() + 20s,
+          io_.context(), static_cast<int>(rank), channels, made, Clock::now() + 20s,
           [this, done](std::optional<Error> error, std::unique_ptr<Communicator> ready) {
             communicator_ = std::move(ready);
             done(std::move(error), 0);
@@ -97,12 +98,17 @@ class RankProcess {
   ~RankProcess() {
     io_.run_on([&] {
       communicator_.reset();
+      channels_.clear();
       transport_.reset();
     });
   }
 
   [[nodiscard]] std::size_t rank() const noexcept { return rank_; }
   [[nodiscard]] Board& board() noexcept { return board_; }
+
+  // For messages beside the communicator's, on io()'s thread.
+  [[nodiscard]] Channel& channel(std::size_t to) noexcept { return *channels_[to]; }
+  [[nodiscard]] IoThread& io() noexcept { return io_; }
 
   using Call = std::function<void(Communicator&, Communicator::Done)>;
   void run(const Call& call) { run_and_wait(io_, *communicator_, call); }
@@ -128,18 +134,65 @@ class RankProcess {
   Anyone service_;
   IoThread io_{"rank"};
   std::unique_ptr<Transport> transport_;
+  std::vector<std::shared_ptr<Channel>> channels_;
   std::unique_ptr<Communicator> communicator_;
+};
+
+// Memory that forked processes see, too.
+inline Board* make_board() {
+  void* const shared =
+      ::mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) throw Error(Errc::exhausted, "no memory to share");
+  return new (shared) Board{};
+}
+
+// A forked process that writes where it listens to the board's first address, and is killed when
+// this goes.
+class ServerProcess {
+ public:
+  explicit ServerProcess(const std::function<void(Board&)>& work) : board_(make_board()) {
+    const auto parent = ::getpid();
+    std::fflush(nullptr);
+    child_ = ::fork();
+    if (child_ < 0) throw Error(Errc::exhausted, "cannot start a process");
+    if (child_ > 0) return;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(1);
+    try {
+      work(*board_);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "server: %s\n", error.what());
+    }
+    ::_exit(1);
+  }
+  ~ServerProcess() {
+    ::kill(child_, SIGKILL);
+    ::waitpid(child_, nullptr, 0);
+    ::munmap(board_, sizeof(Board));
+  }
+  ServerProcess(const ServerProcess&) = delete;
+  ServerProcess& operator=(const ServerProcess&) = delete;
+
+  [[nodiscard]] pid_t pid() const noexcept { return child_; }
+  // Waits until it listens. Errors: timed_out.
+  [[nodiscard]] std::string address() const {
+    for (const auto limit = Clock::now() + 20s; board_->listening == 0;) {
+      if (Clock::now() > limit) throw Error(Errc::timed_out, "the server does not listen");
+      std::this_thread::sleep_for(1ms);
+    }
+    return board_->addresses[0];
+  }
+
+ private:
+  Board* board_;
+  pid_t child_ = -1;
 };
 
 class ForkedRanks {
  public:
   using Work = std::function<int(RankProcess&)>;
 
-  ForkedRanks(const GroupOptions& options, const Work& work) {
-    void* const shared =
-        ::mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED) throw Error(Errc::exhausted, "no memory to share");
-    board_ = new (shared) Board{};
+  ForkedRanks(const GroupOptions& options, const Work& work) : board_(make_board()) {
     const auto parent = ::getpid();
     std::fflush(nullptr);
     for (std::size_t rank = 0; rank < options.count; ++rank) {
@@ -213,4 +266,4 @@ class ForkedRanks {
   std::vector<pid_t> children_;
 };
 
-}  // namespace causeway::test
+}  // namespace causeway::bench
