@@ -95,8 +95,9 @@ class RankGroup {
   void on(int rank, const std::function<void()>& function) { thread(rank).run_on(function); }
   [[nodiscard]] Communicator* in_place(int rank) { return communicators_[index(rank)]->in_place(); }
   void drop_communicator(int rank) {
-    on(rank, [&] { communicators_[index(rank)].reset(); });
+    on(rank, [&] { reset_communicator(rank); });
   }
+  void reset_communicator(int rank) { communicators_[index(rank)].reset(); }  // On its thread.
   [[nodiscard]] int size() const { return size_; }
   [[nodiscard]] bool is_open(int rank, int peer) {
     bool is = false;

@@ -250,6 +250,9 @@ TEST_CASE("what cannot be is refused, and breaks nothing") {
     refused([&](Communicator& c, int, Communicator::Done done) {
       c.all_to_all(std::span(bytes).first(6), 2, in(kAmple), std::move(done));
     });
+    refused([&](Communicator& c, int, Communicator::Done done) {
+      c.all_to_all(bytes, std::size_t{1} << 63, in(kAmple), std::move(done));
+    });
     check_all(ranks.run([](Communicator& c, int, Communicator::Done done) {
       c.barrier(in(kAmple), std::move(done));
     }));

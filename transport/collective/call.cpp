@@ -30,8 +30,8 @@ Call make(Call::Kind kind, std::size_t size_bytes, std::initializer_list<std::si
 
 // Why values cannot be cut into `parts` shares; empty: they can.
 std::string check(std::size_t size_bytes, std::size_t value_bytes, int parts) {
-  if (value_bytes != 0 && size_bytes % (value_bytes * static_cast<std::size_t>(parts)) == 0)
-    return {};
+  const auto n = static_cast<std::size_t>(parts);
+  if (value_bytes != 0 && size_bytes % n == 0 && size_bytes / n % value_bytes == 0) return {};
   return fmt::format("{} bytes are no multiple of {} values of {} bytes", size_bytes, parts,
                      value_bytes);
 }

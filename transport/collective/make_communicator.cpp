@@ -45,8 +45,7 @@ std::unique_ptr<Communicator> among(const Ranks& ranks, const std::vector<int>& 
   }
   const auto own = std::ranges::find(members, ranks.rank) - members.begin();
   return make_channel_communicator(ranks.context, static_cast<int>(own), std::move(peers),
-                                   (ranks.options.tag & ~std::uint64_t{0xffffffff}) | use << 30,
-                                   std::move(names));
+                                   ranks.options.tag | use << 30, std::move(names));
 }
 
 // How many ranks of each group lead a lane: as many as the group with the fewest links has.
@@ -146,6 +145,7 @@ asio::awaitable<std::unique_ptr<Communicator>> make(Ranks ranks) {
     ranks.options.names.resize(ranks.peers.size());
     std::iota(ranks.options.names.begin(), ranks.options.names.end(), 0);
   }
+  ranks.options.tag &= ~std::uint64_t{0xffffffff};
   auto flat = make_channel_communicator(ranks.context, ranks.rank, ranks.peers, ranks.options.tag,
                                         ranks.options.names);
   if (flat->size() == 1) co_return flat;

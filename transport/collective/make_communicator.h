@@ -22,7 +22,7 @@ struct CommunicatorOptions {
   std::uint64_t tag = 0;        // Its low 32 bits are used here.
   std::vector<int> names{};     // By rank: what messages call it; none: its number.
   bool shares_memory = true;    // Where it can. The same for all ranks.
-  std::size_t slot_bytes = 0;   // Of shared memory; 0: what suits.
+  std::size_t slot_bytes = 0;   // Of shared memory, 4 KiB or more; 0: what suits.
   bool has_islands = true;      // False: one flat ring. The same for all ranks.
   std::uint64_t island = 0;     // This rank's: ranks of one host and island are together.
   double link_bytes_per_s = 0;  // What this rank's way to other islands carries; 0: unknown.

@@ -176,9 +176,10 @@ bool Board::is_broken() const noexcept {
 }
 
 Error Board::reason() const {
+  const Error unknown(Errc::closed, "another rank of this host failed");
+  if (shared_.reason.load() != Shared::written) return unknown;
   const auto about = static_cast<std::size_t>(shared_.about);
-  if (shared_.reason.load() != Shared::written || about >= names_.size())
-    return {Errc::closed, "another rank of this host failed"};
+  if (about >= names_.size()) return unknown;
   // Another process wrote this: it may lack an end.
   auto text = shared_.text;
   text.back() = '\0';

@@ -126,6 +126,9 @@ Offer offer_of(std::optional<SharedSegment>& segment, std::size_t slot_bytes, st
 }
 
 SharedSegment open_offer(const Card& leader, const Offer& offer, std::size_t ranks) {
+  // Of others no sum would tell: it may have wrapped around.
+  if (offer.slot_bytes < Slots::kLeastBytes || offer.slot_bytes > Slots::kMostBytes)
+    throw Error(Errc::protocol, "slots of a size that nobody makes");
   const auto size = shm_segment_bytes(offer.slot_bytes, static_cast<int>(ranks));
   auto segment =
       SharedSegment::open(static_cast<pid_t>(leader.process), static_cast<int>(offer.fd), size);
@@ -160,7 +163,8 @@ asio::awaitable<Meeting> meet(Communicator& world, Person person, std::vector<in
   });
   const auto ranks = own.size();
   const auto leader = static_cast<std::size_t>(own.front());
-  if (slot_bytes == 0) slot_bytes = suitable_slot_bytes(ranks);
+  slot_bytes = slot_bytes == 0 ? suitable_slot_bytes(ranks)
+                               : std::clamp(slot_bytes, Slots::kLeastBytes, Slots::kMostBytes);
 
   std::optional<SharedSegment> segment;
   Offer offer;

@@ -86,8 +86,10 @@ struct Group : std::enable_shared_from_this<Group> {
 void Group::watch() {
   for (std::size_t r = 0; r < group.processes.size(); ++r) {
     if (!group.processes[r] || static_cast<int>(r) == group.rank) continue;
-    auto& descriptor = *watched.emplace_back(
-        std::make_unique<asio::posix::stream_descriptor>(context, group.processes[r].release()));
+    auto& descriptor =
+        *watched.emplace_back(std::make_unique<asio::posix::stream_descriptor>(context));
+    descriptor.assign(group.processes[r].get());
+    static_cast<void>(group.processes[r].release());  // Only now: assign() may throw.
     descriptor.async_wait(asio::posix::descriptor_base::wait_read,
                           [weak = weak_from_this(), r](const boost::system::error_code& error) {
                             const auto self = weak.lock();
@@ -102,6 +104,7 @@ void Group::enqueue(Operation operation) {
   operation.timer = std::make_unique<asio::steady_timer>(context, operation.deadline);
   {
     const std::lock_guard lock(mutex);
+    if (is_stopping) return finish(std::move(operation), own_error);
     operation.sequence = ++sequence;
     operation.timer->async_wait([weak = weak_from_this(), number = operation.sequence](
                                     const boost::system::error_code& cancelled) {
@@ -117,10 +120,21 @@ std::optional<Error> Group::run_in_place(Operation operation) {
   std::unique_lock lock(mutex);
   if (is_in_place || is_stopping || !waiting.empty()) {
     lock.unlock();
-    std::promise<std::optional<Error>> ended;
-    operation.done = [&ended](std::optional<Error> error) { ended.set_value(std::move(error)); };
-    asio::post(context, [this, &operation] { enqueue(std::move(operation)); });
-    return ended.get_future().get();
+    // The communicator, or the io_context, may be gone before either gets to it.
+    auto queued = std::make_shared<Operation>(std::move(operation));
+    auto ended = std::make_shared<std::promise<std::optional<Error>>>();
+    auto result = ended->get_future();
+    queued->done = [ended = std::move(ended)](std::optional<Error> error) {
+      ended->set_value(std::move(error));
+    };
+    asio::post(context, [self = shared_from_this(), queued = std::move(queued)] {
+      self->enqueue(std::move(*queued));
+    });
+    try {
+      return result.get();
+    } catch (const std::future_error&) {
+      return Error(Errc::cancelled, "the operation was dropped unfinished");
+    }
   }
   is_in_place = true;
   operation.sequence = ++sequence;

@@ -9,7 +9,7 @@ namespace causeway::shm {
 namespace {
 
 // Below this, one round in which everyone combines everything beats one more meeting.
-constexpr std::size_t kSmallBytes = 4 * 1024;
+constexpr std::size_t kSmallBytes = Slots::kLeastBytes;
 
 void copy(std::span<std::byte> to, std::span<const std::byte> from) noexcept {
   if (!from.empty()) std::memcpy(to.data(), from.data(), from.size());

@@ -23,6 +23,9 @@ namespace causeway::shm {
 class Slots {
  public:
   static constexpr std::size_t kBuffers = 3;  // As many as stages: nobody waits for a free one.
+  // A slot holds small values as a whole, and a value of each of kMaxRanks.
+  static constexpr std::size_t kLeastBytes = std::size_t{4} * 1024;
+  static constexpr std::size_t kMostBytes = std::size_t{1} << 30;
   Slots(std::span<std::byte> memory, std::size_t slot_bytes, int ranks) noexcept
       : memory_(memory), slot_bytes_(slot_bytes), ranks_(static_cast<std::size_t>(ranks)) {}
   static std::size_t total_bytes(std::size_t slot_bytes, int ranks) noexcept {
