@@ -89,8 +89,8 @@ Shares equal_shares(std::span<const std::byte> values, std::size_t value_bytes, 
 // Channels say that they ended before it is known why: who waits asks for the reason.
 bool is_second_hand(Errc code) noexcept { return code == Errc::peer_lost || code == Errc::closed; }
 
-Communicator* find_in_place(MeshIo& io, std::uint32_t number) {
-  Communicator* found = nullptr;
+std::shared_ptr<Communicator> find_in_place(MeshIo& io, std::uint32_t number) {
+  std::shared_ptr<Communicator> found;
   io.pool->io.run_on([&] { found = io.communicator(number).in_place(); });
   return found;
 }
@@ -241,7 +241,10 @@ void Pending::State::run(const std::shared_ptr<Group::State>& group, Request req
                 [&failed](std::optional<Error> error) { failed = std::move(error); });
   if (!failed) return;
   auto& io = *group->io;
-  io.pool->io.run_on([&] { state->result->end(judge(io, std::move(failed), state->is_refused)); });
+  io.pool->io.run_on([&] {
+    static_cast<void>(io.communicator(group->number));  // Closed is the reason, if it is gone.
+    state->result->end(judge(io, std::move(failed), state->is_refused));
+  });
   throw Error(state->reason());
 }
 

@@ -26,8 +26,8 @@ struct Group::State {
   const std::uint32_t number;
   const std::vector<int> ranks;
   const std::chrono::milliseconds timeout;
-  const int rank;                // Within the group.
-  Communicator* const in_place;  // Null if it has none.
+  const int rank;                                // Within the group.
+  const std::shared_ptr<Communicator> in_place;  // Null if it has none.
   // Operations on their way to the io thread: one that is done in place must not overtake them.
   const std::shared_ptr<std::atomic<int>> on_their_way = std::make_shared<std::atomic<int>>(0);
 };

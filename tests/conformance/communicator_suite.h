@@ -93,7 +93,9 @@ class RankGroup {
     });
   }
   void on(int rank, const std::function<void()>& function) { thread(rank).run_on(function); }
-  [[nodiscard]] Communicator* in_place(int rank) { return communicators_[index(rank)]->in_place(); }
+  [[nodiscard]] std::shared_ptr<Communicator> in_place(int rank) {
+    return communicators_[index(rank)]->in_place();
+  }
   void drop_communicator(int rank) {
     on(rank, [&] { reset_communicator(rank); });
   }

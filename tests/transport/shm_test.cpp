@@ -109,7 +109,7 @@ TEST_CASE("slots that are smaller than what goes through them at once are made l
 
 TEST_CASE("a communicator that goes ends what a thread waits for behind other operations") {
   RankGroup ranks(2, false, maker(0));
-  Communicator& here = *ranks.in_place(0);
+  const auto here = ranks.in_place(0);
   auto running = ranks.start(0, [](Communicator& c, int, Communicator::Done done) {
     c.barrier(in(kAmple), std::move(done));
   });
@@ -117,7 +117,7 @@ TEST_CASE("a communicator that goes ends what a thread waits for behind other op
   std::atomic<pid_t> waiting_thread{0};
   std::thread waiting([&] {
     waiting_thread = ::gettid();
-    here.barrier(in(kAmple), [&](std::optional<Error> error) { ended = error; });
+    here->barrier(in(kAmple), [&](std::optional<Error> error) { ended = error; });
   });
   const auto is_asleep = [&] {
     const auto thread = waiting_thread.load();
@@ -134,6 +134,10 @@ TEST_CASE("a communicator that goes ends what a thread waits for behind other op
     ranks.reset_communicator(0);
   });
   waiting.join();
+  REQUIRE(ended);
+  CHECK((ended->code() == Errc::cancelled));
+  ended.reset();
+  here->barrier(in(kAmple), [&](std::optional<Error> error) { ended = error; });
   REQUIRE(ended);
   CHECK((ended->code() == Errc::cancelled));
   CHECK((running.get().code == Errc::cancelled));

@@ -16,7 +16,7 @@ namespace causeway {
 // run_and_wait(io, ranks, [&](auto& c, auto done) { c.barrier(deadline, done); });
 template <typename Start>
 void run_and_wait(IoThread& io, Communicator& communicator, Start start) {
-  if (auto* const here = communicator.in_place()) {
+  if (const auto here = communicator.in_place()) {
     std::optional<Error> failed;
     start(*here, [&failed](std::optional<Error> error) { failed = std::move(error); });
     if (failed) throw Error(*failed);

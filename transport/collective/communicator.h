@@ -62,8 +62,9 @@ class Communicator {
 
   // The same ranks for a thread that may wait: its calls come from any one thread but the
   // transport's, do their work on it and call `done` before they return, which saves the hand-over
-  // between threads. Null if this body has none. See run_and_wait() in blocking.h.
-  [[nodiscard]] virtual Communicator* in_place() noexcept { return nullptr; }
+  // between threads. Null if this body has none. It may outlive this one: its calls fail then.
+  // See run_and_wait() in blocking.h.
+  [[nodiscard]] virtual std::shared_ptr<Communicator> in_place() { return nullptr; }
 
   // Ends what is outstanding, and all that comes, with `reason`: when the owner learns that a rank
   // is gone of which no operation here has heard. Idempotent.

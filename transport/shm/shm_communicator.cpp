@@ -118,7 +118,8 @@ void Group::enqueue(Operation operation) {
 
 std::optional<Error> Group::run_in_place(Operation operation) {
   std::unique_lock lock(mutex);
-  if (is_in_place || is_stopping || !waiting.empty()) {
+  if (is_stopping) return own_error;
+  if (is_in_place || !waiting.empty()) {
     lock.unlock();
     // The communicator, or the io_context, may be gone before either gets to it.
     auto queued = std::make_shared<Operation>(std::move(operation));
@@ -288,18 +289,19 @@ class Face : public Communicator {
 
 class InPlace final : public Face {
  public:
-  using Face::Face;
+  explicit InPlace(std::shared_ptr<Group> group) : Face(*group), kept_(std::move(group)) {}
 
  private:
   void add(Call call, Deadline deadline, Done done, std::function<Steps()> steps) override {
     done(group_.run_in_place({std::move(call), deadline, std::move(steps), {}}));
   }
+  const std::shared_ptr<Group> kept_;
 };
 
 class ShmCommunicator final : public Face {
  public:
   explicit ShmCommunicator(std::shared_ptr<Group> group)
-      : Face(*group), kept_(std::move(group)), in_place_(*kept_) {
+      : Face(*group), kept_(std::move(group)), in_place_(std::make_shared<InPlace>(kept_)) {
     kept_->watch();
     try {
       thread_ = std::thread([group = kept_.get()] { group->work(); });
@@ -315,7 +317,7 @@ class ShmCommunicator final : public Face {
     kept_->waiting.clear();
     kept_->watched.clear();
   }
-  [[nodiscard]] Communicator* in_place() noexcept override { return &in_place_; }
+  [[nodiscard]] std::shared_ptr<Communicator> in_place() override { return in_place_; }
 
  private:
   void add(Call call, Deadline deadline, Done done, std::function<Steps()> steps) override {
@@ -326,7 +328,7 @@ class ShmCommunicator final : public Face {
   }
 
   const std::shared_ptr<Group> kept_;
-  InPlace in_place_;
+  const std::shared_ptr<InPlace> in_place_;
   std::thread thread_;
 };
 

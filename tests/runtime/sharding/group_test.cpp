@@ -399,6 +399,17 @@ TEST_CASE("a group whose worker has left refuses, and a moved one goes on") {
   CHECK(code_of([&] { left->barrier(); }) == Errc::closed);
 }
 
+TEST_CASE("a group in place whose worker has left refuses, too") {
+  LivePool live(kTwoNodes, {"a", "b"});
+  const auto errors = errors_of_ranks(live, {"a", "a", "b"}, 10s, [](Worker& worker) {
+    auto here = worker.split(worker.rank() / 2);
+    here.barrier();
+    { const auto gone = std::move(worker); }
+    CHECK(code_of([&] { here.barrier(); }) == Errc::closed);
+  });
+  for (const auto& error : errors) CHECK_FALSE(error);
+}
+
 int main(int argc, char** argv) {
   if (argc == 3 && std::string(argv[1]) == "--rank") return run(argv[2]);
   return doctest::Context(argc, argv).run();
