@@ -366,7 +366,7 @@ void Link::land(Flight& flight, ucs_status_t status) {
     case Cargo::peer_read:
       --serving_;
       if (good) counters_.sent_bytes += flight.size_bytes;
-      leave_turnstile(flight.session, flight.size_bytes);
+      leave_turnstile(flight.tenant, flight.size_bytes);
       break;
     case Cargo::peer_write:
       if (good) counters_.received_bytes += flight.size_bytes;
@@ -375,7 +375,7 @@ void Link::land(Flight& flight, ucs_status_t status) {
         answer(Op::write_done, flight.id);
       else
         --serving_;
-      leave_turnstile(flight.session, flight.size_bytes);
+      leave_turnstile(flight.tenant, flight.size_bytes);
       break;
     case Cargo::chunk:
       land_chunk(flight, good);
