@@ -47,8 +47,8 @@ struct Payload {
 
 class Link;
 
-// The links of one transport by the number of their channel, for fences. What holds a buffer for
-// UCX holds its link as well, so a link that is gone has nothing in the air.
+// The links that one transport accepted, by the number of their channel, for fences. What holds a
+// buffer for UCX holds its link as well, so a link that is gone has nothing in the air.
 struct Links {
   std::uint64_t transport;  // Of which they are.
   std::unordered_map<std::uint64_t, std::weak_ptr<Link>> by_number;
