@@ -247,7 +247,7 @@ const std::vector<Attack> kAttacks = {
        p.send(Bytes(bytes.begin(), bytes.end()));
      }},
     {"operation 0", false, [](RawPeer& p) { p.send(Header{.op = Op{0}, .key = p.key}); }},
-    {"operation 15", false, [](RawPeer& p) { p.send(Header{.op = Op{15}, .key = p.key}); }},
+    {"operation 16", false, [](RawPeer& p) { p.send(Header{.op = Op{16}, .key = p.key}); }},
     {"a hello without a key", false, [](RawPeer& p) { p.send(Header{.op = Op::hello}); }},
     {"a hello with the wrong key", false,
      [](RawPeer& p) { p.send(Header{.op = Op::hello, .key = p.key + 1}); }},
@@ -517,6 +517,34 @@ TEST_CASE("who names another's session waits in its own line") {
   check_unharmed(server, client);
 }
 
+TEST_CASE("a write whose turn does not come in time costs nobody a channel") {
+  Server server;
+  const Client client(server.transport->address());
+  RawPeer peer(server.transport->address());
+  peer.greet();
+  peer.holds_data = true;  // All the room of the tenant that is the client's as well.
+  for (int i = 0; i < 32; ++i)
+    peer.send(Header{.op = Op::read,
+                     .key = peer.key,
+                     .session = 7,
+                     .region = 1,
+                     .size_bytes = 1 << 20,
+                     .part_size_bytes = 1 << 20});
+  REQUIRE(peer.wait_for([&] { return peer.answers[Op::read_data] == 32; }));
+  const auto source = pattern(100'000, 5);
+  for (int i = 0; i < 3; ++i) {
+    CHECK((client.side.write({7, 1, 0}, source, in(50ms)).get().code == Errc::timed_out));
+    Bytes target(source.size());
+    CHECK((client.side.read(target, {7, 1, 0}, in(50ms)).get().code == Errc::timed_out));
+    CHECK(client.side.is_open());
+  }
+  peer.let_go();
+  peer.holds_data = false;
+  peer.send(Header{.op = Op::read, .key = peer.key, .session = 7, .region = 1});
+  CHECK(peer.wait_for([&] { return peer.answers[Op::read_data] == 33; }));
+  check_unharmed(server, client);
+}
+
 TEST_CASE("a message that does not say who sends it is dropped") {
   Server server;
   const Client client(server.transport->address());
@@ -569,8 +597,9 @@ static void run_fuzz(std::uint64_t seed) {
   Server server;
   const Client client(server.transport->address());
   std::mt19937_64 random(seed);
-  constexpr Op kUsual[] = {Op::write, Op::write, Op::write, Op::read,    Op::read,    Op::read,
-                           Op::sum,   Op::fence, Op::fence, Op::message, Op::message, Op::withdraw};
+  constexpr Op kUsual[] = {Op::write,   Op::write,    Op::write, Op::read,  Op::read,
+                           Op::read,    Op::sum,      Op::fence, Op::fence, Op::message,
+                           Op::message, Op::withdraw, Op::recall};
   for (int round = 0; round < 8; ++round) {
     RawPeer peer(server.transport->address());
     peer.greet();
@@ -579,7 +608,7 @@ static void run_fuzz(std::uint64_t seed) {
     };
     for (std::uint64_t i = 0; i < 200 && !peer.is_gone; ++i) {
       const Bytes data(pick({0, 0, 1, 100, 16384, 16385, 300000}));
-      Header header{.op = random() % 10 == 0 ? static_cast<Op>(random() % 15)
+      Header header{.op = random() % 10 == 0 ? static_cast<Op>(random() % 16)
                                              : kUsual[random() % std::size(kUsual)],
                     .key = random() % 50 == 0 ? random() : peer.key,
                     .id = i,

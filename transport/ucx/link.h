@@ -218,6 +218,7 @@ class Link : public std::enable_shared_from_this<Link> {
   template <typename Serve>
   void guard(std::uint64_t id, Serve serve);
   void take_withdrawal(std::uint64_t sequence);
+  void take_recall(const Header& header);
   ucs_status_t dispatch(const Header& header, const Payload& payload);
   [[nodiscard]] PinnedMemory pin_whole(const Header& header, Access access);
   [[nodiscard]] PinnedMemory pin(const Header& header, Access access);

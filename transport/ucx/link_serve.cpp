@@ -87,6 +87,9 @@ ucs_status_t Link::dispatch(const Header& header, const Payload& payload) {
     case Op::withdraw:
       take_withdrawal(header.id);
       return kDone;
+    case Op::recall:
+      take_recall(header);
+      return kDone;
   }
   return violate("an unknown operation");
 }
@@ -165,7 +168,7 @@ ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
                                 }
                                 land_write(header, data);
                               },
-                              drop});
+                              drop, header.id});
   return kTaken;
 }
 
@@ -185,6 +188,13 @@ void Link::land_write(const Header& header, void* rendezvous) {
   leave_turnstile(tenant_of(header), header.part_size_bytes);
 }
 
+// Nobody is at fault when a write's time is over before its turn: its buffer goes back.
+void Link::take_recall(const Header& header) {
+  if (!worker_->turnstile().withdraw(this, tenant_of(header), header.id)) return;
+  ++serving_;
+  answer(Op::failed, header.id, Error(Errc::timed_out, "its turn had not come"));
+}
+
 void Link::serve_read(const Header& header) {
   if (!begin_serving()) return;
   if (!takes_turn(header.part_size_bytes)) return send_read(header);
@@ -195,7 +205,7 @@ void Link::serve_read(const Header& header) {
                                 --serving_;
                                 leave_turnstile(tenant_of(header), header.part_size_bytes);
                               },
-                              [this] { --serving_; }});
+                              [this] { --serving_; }, header.id});
 }
 
 void Link::send_read(const Header& header) {
