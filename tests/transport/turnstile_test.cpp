@@ -100,6 +100,29 @@ TEST_CASE("who goes is forgotten: its jobs are dropped, its bytes are free") {
   CHECK(world.turnstile.in_service_bytes() == kMiB);
 }
 
+TEST_CASE("what waits can be withdrawn once, and only by its owner") {
+  Turnstile turnstile(kMiB);
+  int owner = 0, other = 0, dropped = 0, ran = 0;
+  const auto enter = [&](std::uint64_t id) {
+    turnstile.enter({&owner, 1, kMiB, [&] { ++ran; }, [&] { ++dropped; }, id});
+  };
+  enter(1);
+  enter(2);
+  enter(3);
+  CHECK_FALSE(turnstile.withdraw(&owner, 1, 1));  // In service.
+  CHECK_FALSE(turnstile.withdraw(&other, 1, 2));
+  CHECK_FALSE(turnstile.withdraw(&owner, 2, 2));
+  CHECK(turnstile.withdraw(&owner, 1, 2));
+  CHECK_FALSE(turnstile.withdraw(&owner, 1, 2));
+  CHECK(turnstile.withdraw(&owner, 1, 3));  // The last of its line.
+  CHECK(dropped == 2);
+  CHECK(turnstile.waiting() == 0);
+  turnstile.leave(&owner, 1, kMiB);
+  enter(4);
+  CHECK(ran == 2);
+  CHECK(turnstile.in_service_bytes() == kMiB);
+}
+
 TEST_CASE("jobs that end inside their own run do not nest") {
   Turnstile turnstile(kMiB);
   int owner = 0;

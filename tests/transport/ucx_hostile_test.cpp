@@ -8,7 +8,9 @@
 #include <ucp/api/ucp.h>
 
 #include <functional>
+#include <iterator>
 #include <list>
+#include <utility>
 
 #include "tests/transport/raw_caller.h"
 #include "transport/ucx/ucx_transport.h"
@@ -134,7 +136,7 @@ class RawPeer {
   }
 
   ~RawPeer() {
-    for (auto* data : held_) ucp_am_data_release(worker_, data);
+    let_go();
     ucp_request_param_t param{};
     param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
     param.flags = UCP_EP_CLOSE_FLAG_FORCE;
@@ -181,6 +183,10 @@ class RawPeer {
     const auto limit = in(10s);
     while (!is_gone && std::chrono::steady_clock::now() < limit) ucp_worker_progress(worker_);
     return is_gone;
+  }
+
+  void let_go() {
+    for (auto* data : std::exchange(held_, {})) ucp_am_data_release(worker_, data);
   }
 
   RawCaller lifeline;
@@ -241,7 +247,7 @@ const std::vector<Attack> kAttacks = {
        p.send(Bytes(bytes.begin(), bytes.end()));
      }},
     {"operation 0", false, [](RawPeer& p) { p.send(Header{.op = Op{0}, .key = p.key}); }},
-    {"operation 15", false, [](RawPeer& p) { p.send(Header{.op = Op{15}, .key = p.key}); }},
+    {"operation 16", false, [](RawPeer& p) { p.send(Header{.op = Op{16}, .key = p.key}); }},
     {"a hello without a key", false, [](RawPeer& p) { p.send(Header{.op = Op::hello}); }},
     {"a hello with the wrong key", false,
      [](RawPeer& p) { p.send(Header{.op = Op::hello, .key = p.key + 1}); }},
@@ -440,6 +446,105 @@ TEST_CASE("requests for the memory of others are refused, and the channel lives"
   check_unharmed(server, client);
 }
 
+TEST_CASE("a part without a bound is refused at once, whatever waits before it") {
+  Server server;
+  const Client client(server.transport->address());
+  {
+    RawPeer peer(server.transport->address());
+    peer.greet();
+    peer.holds_data = true;
+    const auto ask = [&](std::uint64_t size) {
+      peer.send(Header{.op = Op::read,
+                       .key = peer.key,
+                       .session = 7,
+                       .region = 1,
+                       .size_bytes = size,
+                       .part_size_bytes = size});
+    };
+    ask(1 << 20);
+    REQUIRE(peer.wait_for([&] { return peer.answers[Op::read_data] == 1; }));
+    ask(std::uint64_t{1} << 40);
+    CHECK(peer.wait_for([&] { return peer.answers[Op::failed] == 1; }));
+  }
+  check_unharmed(server, client);
+}
+
+TEST_CASE("small parts by rendezvous leave no trace, and fill nobody's room") {
+  Server server;
+  const Client client(server.transport->address());
+  RawPeer peer(server.transport->address());
+  peer.greet();
+  constexpr int kParts = 2100;  // 16 KiB each: more than a tenant may have in service.
+  for (int i = 1; i <= kParts; ++i) {
+    peer.send(Header{.op = Op::write,
+                     .key = peer.key,
+                     .session = 7,
+                     .region = 2,
+                     .size_bytes = 16384,
+                     .part_size_bytes = 16384},
+              Bytes(16384), kRendezvous);
+    REQUIRE(peer.wait_for([&] { return peer.answers[Op::failed] == i; }));
+  }
+  check_unharmed(server, client);
+  CHECK_FALSE(peer.is_gone);  // It did nothing wrong.
+}
+
+TEST_CASE("who names another's session waits in its own line") {
+  Server server;
+  const Client client(server.transport->address());
+  {
+    RawPeer peer(server.transport->address());
+    peer.greet();
+    const auto ask = [&](std::uint64_t session, std::uint64_t size) {
+      peer.send(Header{.op = Op::read,
+                       .key = peer.key,
+                       .session = session,
+                       .region = 1,
+                       .size_bytes = size,
+                       .part_size_bytes = size});
+    };
+    peer.holds_data = true;
+    for (int i = 0; i < 40; ++i) ask(7, 1 << 20);
+    REQUIRE(peer.wait_for([&] { return peer.answers[Op::read_data] == 32; }));
+    ask(8, 1 << 20);
+    ask(8, 8);  // Needs no turn, and is refused behind the one before, had that been served.
+    CHECK(peer.wait_for([&] { return peer.answers[Op::failed] > 0; }));
+    CHECK(peer.answers[Op::failed] == 1);
+    peer.holds_data = false;
+    peer.let_go();
+    CHECK(peer.wait_for([&] { return peer.answers[Op::failed] == 2; }));
+  }
+  check_unharmed(server, client);
+}
+
+TEST_CASE("a write whose turn does not come in time costs nobody a channel") {
+  Server server;
+  const Client client(server.transport->address());
+  RawPeer peer(server.transport->address());
+  peer.greet();
+  peer.holds_data = true;  // All the room of the tenant that is the client's as well.
+  for (int i = 0; i < 32; ++i)
+    peer.send(Header{.op = Op::read,
+                     .key = peer.key,
+                     .session = 7,
+                     .region = 1,
+                     .size_bytes = 1 << 20,
+                     .part_size_bytes = 1 << 20});
+  REQUIRE(peer.wait_for([&] { return peer.answers[Op::read_data] == 32; }));
+  const auto source = pattern(100'000, 5);
+  for (int i = 0; i < 3; ++i) {
+    CHECK((client.side.write({7, 1, 0}, source, in(50ms)).get().code == Errc::timed_out));
+    Bytes target(source.size());
+    CHECK((client.side.read(target, {7, 1, 0}, in(50ms)).get().code == Errc::timed_out));
+    CHECK(client.side.is_open());
+  }
+  peer.let_go();
+  peer.holds_data = false;
+  peer.send(Header{.op = Op::read, .key = peer.key, .session = 7, .region = 1});
+  CHECK(peer.wait_for([&] { return peer.answers[Op::read_data] == 33; }));
+  check_unharmed(server, client);
+}
+
 TEST_CASE("a message that does not say who sends it is dropped") {
   Server server;
   const Client client(server.transport->address());
@@ -492,6 +597,9 @@ static void run_fuzz(std::uint64_t seed) {
   Server server;
   const Client client(server.transport->address());
   std::mt19937_64 random(seed);
+  constexpr Op kUsual[] = {Op::write,   Op::write,    Op::write, Op::read,  Op::read,
+                           Op::read,    Op::sum,      Op::fence, Op::fence, Op::message,
+                           Op::message, Op::withdraw, Op::recall};
   for (int round = 0; round < 8; ++round) {
     RawPeer peer(server.transport->address());
     peer.greet();
@@ -500,7 +608,8 @@ static void run_fuzz(std::uint64_t seed) {
     };
     for (std::uint64_t i = 0; i < 200 && !peer.is_gone; ++i) {
       const Bytes data(pick({0, 0, 1, 100, 16384, 16385, 300000}));
-      Header header{.op = static_cast<Op>(pick({3, 3, 3, 5, 5, 5, 8, 8, 9, random() % 13})),
+      Header header{.op = random() % 10 == 0 ? static_cast<Op>(random() % 16)
+                                             : kUsual[random() % std::size(kUsual)],
                     .key = random() % 50 == 0 ? random() : peer.key,
                     .id = i,
                     .session = pick({7, 7, 7, 8, random()}),

@@ -147,3 +147,37 @@ TEST_CASE(
     server.reset();
   });
 }
+
+TEST_CASE("a transport that calls itself fences the end that serves") {
+  using namespace channel_suite;
+  causeway::IoThread thread("ucx-server");
+  Memory memory;
+  std::vector<std::shared_ptr<Channel>> accepted;
+  std::unique_ptr<Transport> transport;
+  thread.run_on([&] {
+    transport = make_ucx_transport(
+        thread.context(), {"127.0.0.1:0", "server", &memory, [&](std::shared_ptr<Channel> channel) {
+                             accepted.push_back(std::move(channel));
+                           }});
+  });
+  std::vector<Side> sides(2);
+  for (auto& side : sides)
+    REQUIRE_FALSE(connect(thread, *transport, transport->address(),
+                          {Hello::Role::client, "alice", 7, "secret"}, side)
+                      .code);
+  std::promise<bool> was_open;
+  thread.run_on([&] {
+    const auto id = sides[0].channel->id();
+    REQUIRE((accepted[0]->id() == id));
+    sides[1].channel->fence(id, in(5s), [&](const std::optional<Error>& error, std::uint64_t) {
+      CHECK_FALSE(error);
+      was_open.set_value(accepted[0]->is_open());
+    });
+  });
+  CHECK_FALSE(was_open.get_future().get());
+  for (auto& side : sides) side.drop();
+  thread.run_on([&] {
+    accepted.clear();
+    transport.reset();
+  });
+}

@@ -87,6 +87,7 @@ Rails::State::TransferPtr Rails::State::begin(bool is_write, std::vector<Transfe
     transfer->fail(Error(Errc::timed_out,
                          "the deadline had passed before the transfer with " + peer + " began"));
   transfer->begin();
+  transfer->end_if_idle();  // Of nothing.
   if (!has_usable_rail()) open_rails();
   start_tick();
   deal();

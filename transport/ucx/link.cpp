@@ -27,7 +27,7 @@ Link::Link(std::shared_ptr<Worker> worker, const SocketAddress& peer, Setup setu
       own_alarm_(worker_->no_alarm()) {}
 
 Link::~Link() {
-  links_->by_number.erase(id().number);
+  if (!connecting_) links_->by_number.erase(own_key_);
   worker_->count_unexpected(0 - unexpected_bytes_);  // What nobody took.
 }
 
@@ -144,7 +144,7 @@ void Link::arrive(ucp_ep_h endpoint) {
 void Link::become_open() {
   worker_->shield_data_sockets();  // Before anything is sent that a reset could hit.
   phase_ = Phase::open;
-  links_->by_number[id().number] = weak_from_this();
+  if (!connecting_) links_->by_number[own_key_] = weak_from_this();
   pass_.reset();
   worker_->clear_alarm(own_alarm_);
   worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
@@ -366,7 +366,7 @@ void Link::land(Flight& flight, ucs_status_t status) {
     case Cargo::peer_read:
       --serving_;
       if (good) counters_.sent_bytes += flight.size_bytes;
-      leave_turnstile(flight.session, flight.size_bytes);
+      leave_turnstile(flight.tenant, flight.size_bytes);
       break;
     case Cargo::peer_write:
       if (good) counters_.received_bytes += flight.size_bytes;
@@ -375,7 +375,7 @@ void Link::land(Flight& flight, ucs_status_t status) {
         answer(Op::write_done, flight.id);
       else
         --serving_;
-      leave_turnstile(flight.session, flight.size_bytes);
+      leave_turnstile(flight.tenant, flight.size_bytes);
       break;
     case Cargo::chunk:
       land_chunk(flight, good);

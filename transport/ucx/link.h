@@ -47,8 +47,8 @@ struct Payload {
 
 class Link;
 
-// The links of one transport by the number of their channel, for fences. What holds a buffer for
-// UCX holds its link as well, so a link that is gone has nothing in the air.
+// The links that one transport accepted, by the number of their channel, for fences. What holds a
+// buffer for UCX holds its link as well, so a link that is gone has nothing in the air.
 struct Links {
   std::uint64_t transport;  // Of which they are.
   std::unordered_map<std::uint64_t, std::weak_ptr<Link>> by_number;
@@ -148,7 +148,7 @@ class Link : public std::enable_shared_from_this<Link> {
     HeaderBytes header{};
     std::vector<std::byte> text;
     std::shared_ptr<const void> pin;
-    SessionId session = 0;  // Whose memory.
+    Turnstile::Tenant tenant = 0;  // Whose turn it took.
     std::uint64_t size_bytes = 0;
   };
 
@@ -203,7 +203,9 @@ class Link : public std::enable_shared_from_this<Link> {
   void land_write(const Header& header, void* rendezvous);
   void serve_read(const Header& header);
   void send_read(const Header& header);
-  void leave_turnstile(SessionId session, std::uint64_t size_bytes);
+  [[nodiscard]] Turnstile::Tenant tenant_of(const Header& header) const noexcept;
+  void leave_turnstile(Turnstile::Tenant tenant, std::uint64_t size_bytes);
+  void refuse_part(const Header& header);
   void serve_sum(const Header& header);
   void serve_fence(const Header& header);
   void when_gone(std::function<void()> function);  // Ends this link, at its peer's wish.
@@ -216,6 +218,7 @@ class Link : public std::enable_shared_from_this<Link> {
   template <typename Serve>
   void guard(std::uint64_t id, Serve serve);
   void take_withdrawal(std::uint64_t sequence);
+  void take_recall(const Header& header);
   ucs_status_t dispatch(const Header& header, const Payload& payload);
   [[nodiscard]] PinnedMemory pin_whole(const Header& header, Access access);
   [[nodiscard]] PinnedMemory pin(const Header& header, Access access);

@@ -203,6 +203,12 @@ void Link::expire(Requests::iterator request) {
   if (state.chunks == 0 && state.flights == 0) return finish(request);
   state.in_grace = true;
   state.alarm = worker_->set_alarm(steady_clock::now() + kGrace, {this, id});
+  if (state.kind == Kind::write)
+    for (const auto& [chunk, each] : chunks_)
+      if (each.request == id)
+        submit(new_flight(Cargo::control, 0,
+                          {.op = Op::recall, .id = chunk, .session = state.address.session}),
+               nullptr, 0);
   if (state.kind == Kind::send)
     submit(new_flight(Cargo::control, 0, {.op = Op::withdraw, .id = state.sequence}), nullptr, 0);
 }

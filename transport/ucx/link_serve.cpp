@@ -14,6 +14,9 @@ constexpr ucs_status_t kTaken = UCS_INPROGRESS;  // We hold the rendezvous.
 
 bool is_text(Op op) { return op == Op::failed || op == Op::bye; }
 
+// However it comes: who sends chooses between eager and rendezvous.
+bool takes_turn(std::uint64_t size_bytes) { return size_bytes > kEagerBytes; }
+
 bool has_data(Op op) { return op == Op::write || op == Op::read_data || op == Op::message; }
 
 }  // namespace
@@ -84,6 +87,9 @@ ucs_status_t Link::dispatch(const Header& header, const Payload& payload) {
     case Op::withdraw:
       take_withdrawal(header.id);
       return kDone;
+    case Op::recall:
+      take_recall(header);
+      return kDone;
   }
   return violate("an unknown operation");
 }
@@ -147,20 +153,22 @@ ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
     });
     return kDone;
   }
+  if (!takes_turn(payload.size_bytes)) return land_write(header, payload.data), kTaken;
+  if (payload.size_bytes > kChunkBytes) return refuse_part(header), kDone;
   // The bytes stay with the sender until their turn.
   const auto drop = [this, data = payload.data] {
     ucp_am_data_release(worker_->handle(), data);
     --serving_;
   };
-  worker_->turnstile().enter({this, header.session, payload.size_bytes,
+  worker_->turnstile().enter({this, tenant_of(header), payload.size_bytes,
                               [this, header, data = payload.data, drop] {
                                 if (!is_open()) {
                                   drop();
-                                  return leave_turnstile(header.session, header.part_size_bytes);
+                                  return leave_turnstile(tenant_of(header), header.part_size_bytes);
                                 }
                                 land_write(header, data);
                               },
-                              drop});
+                              drop, header.id});
   return kTaken;
 }
 
@@ -170,26 +178,34 @@ void Link::land_write(const Header& header, void* rendezvous) {
     auto memory = pin(header, Access::write);
     auto flight = new_flight(Cargo::peer_write, header.id, {});
     flight->pin = std::move(memory.pin);
-    flight->session = header.session;
+    flight->tenant = tenant_of(header);
     flight->size_bytes = header.part_size_bytes;
     is_taken = true;
     submit_receive(std::move(flight), rendezvous, memory.bytes.data());
   });
   if (is_taken) return;
   ucp_am_data_release(worker_->handle(), rendezvous);
-  leave_turnstile(header.session, header.part_size_bytes);
+  leave_turnstile(tenant_of(header), header.part_size_bytes);
+}
+
+// Nobody is at fault when a write's time is over before its turn: its buffer goes back.
+void Link::take_recall(const Header& header) {
+  if (!worker_->turnstile().withdraw(this, tenant_of(header), header.id)) return;
+  ++serving_;
+  answer(Op::failed, header.id, Error(Errc::timed_out, "its turn had not come"));
 }
 
 void Link::serve_read(const Header& header) {
   if (!begin_serving()) return;
-  if (header.part_size_bytes <= kEagerBytes) return send_read(header);
-  worker_->turnstile().enter({this, header.session, header.part_size_bytes,
+  if (!takes_turn(header.part_size_bytes)) return send_read(header);
+  if (header.part_size_bytes > kChunkBytes) return refuse_part(header);
+  worker_->turnstile().enter({this, tenant_of(header), header.part_size_bytes,
                               [this, header] {
                                 if (is_open()) return send_read(header);
                                 --serving_;
-                                leave_turnstile(header.session, header.part_size_bytes);
+                                leave_turnstile(tenant_of(header), header.part_size_bytes);
                               },
-                              [this] { --serving_; }});
+                              [this] { --serving_; }, header.id});
 }
 
 void Link::send_read(const Header& header) {
@@ -200,15 +216,27 @@ void Link::send_read(const Header& header) {
         .op = Op::read_data, .id = header.id, .part_size_bytes = header.part_size_bytes};
     auto flight = new_flight(Cargo::peer_read, header.id, reply);
     flight->pin = std::move(memory.pin);
-    flight->session = header.session;
+    flight->tenant = tenant_of(header);
     is_sent = true;
     submit(std::move(flight), memory.bytes.data(), memory.bytes.size());
   });
-  if (!is_sent) leave_turnstile(header.session, header.part_size_bytes);
+  if (!is_sent) leave_turnstile(tenant_of(header), header.part_size_bytes);
 }
 
-void Link::leave_turnstile(SessionId session, std::uint64_t size_bytes) {
-  if (size_bytes > kEagerBytes) worker_->turnstile().leave(this, session, size_bytes);
+// What is asked for of a session that is not the client's own is refused, but only in its turn.
+Turnstile::Tenant Link::tenant_of(const Header& header) const noexcept {
+  return peer_.role == Hello::Role::node ? header.session : peer_.session;
+}
+
+void Link::leave_turnstile(Turnstile::Tenant tenant, std::uint64_t size_bytes) {
+  if (takes_turn(size_bytes)) worker_->turnstile().leave(this, tenant, size_bytes);
+}
+
+// A turn is bought by its bytes, so one without a bound would never end.
+void Link::refuse_part(const Header& header) {
+  answer(Op::failed, header.id,
+         Error(Errc::out_of_bounds, "a part of " + std::to_string(header.part_size_bytes) +
+                                        " bytes; the limit is " + std::to_string(kChunkBytes)));
 }
 
 void Link::serve_sum(const Header& header) {

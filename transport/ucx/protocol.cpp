@@ -96,7 +96,7 @@ HeaderBytes encode(const Header& header) noexcept {
 std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept {
   if (bytes.size() != kHeaderBytes || get(&bytes[0], 4) != kMagic) return std::nullopt;
   const auto op = get(&bytes[4], 4);
-  if (op < static_cast<std::uint64_t>(Op::hello) || op > static_cast<std::uint64_t>(Op::bye))
+  if (op < static_cast<std::uint64_t>(Op::hello) || op > static_cast<std::uint64_t>(Op::recall))
     return std::nullopt;
   return Header{.op = static_cast<Op>(op),
                 .key = get(&bytes[8], 8),

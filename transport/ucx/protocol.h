@@ -77,6 +77,7 @@ enum class Op : std::uint8_t {
   message,     // id: 0, 1, ... in order of sending; region: the tag; part_size. Payload: all of it.
   withdraw,    // id of a message that is taken back, if nobody has received it yet.
   bye,         // Payload: a failure that says why the sender leaves.
+  recall,      // id, session of a write that is taken back, if its turn has not come: it failed.
 };
 
 struct Header {

@@ -66,17 +66,35 @@ void Turnstile::forget(Owner owner) {
       return true;
     });
     const auto next = std::next(line);
-    if (line->jobs.empty()) {
-      const auto tenant = line->tenant;
-      accounts_.find(tenant)->second.line = lines_.end();
-      lines_.erase(line);
-      settle(tenant, 0);
-    }
+    end_if_empty(line);
     line = next;
   }
   waiting_ -= dropped.size();
   for (auto& job : dropped) job.drop();
   serve();
+}
+
+void Turnstile::end_if_empty(std::list<Line>::iterator line) {
+  if (!line->jobs.empty()) return;
+  const auto tenant = line->tenant;
+  accounts_.find(tenant)->second.line = lines_.end();
+  lines_.erase(line);
+  settle(tenant, 0);
+}
+
+bool Turnstile::withdraw(Owner owner, Tenant tenant, std::uint64_t id) {
+  const auto account = accounts_.find(tenant);
+  if (account == accounts_.end() || account->second.line == lines_.end()) return false;
+  const auto line = account->second.line;
+  const auto found = std::ranges::find_if(
+      line->jobs, [&](const Job& job) { return job.owner == owner && job.id == id; });
+  if (found == line->jobs.end()) return false;
+  const auto job = std::move(*found);
+  line->jobs.erase(found);
+  --waiting_;
+  end_if_empty(line);
+  job.drop();
+  return true;
 }
 
 std::vector<Turnstile::Owner> Turnstile::stalled(steady_clock::time_point then) const {

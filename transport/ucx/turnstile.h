@@ -6,7 +6,7 @@
 //          move as fast as there are connections, so turns alone would favour whoever has many.
 //          A peer that stops in mid-service is found by stalled().
 // Units:   bytes in service: of jobs that have run and have not left.
-// Cost:    logarithmic in tenants and owners per job.
+// Cost:    logarithmic in tenants and owners per job, and a step per MiB of it.
 // Threads: the worker's. Jobs run inside enter() and leave(), which may be called from jobs.
 // Source:  Shreedhar and Varghese, "Efficient fair queuing using deficit round-robin", 1996.
 #pragma once
@@ -32,7 +32,8 @@ class Turnstile {
     Tenant tenant;
     std::uint64_t size_bytes;
     std::function<void()> run;   // In service from here to leave().
-    std::function<void()> drop;  // Instead of run, if its owner goes first.
+    std::function<void()> drop;  // Instead of run, if its owner goes first or withdraws it.
+    std::uint64_t id = 0;        // Among its owner's, for withdraw().
   };
 
   static constexpr std::uint64_t kShared = 8 << 20;  // Enough to keep a network busy.
@@ -43,6 +44,8 @@ class Turnstile {
 
   void enter(Job job);
   void leave(Owner owner, Tenant tenant, std::uint64_t size_bytes);
+  // False: it does not wait.
+  bool withdraw(Owner owner, Tenant tenant, std::uint64_t id);
   // Who has had something in service since before `then`, with nothing of it leaving, while others
   // wait.
   [[nodiscard]] std::vector<Owner> stalled(std::chrono::steady_clock::time_point then) const;
@@ -66,6 +69,7 @@ class Turnstile {
   [[nodiscard]] bool has_room(const Job& job) const noexcept;
   Account& account_of(Tenant tenant);
   void settle(Tenant tenant, std::uint64_t size_bytes);
+  void end_if_empty(std::list<Line>::iterator line);
   void run(Job job);
 
   const std::uint64_t most_bytes_;
