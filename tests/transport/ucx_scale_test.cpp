@@ -114,7 +114,9 @@ TEST_CASE("a thousand channels need no thread each, and little memory") {
   MESSAGE(kChannels, " channels opened in ", seconds, " s; both ends take ", each,
           " bytes per channel");
   CHECK(threads() == threads_before);
-  CHECK(each < 256 * 1024);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  CHECK(each < 256 * 1024);  // Sanitizers have books of their own.
+#endif
 
   // All of them work, all at once.
   std::vector<Bytes> sent;

@@ -1,7 +1,7 @@
+#include <dirent.h>
 #include <sys/resource.h>
 
-#include <filesystem>
-#include <fstream>
+#include <sstream>
 
 #include "transport/bench/bench.h"
 #include "transport/bench/forked_ranks.h"
@@ -22,20 +22,37 @@ std::uint64_t raise_descriptor_limit() {
   return limit.rlim_cur;
 }
 
-std::uint64_t resident_bytes(pid_t pid) {
-  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmRSS:")) return std::strtoull(line.c_str() + 6, nullptr, 10) * 1024;
-  return 0;
-}
+// What a process holds. Opens what it reads at the start: later there may be no descriptor left.
+class Meter {
+ public:
+  explicit Meter(pid_t pid) {
+    const auto folder = "/proc/" + std::to_string(pid);
+    memory_.reset(::open((folder + "/statm").c_str(), O_RDONLY | O_CLOEXEC));
+    files_.reset(::opendir((folder + "/fd").c_str()));
+    if (!memory_ || !files_) throw system_error("cannot look into " + folder, errno);
+  }
+  [[nodiscard]] std::uint64_t resident_bytes() const {
+    char text[256]{};
+    if (::pread(memory_.get(), text, sizeof(text) - 1, 0) <= 0) return 0;
+    std::uint64_t all = 0, resident = 0;
+    std::istringstream(text) >> all >> resident;
+    return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  }
+  [[nodiscard]] std::uint64_t descriptors() const {
+    std::uint64_t count = 0;
+    ::rewinddir(files_.get());
+    while (const auto* const entry = ::readdir(files_.get()))
+      if (entry->d_name[0] != '.') ++count;
+    return count;
+  }
 
-std::uint64_t descriptors(pid_t pid) {
-  std::uint64_t count = 0;
-  for ([[maybe_unused]] const auto& entry :
-       std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd"))
-    ++count;
-  return count;
-}
+ private:
+  struct Closer {
+    void operator()(DIR* folder) const noexcept { ::closedir(folder); }
+  };
+  UniqueFd memory_;
+  std::unique_ptr<DIR, Closer> files_;
+};
 
 class Anyone final : public DataService {
  public:
@@ -187,8 +204,8 @@ std::string quoted(std::string_view text) {
 // What each process has before the first connection.
 struct Usage {
   std::uint64_t server_bytes, client_bytes, server_descriptors;
-  static Usage now(pid_t server) {
-    return {resident_bytes(server), resident_bytes(::getpid()), descriptors(server)};
+  static Usage now(const Meter& server, const Meter& client) {
+    return {server.resident_bytes(), client.resident_bytes(), server.descriptors()};
   }
 };
 
@@ -214,12 +231,13 @@ bool measure_connections(const ConnectionsBench& options) {
   const auto limit = raise_descriptor_limit();
   ServerProcess process([](Board& board) { const Server server(board); });
   Client client(process.address());
-  const auto before = Usage::now(process.pid());
+  const Meter there(process.pid()), here(::getpid());
+  const auto before = Usage::now(there, here);
   for (std::size_t line = 1; line <= kLines; ++line) {
     const auto target = options.count * line / kLines;
     if (target == client.held()) continue;
     const auto refused = client.open(target, options.concurrency);
-    print(client, client.ask_all(), before, Usage::now(process.pid()), limit);
+    print(client, client.ask_all(), before, Usage::now(there, here), limit);
     if (!refused) continue;
     std::printf("{\"refused\":%s}\n", quoted(refused->what()).c_str());
     break;

@@ -13,7 +13,8 @@
 //          Values must live until the completion; afterwards nothing touches them.
 // Cost:    bytes each way, n ranks, b = values.size(): all_reduce 2 b (n-1)/n, reduce_scatter,
 //          all_gather and all_to_all b (n-1)/n, broadcast 2 b (n-1)/n or, if small, b per level of
-//          a tree; small all_reduce b (n-1) at one latency. Scratch memory is bounded by 8 MiB.
+//          a tree; small all_reduce b (n-1) at one latency. Scratch memory: at most
+//          8 MiB, in shared memory 4 MiB or 192 KiB per rank (meet.h).
 // Threads: the transport's, as channel.h.
 // Source:  rings: Patarasuk and Yuan, JPDC 2009; broadcast by scatter and all-gather: van de Geijn,
 //          1994; barrier by dissemination: Hensgen, Finkel and Manber, 1988.

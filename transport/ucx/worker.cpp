@@ -97,7 +97,7 @@ void Worker::make_room_for_unexpected(std::uint64_t size_bytes) {
   for (const auto& [link, owner] : links_)
     if (link->is_open() && (most == nullptr || link->unexpected_bytes() > most->unexpected_bytes()))
       most = link;
-  if (most == nullptr) return;
+  if (most == nullptr || most->unexpected_bytes() == 0) return;  // It is others that are gone.
   most->break_off(Error(Errc::exhausted,
                         std::to_string(unexpected_bytes_) +
                             " bytes of messages wait here that nobody received, most of them from "
