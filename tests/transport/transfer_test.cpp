@@ -377,7 +377,9 @@ TEST_CASE("shares follow the measured rates, and the end waits for nobody") {
                      << ideal);
     CHECK(share > 0.5 * static_cast<double>(ratio));
     CHECK(share < 2 * static_cast<double>(ratio));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     CHECK(took.count() < 2 * ideal + 0.3);
+#endif
   }
 }
 
@@ -386,12 +388,13 @@ TEST_CASE("a rail that would hold up the end gets nothing of it") {
   world.region().resize(20 * kMega);
   const auto source = pattern(20 * kMega, 1);
   world.way(0).wire->faults.bytes_per_second = 100 * kMega;
-  world.way(1).wire->faults.bytes_per_second = 4 * kMega;
+  world.way(1).wire->faults.bytes_per_second = kMega;
   auto transfer = world.write(0, source);  // Learns the rates.
   REQUIRE(world.finish(transfer));
   const auto before = world.rails->status()[1].sent_bytes;
   REQUIRE(before > 0);
-  // One chunk takes the slow rail 250 ms, and all of them take the other one 80.
+  // One chunk takes the slow rail a second, and all of them take the other one 80 ms: a machine that
+  // is a few times slower than it should be makes no difference.
   transfer = world.write(0, std::span(source).first(8 * kMega));
   REQUIRE(world.finish(transfer));
   REQUIRE_FALSE(transfer.error());
