@@ -87,6 +87,15 @@ Call Call::all_to_all(std::size_t size_bytes, std::size_t value_bytes, int ranks
   return make(Kind::all_to_all, size_bytes, {}, check(size_bytes, value_bytes, ranks));
 }
 
+Error Call::refusal() const {
+  return {refused_with, fmt::format("{}: {}", name_of(kind), refused_for)};
+}
+
+Error missed_turn(Call::Kind kind) {
+  return {Errc::timed_out,
+          fmt::format("{}: the operation before it did not end in its time", name_of(kind))};
+}
+
 std::string_view name_of(Call::Kind kind) noexcept {
   constexpr std::array kNames = {"barrier",        "broadcast",  "all_reduce",
                                  "reduce_scatter", "all_gather", "all_to_all"};

@@ -30,6 +30,7 @@ struct Call {
   std::uint32_t fingerprint = 0;  // Of all that ranks must agree about; equal if they do.
   std::string refused_for{};      // Empty: it can work.
   Errc refused_with = Errc::invalid_argument;
+  [[nodiscard]] Error refusal() const;
 
   static Call barrier();
   static Call broadcast(std::size_t size_bytes, int root, int ranks);
@@ -41,5 +42,7 @@ struct Call {
 };
 
 [[nodiscard]] std::string_view name_of(Call::Kind kind) noexcept;  // "all_reduce"
+// Of an operation whose turn had not come at its deadline.
+[[nodiscard]] Error missed_turn(Call::Kind kind);
 
 }  // namespace causeway::collective

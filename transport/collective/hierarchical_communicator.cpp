@@ -5,7 +5,7 @@
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
 #include <boost/asio/co_spawn.hpp>
 
-#include "transport/collective/turns.h"
+#include "transport/collective/complete.h"
 
 namespace causeway {
 
@@ -21,13 +21,10 @@ using collective::Values;
 // Long enough for every lane's link, short enough that the levels overlap.
 constexpr std::size_t kChunkBytes = std::size_t{4} * 1024 * 1024;
 
-// One operation of a part, from start to end.
+// One operation of a part, if there is one.
 template <typename Start>
 Step run(Communicator* part, Start start) {
-  if (part == nullptr) co_return;
-  co_await collective::join(1, [&](const std::shared_ptr<Join>& one) {
-    start(*part, [one](std::optional<Error> error) { one->ended(std::move(error)); });
-  });
+  if (part != nullptr) co_await collective::complete(*part, start);
 }
 
 class Hierarchy final : public Turns {

@@ -7,8 +7,8 @@
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
 #include <boost/asio/co_spawn.hpp>
 
+#include "transport/collective/complete.h"
 #include "transport/collective/hierarchical_communicator.h"
-#include "transport/collective/turns.h"
 #include "transport/shm/meet.h"
 
 namespace causeway {
@@ -26,13 +26,6 @@ struct Ranks {
 };
 
 constexpr std::size_t kMostLanes = 4;  // Where nobody knows what links carry.
-
-template <typename Start>
-asio::awaitable<void> run(Communicator& communicator, Start start) {
-  co_await collective::join(1, [&](const std::shared_ptr<collective::Join>& one) {
-    start(communicator, [one](std::optional<Error> error) { one->ended(std::move(error)); });
-  });
-}
 
 // Over the channels to `members`, which this rank is one of. `use` tells its tags apart.
 std::unique_ptr<Communicator> among(const Ranks& ranks, const std::vector<int>& members,
@@ -68,15 +61,16 @@ asio::awaitable<double> measure(Communicator& lane, Deadline deadline) {
   std::vector<std::byte> values;
   for (std::size_t size = 64 * 1024;; size *= 4) {
     values.assign(size, std::byte{});
-    co_await run(lane, [&](Communicator& c, auto done) { c.barrier(deadline, done); });
+    co_await collective::complete(lane,
+                                  [&](Communicator& c, auto done) { c.barrier(deadline, done); });
     const auto begin = std::chrono::steady_clock::now();
-    co_await run(lane, [&](Communicator& c, auto done) {
+    co_await collective::complete(lane, [&](Communicator& c, auto done) {
       c.all_reduce(values, {DataType::i32}, deadline, done);
     });
     const auto time = std::chrono::steady_clock::now() - begin;
     // One rank decides for all.
     auto is_enough = static_cast<std::byte>(time >= kEnough || size >= kMost);
-    co_await run(lane, [&](Communicator& c, auto done) {
+    co_await collective::complete(lane, [&](Communicator& c, auto done) {
       c.broadcast({&is_enough, 1}, 0, deadline, done);
     });
     if (is_enough != std::byte{})
@@ -89,13 +83,9 @@ asio::awaitable<std::vector<double>> weigh(const Ranks& ranks, const shm::Meetin
                                            std::size_t lanes, IslandRanks& parts) {
   auto rates = meeting.links;
   if (ranks.options.measures_links && lanes > 1) {
-    auto& own = rates[static_cast<std::size_t>(ranks.rank)];
+    auto own = rates[static_cast<std::size_t>(ranks.rank)];
     if (parts.lane) own = co_await measure(*parts.lane, ranks.deadline);
-    const auto bytes = std::as_writable_bytes(std::span(rates));
-    co_await run(*parts.flat, [&](Communicator& c, auto done) {
-      c.all_gather(bytes, Shares::equal(bytes.size(), sizeof(double), c.size()), ranks.deadline,
-                   done);
-    });
+    rates = co_await collective::gather(*parts.flat, own, ranks.deadline);
   }
   std::vector<double> weights;
   for (std::size_t l = 0; l < lanes; ++l) {

@@ -1,7 +1,5 @@
 #include "transport/collective/turns.h"
 
-#include <fmt/format.h>
-
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
 
@@ -9,20 +7,13 @@ namespace causeway::collective {
 
 void Turns::add(Call call, Deadline deadline, std::function<Step()> run, Communicator::Done done) {
   // A refused call takes its turn all the same: the other ranks count their calls, too.
-  if (!call.refused_for.empty())
-    run = [error = Error(call.refused_with,
-                         fmt::format("{}: {}", name_of(call.kind), call.refused_for))]() -> Step {
-      throw Error(error);
-    };
+  if (!call.refused_for.empty()) run = [error = call.refusal()]() -> Step { throw Error(error); };
   Operation operation{std::move(call), deadline, std::move(run), std::move(done)};
   if (is_running_) {
     operation.timer = std::make_unique<asio::steady_timer>(context, deadline);
     operation.timer->async_wait([self = shared_from_this(), kind = operation.call.kind](
                                     const boost::system::error_code& cancelled) {
-      if (!cancelled)
-        self->break_with(Error(
-            Errc::timed_out,
-            fmt::format("{}: the operation before it did not end in its time", name_of(kind))));
+      if (!cancelled) self->break_with(missed_turn(kind));
     });
   }
   waiting_.push_back(std::move(operation));

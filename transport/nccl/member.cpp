@@ -7,13 +7,12 @@
 #include <mutex>
 #include <thread>
 
+#include "transport/collective/complete.h"
 #include "transport/collective/group.h"
 
 namespace causeway::nccl {
 
 using namespace std::chrono_literals;
-using collective::join;
-using collective::Join;
 
 namespace {
 
@@ -44,10 +43,6 @@ void farewell(const Functions& nccl, Comm comm, std::chrono::milliseconds patien
     nccl.CommDestroy(comm);
   else
     nccl.CommAbort(comm);
-}
-
-std::function<void(std::optional<Error>)> one_of(const std::shared_ptr<Join>& joined) {
-  return [joined](std::optional<Error> failed) { joined->ended(std::move(failed)); };
 }
 
 }  // namespace
@@ -150,8 +145,8 @@ Step Member::connect() {
   Welcome welcome{};
   welcome.version = group_.library->version();
   if (rank == 0) co_await make_id(welcome.id);
-  co_await join(1, [&](const std::shared_ptr<Join>& one) {
-    control_->broadcast(std::as_writable_bytes(std::span(&welcome, 1)), 0, deadline(), one_of(one));
+  co_await collective::complete(*control_, [&](Communicator& all, auto done) {
+    all.broadcast(std::as_writable_bytes(std::span(&welcome, 1)), 0, deadline(), std::move(done));
   });
   if (welcome.version != group_.library->version())
     throw Error(Errc::unsupported,
@@ -279,13 +274,7 @@ Step Member::doze(Clock::time_point limit, std::function<bool()> is_met) {
 
 Step Member::agree() {
   const auto own = std::uint64_t{sequence()} << 32 | call().fingerprint;
-  std::vector<std::uint64_t> calls(static_cast<std::size_t>(size));
-  calls[static_cast<std::size_t>(rank)] = own;
-  co_await join(1, [&](const std::shared_ptr<Join>& one) {
-    control_->all_gather(std::as_writable_bytes(std::span(calls)),
-                         Shares::equal(calls.size() * sizeof own, sizeof own, size), deadline(),
-                         one_of(one));
-  });
+  const auto calls = co_await collective::gather(*control_, own, deadline());
   const auto other = std::ranges::find_if(calls, [own](auto call) { return call != own; });
   if (other != calls.end())
     throw Error(Errc::invalid_argument,

@@ -12,7 +12,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "transport/collective/turns.h"
+#include "transport/collective/complete.h"
 #include "transport/shm/board.h"
 #include "transport/shm/steps.h"
 
@@ -21,6 +21,7 @@ namespace causeway::shm {
 namespace {
 
 namespace asio = boost::asio;
+using collective::gather;
 using Token = std::array<std::byte, 16>;
 
 // Processes with the same one can open each other's descriptors under /proc, if at all.
@@ -54,19 +55,6 @@ Host this_host(std::uint64_t island) {
   host.user = ::geteuid();
   host.island = island;
   return host;
-}
-
-// One value of every rank.
-template <typename T>
-asio::awaitable<std::vector<T>> gather(Communicator& world, const T& own, Deadline deadline) {
-  std::vector<T> all(static_cast<std::size_t>(world.size()));
-  all[static_cast<std::size_t>(world.rank())] = own;
-  const auto bytes = std::as_writable_bytes(std::span(all));
-  co_await collective::join(1, [&](const std::shared_ptr<collective::Join>& one) {
-    world.all_gather(bytes, Shares::equal(bytes.size(), sizeof(T), world.size()), deadline,
-                     [one](std::optional<Error> error) { one->ended(std::move(error)); });
-  });
-  co_return all;
 }
 
 std::vector<std::vector<int>> by_host(const std::vector<Card>& cards) {

@@ -157,9 +157,7 @@ void Group::expire(std::uint64_t number) {
     if (found == waiting.end() || (found == waiting.begin() && !is_in_place)) return;
     kind = found->call.kind;
   }
-  break_with(
-      Error(Errc::timed_out,
-            fmt::format("{}: the operation before it did not end in its time", name_of(kind))));
+  break_with(collective::missed_turn(kind));
 }
 
 void Group::work() {
@@ -183,9 +181,7 @@ void Group::work() {
 std::optional<Error> Group::run(const Operation& operation) {
   if (auto error = broken()) return error;
   const auto& call = operation.call;
-  if (!call.refused_for.empty())
-    return Error(Errc::invalid_argument,
-                 fmt::format("{}: {}", name_of(call.kind), call.refused_for));
+  if (!call.refused_for.empty()) return call.refusal();
   try {
     run(operation.steps(), operation);
     return std::nullopt;
