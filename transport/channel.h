@@ -94,6 +94,21 @@ struct ChannelId {
   bool operator==(const ChannelId&) const = default;
 };
 
+// How the bytes of writes and reads cross. These work everywhere; which are best depends on the two
+// machines and what is between them, and transfer/probe.h finds it out.
+struct LinkSettings {
+  std::uint64_t part_bytes = 1 << 20;    // Requests are cut into parts.
+  std::uint64_t eager_bytes = 16 << 10;  // A part up to this size comes unasked, with its header.
+  bool operator==(const LinkSettings&) const = default;
+};
+constexpr std::uint64_t kMaxPartBytes = 1 << 20;
+constexpr std::uint64_t kMaxEagerBytes = 240 << 10;
+
+// Memory of every peer that serves any, for measurements: whoever was admitted may write there,
+// which is dropped, and read there, which gives zeros.
+constexpr RemoteAddress kProvingGround{~SessionId{0}, ~RegionId{0}, 0};
+constexpr std::uint64_t kProvingGroundBytes = 4 << 20;
+
 constexpr std::uint64_t kMaxChecksumBytes = 4 << 20;  // It is computed between two messages.
 
 // Payload that crossed a channel, in both directions and by either side's request.
@@ -116,6 +131,10 @@ class Channel {
   [[nodiscard]] virtual const Hello& peer() const noexcept = 0;
 
   [[nodiscard]] virtual ChannelId id() const noexcept = 0;
+
+  // For the requests of this side from now on. Sizes are cut to what the body can do.
+  virtual void set_settings(const LinkSettings& settings) { static_cast<void>(settings); }
+  [[nodiscard]] virtual LinkSettings settings() const noexcept { return {}; }
 
   // Copies `source` to the peer's region. Completes when the bytes are in the peer's memory.
   virtual void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,

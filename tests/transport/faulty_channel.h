@@ -68,6 +68,12 @@ class FaultyChannel final : public Channel {
   }
   [[nodiscard]] bool is_open() const noexcept override { return !state_->ended; }
   void close(Error reason) override { end(state_, reason); }
+  void set_settings(const LinkSettings& settings) override {
+    state_->receiver->set_settings(settings);
+  }
+  [[nodiscard]] LinkSettings settings() const noexcept override {
+    return state_->receiver->settings();
+  }
   void on_close(std::function<void(const Error&)> handler) override {
     if (!state_->ended) {
       state_->closed = std::move(handler);

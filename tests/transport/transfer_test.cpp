@@ -18,6 +18,11 @@ namespace {
 
 constexpr std::size_t kMega = 1 << 20;
 
+std::string text_of(const Transfer& transfer) {
+  const auto error = transfer.error();
+  return error ? error->what() : "";
+}
+
 std::optional<Errc> code_of(const Transfer& transfer) {
   if (!transfer.error()) return std::nullopt;
   return transfer.error()->code();
@@ -349,6 +354,7 @@ TEST_CASE("a rail that falls silent while another moves is given up") {
   world.way(1).wire->faults.lost = 1000;
   auto transfer = world.write(0, source);
   REQUIRE(world.finish(transfer));
+  INFO(text_of(transfer));
   REQUIRE_FALSE(transfer.error());
   CHECK((world.region() == source));
   CHECK(world.rails->status()[1].losses >= 1);

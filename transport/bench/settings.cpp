@@ -35,7 +35,7 @@ void print_settings(const std::string& addresses) {
       R"({"rails":[%s],"part_bytes":%ju,"window_bytes":%ju,"eager_bytes":%ju,"environment":[%s]})"
       "\n",
       rails.c_str(), static_cast<std::uintmax_t>(kTransferChunkBytes),
-      static_cast<std::uintmax_t>(ucx::kWindowBytes), static_cast<std::uintmax_t>(ucx::kEagerBytes),
+      static_cast<std::uintmax_t>(ucx::kWindowBytes), static_cast<std::uintmax_t>(LinkSettings{}.eager_bytes),
       environment.c_str());
 }
 

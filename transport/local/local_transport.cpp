@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "transport/checksum.h"
+#include "transport/proving_ground.h"
 
 namespace causeway {
 
@@ -28,6 +29,7 @@ struct LocalNetwork::State {
   std::unordered_map<std::string, LocalTransport*> listeners;
   std::unordered_map<std::uint64_t, std::weak_ptr<End>> accepted;  // By the channel's number.
   std::uint64_t next_number = 1;                                   // Of transports and channels.
+  ProvingGround proving_ground;
 };
 
 namespace {
@@ -136,6 +138,8 @@ class LocalChannel final : public Channel {
   [[nodiscard]] ChannelCounters counters() const noexcept override { return end_->counters; }
   [[nodiscard]] ChannelId id() const noexcept override { return end_->id; }
   void close(Error reason) override { end_->close(reason); }
+  void set_settings(const LinkSettings& settings) override { settings_ = settings; }
+  [[nodiscard]] LinkSettings settings() const noexcept override { return settings_; }
 
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
              Completion done) override {
@@ -243,7 +247,7 @@ class LocalChannel final : public Channel {
     if (refused(deadline, done)) return;
     auto& partner = *end_->other;
     const auto failed = use_memory(address, size_bytes, access, [&](std::span<std::byte> memory) {
-      partner.service->moves(partner.peer, size_bytes, access);
+      if (!ProvingGround::is_at(address)) partner.service->moves(partner.peer, size_bytes, access);
       copy(memory);
     });
     if (failed) return end_->post(std::move(done), failed, 0);
@@ -265,7 +269,9 @@ class LocalChannel final : public Channel {
                                              " bytes; the limit is " + std::to_string(max_bytes));
       if (partner.service == nullptr)
         throw Error(Errc::unsupported, end_->peer.name + " serves no memory");
-      const auto memory = partner.service->pin(partner.peer, address, size_bytes, access);
+      const auto memory = ProvingGround::is_at(address)
+                              ? network_->proving_ground.pin(address, size_bytes, access)
+                              : partner.service->pin(partner.peer, address, size_bytes, access);
       if (memory.bytes.size() != size_bytes)
         throw Error(Errc::internal, end_->peer.name + " pinned " +
                                         std::to_string(memory.bytes.size()) + " bytes instead of " +
@@ -304,6 +310,7 @@ class LocalChannel final : public Channel {
 
   std::shared_ptr<LocalNetwork::State> network_;
   std::shared_ptr<End> end_;
+  LinkSettings settings_;
 };
 
 class LocalTransport final : public Transport {

@@ -21,7 +21,10 @@ constexpr std::uint64_t kMaxWindowBytes = 16 << 20;
 constexpr std::size_t kWindowCount = 64;
 constexpr auto kSample = 5ms;  // Of work, for one measurement of the rate.
 constexpr double kNewWeight = 0.25;
-constexpr int kMaxAttempts = 8;  // Of one chunk.
+constexpr std::uint64_t kEnoughBytes = 2 << 20;  // Under way: then the rail is the limit.
+constexpr int kSlowSamples = 200;                // A second and more of work.
+constexpr auto kSliceLimit = 100ms;  // Of a probe: then it does not hold transfers up any more.
+constexpr int kMaxAttempts = 8;      // Of one chunk.
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
@@ -66,8 +69,20 @@ void Rail::ended(std::uint64_t bytes, bool is_good) {
   if (sample_time < kSample) return;
   const auto sample = static_cast<double>(sample_bytes) / seconds(sample_time);
   rate = rate == 0 ? sample : rate + kNewWeight * (sample - rate);
+  if (out_bytes >= kEnoughBytes) {
+    full_rate = full_rate == 0 ? sample : full_rate + kNewWeight * (sample - full_rate);
+    best_full_rate = std::max(best_full_rate, full_rate);
+    slow_samples = full_rate < best_full_rate / 2 ? slow_samples + 1 : 0;
+  }
   sample_bytes = 0;
   sample_time = {};
+}
+
+bool Rail::has_fallen() noexcept {
+  if (slow_samples < kSlowSamples) return false;
+  best_full_rate = full_rate;  // What is usual from now on.
+  slow_samples = 0;
+  return true;
 }
 
 // A rail that is not measured yet counts as much as the others do.
@@ -81,7 +96,12 @@ double Rails::State::rate_of(const Rail& rail) const {
 }
 
 bool Rails::State::has_room(const Rail& rail, std::uint64_t size_bytes) const {
-  if (!rail.is_usable() || rail.out_count >= kWindowCount) return false;
+  if (!rail.is_usable() || rail.makes_room) return false;
+  if (rail.is_suspect &&
+      any_rail([](const Rail& other) { return other.is_usable() && !other.is_suspect; }))
+    return false;
+  if (rail.is_probing && Clock::now() - rail.slice_at < kSliceLimit) return false;
+  if (rail.out_count >= kWindowCount) return false;
   const auto window = std::clamp(static_cast<std::uint64_t>(rate_of(rail) * kWindowSeconds),
                                  kMinWindowBytes, kMaxWindowBytes);
   return rail.out_count == 0 || rail.out_bytes + size_bytes <= window;
@@ -111,6 +131,11 @@ Rails::State::RailPtr Rails::State::choose(std::uint64_t size_bytes,
 }
 
 void Rails::State::deal() {
+  const bool is_idle = deal_chunks();
+  probe_rails(is_idle);
+}
+
+bool Rails::State::deal_chunks() {
   std::uint64_t left_bytes = 0;
   for (const auto& transfer : transfers) left_bytes += transfer->left_bytes;
   for (std::size_t idle = 0; idle < transfers.size();) {
@@ -122,11 +147,12 @@ void Rails::State::deal() {
     }
     const auto size_bytes = transfer->peek();
     const auto rail = choose(size_bytes, left_bytes);
-    if (!rail) return;
+    if (!rail) return false;
     left_bytes -= std::min(left_bytes, size_bytes);
     idle = 0;
     start(rail, transfer);
   }
+  return true;
 }
 
 void Rails::State::start(const RailPtr& rail, const TransferPtr& transfer) {

@@ -51,9 +51,18 @@ bool Rails::is_open() const noexcept { return state_->has_usable_rail(); }
 
 std::vector<Rails::Status> Rails::status() const {
   std::vector<Status> list;
-  for (const auto& rail : state_->rails)
-    list.push_back({rail->address, rail->is_usable(), rail->sent_bytes, rail->received_bytes,
-                    rail->rate, rail->losses});
+  for (const auto& rail : state_->rails) {
+    auto known = std::ranges::find(list, rail->address, &Status::address);
+    if (known == list.end()) known = list.insert(known, Status{.address = rail->address});
+    known->is_open |= rail->is_usable();
+    known->channels += rail->is_usable() ? 1 : 0;
+    known->sent_bytes += rail->sent_bytes;
+    known->received_bytes += rail->received_bytes;
+    known->bytes_per_second += rail->rate;
+    known->losses += rail->losses;
+    known->probes += rail->probes;
+    if (!known->probe) known->probe = rail->report;
+  }
   return list;
 }
 
@@ -97,9 +106,10 @@ Rails::State::TransferPtr Rails::State::begin(bool is_write, std::vector<Transfe
 void Rails::State::set_addresses(const std::vector<std::string>& addresses) {
   std::vector<RailPtr> wanted;
   for (const auto& address : addresses) {
-    const auto known =
-        std::ranges::find(rails, address, [](const auto& rail) { return rail->address; });
-    wanted.push_back(known == rails.end() ? std::make_shared<Rail>(context, address) : *known);
+    const auto before = wanted.size();
+    std::ranges::copy_if(rails, std::back_inserter(wanted),
+                         [&](const RailPtr& rail) { return rail->address == address; });
+    if (wanted.size() == before) wanted.push_back(std::make_shared<Rail>(context, address));
   }
   for (const auto& rail : rails) {
     if (std::ranges::find(wanted, rail) != wanted.end()) continue;
@@ -161,6 +171,7 @@ void Rails::State::rail_opened(const RailPtr& rail, std::shared_ptr<Channel> cha
   rail->channel->on_close([weak = weak_from_this(), rail](const Error& reason) {
     if (const auto self = weak.lock()) self->rail_lost(rail, reason);
   });
+  tune(rail);
   pass_fences();
   deal();
 }
@@ -170,6 +181,7 @@ void Rails::State::rail_opened(const RailPtr& rail, std::shared_ptr<Channel> cha
 void Rails::State::be_another(std::uint64_t leads_to) {
   transport = leads_to;
   fences.clear();
+  for (const auto& rail : rails) rail->report.reset();
   const Error reason(Errc::peer_lost, peer + " is another process now");
   for (const auto& transfer : std::deque(transfers))
     if (transfer->has_begun) transfer->fail(reason);
@@ -281,6 +293,7 @@ void Rails::State::start_tick() {
     self->is_ticking = false;
     if (stopped || self->is_stopped) return;
     self->close_silent_rails();
+    self->make_room_for_probes();
     self->pass_fences();
     self->deal();
     self->start_tick();
@@ -301,11 +314,12 @@ void Rails::State::close_silent_rails() {
     const bool others_move = any_rail([&](const Rail& other) {
       return &other != rail.get() && other.is_usable() && other.moved_at > rail->moved_at;
     });
-    if (silence(*rail) > limit && others_move)
-      rail->channel->close(
-          Error(Errc::timed_out, fmt::format("{} moved nothing for {:.1f} s, while {} moves on "
-                                             "another rail",
-                                             rail->address, silence(*rail), peer)));
+    if (silence(*rail) <= limit || !others_move) continue;
+    rail->is_suspect = true;
+    rail->channel->close(
+        Error(Errc::timed_out, fmt::format("{} moved nothing for {:.1f} s, while {} moves on "
+                                           "another rail",
+                                           rail->address, silence(*rail), peer)));
   }
 }
 

@@ -6,6 +6,9 @@
 //          could not end it before the others have done the rest gets none. A rail that ends is
 //          connected again in the background, with growing pauses, as long as another one lives or
 //          a transfer waits; its unfinished chunks go by the others.
+// Streams: each rail is probed (probe.h) when it is new and nothing else moves, or a few slices a
+//          second if something always does, and again when its rate has halved for good. A rail
+//          that is too far for one stream becomes several rails of the same address.
 // Fences:  a chunk that was written over a lost rail may still be under way, and land over what was
 //          written since. So it goes again, and a later write begins, only when the peer has
 //          confirmed over a living rail that the lost channel is closed at its side and nothing of
@@ -23,6 +26,7 @@
 #include <vector>
 
 #include "transport/channel.h"
+#include "transport/transfer/probe.h"
 #include "transport/transfer/transfer.h"
 
 namespace causeway {
@@ -32,13 +36,16 @@ class Rails {
   // Opens a channel to one of the peer's addresses. Called on the io_context's thread.
   using Connect = std::function<void(const std::string& address, Deadline deadline,
                                      Transport::Connected connected)>;
-  struct Status {
+  struct Status {  // Of all channels to one address.
     std::string address;
-    bool is_open;
-    std::uint64_t sent_bytes;  // Of transfers' chunks that were answered.
-    std::uint64_t received_bytes;
-    double bytes_per_second;  // Measured while it was busy; 0: not yet.
-    std::uint64_t losses;     // Channels that ended.
+    bool is_open = false;
+    std::size_t channels = 0;      // That are open.
+    std::uint64_t sent_bytes = 0;  // Of transfers' chunks that were answered.
+    std::uint64_t received_bytes = 0;
+    double bytes_per_second = 0;         // Measured while it was busy; 0: not yet.
+    std::uint64_t losses = 0;            // Channels that ended.
+    std::uint64_t probes = 0;            // That ended.
+    std::optional<ProbeReport> probe{};  // The last one.
   };
   struct State;  // state.h
 

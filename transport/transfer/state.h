@@ -82,6 +82,8 @@ struct Rail {
   }
   void started(std::uint64_t bytes);
   void ended(std::uint64_t bytes, bool is_good);
+  // Whether its rate, when it had enough to do, has halved for good since it was last asked.
+  [[nodiscard]] bool has_fallen() noexcept;
 
   std::string address;
   Phase phase = Phase::down;
@@ -100,6 +102,18 @@ struct Rail {
   std::uint64_t sent_bytes = 0;
   std::uint64_t received_bytes = 0;
   std::uint64_t losses = 0;
+  // Its settings.
+  std::shared_ptr<Probe> probe;  // To be ended.
+  std::optional<ProbeReport> report;
+  std::uint64_t probes = 0;
+  bool is_suspect = false;  // It fell silent: it takes no chunks before a slice has gone well.
+  bool is_probing = false;  // A slice runs: it takes no chunks.
+  bool makes_room = false;  // It takes none until a slice has run.
+  int slices_in_row = 0;
+  Clock::time_point slice_at{};
+  double full_rate = 0;  // As `rate`, of samples that had enough to do.
+  double best_full_rate = 0;
+  int slow_samples = 0;
 };
 
 struct Rails::State : std::enable_shared_from_this<Rails::State> {
@@ -128,8 +142,17 @@ struct Rails::State : std::enable_shared_from_this<Rails::State> {
   void start_tick();
   void close_silent_rails();
 
+  // tuning.cpp
+  void tune(const RailPtr& rail);  // That has just been opened.
+  void probe_rails(bool is_idle);
+  void make_room_for_probes();
+  void start_slice(const RailPtr& rail);
+  void slice_ended(const RailPtr& rail, const std::shared_ptr<Probe>& probe, Channel& channel);
+  void add_streams(const Rail& rail);
+
   // dealing.cpp
   void deal();
+  bool deal_chunks();  // False if there is work that no rail has room for.
   [[nodiscard]] RailPtr choose(std::uint64_t size_bytes, std::uint64_t left_bytes) const;
   [[nodiscard]] double rate_of(const Rail& rail) const;
   [[nodiscard]] bool has_room(const Rail& rail, std::uint64_t size_bytes) const;

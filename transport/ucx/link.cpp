@@ -308,7 +308,8 @@ void Link::submit_text(Cargo cargo, const Header& header, std::vector<std::byte>
   submit(std::move(flight), data, size_bytes);
 }
 
-void Link::submit(std::unique_ptr<Flight> flight, const void* data, std::uint64_t size_bytes) {
+void Link::submit(std::unique_ptr<Flight> flight, const void* data, std::uint64_t size_bytes,
+                  std::uint64_t eager_bytes) {
   ++flights_;
   flight->size_bytes = size_bytes;
   if (endpoint_ == nullptr) return land(*flight, UCS_ERR_NOT_CONNECTED);
@@ -316,7 +317,7 @@ void Link::submit(std::unique_ptr<Flight> flight, const void* data, std::uint64_
   param.op_attr_mask =
       UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
   param.flags = UCP_AM_SEND_FLAG_REPLY |
-                (size_bytes > kEagerBytes ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER);
+                (size_bytes > eager_bytes ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER);
   param.cb.send = &Link::on_sent;
   param.user_data = flight.get();
   const auto request =

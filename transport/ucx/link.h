@@ -23,11 +23,12 @@
 
 namespace causeway::ucx {
 
-constexpr std::uint64_t kChunkBytes = 1 << 20;
+constexpr std::uint64_t kMinPartBytes = 4 << 10;
 constexpr std::uint64_t kWindowBytes = 8 << 20;
 constexpr std::size_t kWindowCount = 64;
 constexpr std::size_t kMaxServing = 256;
-constexpr std::uint64_t kEagerBytes = 16 << 10;
+constexpr std::uint64_t kTurnBytes = 16 << 10;          // What is larger waits for its turn.
+constexpr std::uint64_t kEagerMessageBytes = 16 << 10;  // Larger ones wait at the sender.
 constexpr std::uint64_t kMaxUnexpectedBytes = 16 << 20;
 constexpr std::size_t kMaxUnexpectedCount = 4096;
 constexpr auto kGrace = std::chrono::milliseconds(500);   // For a peer to let go of a buffer.
@@ -77,6 +78,8 @@ class Link : public std::enable_shared_from_this<Link> {
   [[nodiscard]] const Hello& peer() const noexcept { return peer_; }
   [[nodiscard]] bool is_open() const noexcept { return phase_ == Phase::open && !failure_; }
   [[nodiscard]] ChannelCounters counters() const noexcept { return counters_; }
+  void set_settings(const LinkSettings& settings);
+  [[nodiscard]] const LinkSettings& settings() const noexcept { return settings_; }
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
              Completion done);
   void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline, Completion done);
@@ -182,7 +185,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void ask(Kind kind, std::span<const std::byte> buffer, RemoteAddress address, Deadline deadline,
            Completion& done);
   void issue();
-  static std::uint64_t next_part(const Request& request);
+  [[nodiscard]] std::uint64_t next_part(const Request& request) const;
   void issue_chunk(std::uint64_t id, Request& request);
   void end_chunk(std::uint64_t id);
   void drop_chunks(std::uint64_t request);
@@ -229,7 +232,9 @@ class Link : public std::enable_shared_from_this<Link> {
 
   // Flights: link.cpp.
   std::unique_ptr<Flight> new_flight(Cargo cargo, std::uint64_t id, Header header);
-  void submit(std::unique_ptr<Flight> flight, const void* data, std::uint64_t size_bytes);
+  // Up to `eager_bytes` go unasked.
+  void submit(std::unique_ptr<Flight> flight, const void* data, std::uint64_t size_bytes,
+              std::uint64_t eager_bytes = kEagerMessageBytes);
   void submit_text(Cargo cargo, const Header& header, std::vector<std::byte> text);
   void submit_receive(std::unique_ptr<Flight> flight, void* rendezvous, std::byte* into);
   void land(Flight& flight, ucs_status_t status);
@@ -260,6 +265,7 @@ class Link : public std::enable_shared_from_this<Link> {
   std::vector<std::function<void()>> when_gone_;
   std::function<void(const Error&)> on_close_;
   ChannelCounters counters_;
+  LinkSettings settings_;
 
   Requests requests_;
   std::deque<std::uint64_t> unissued_;  // Writes and reads with chunks left.

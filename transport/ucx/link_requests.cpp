@@ -51,6 +51,11 @@ void Link::ask(Kind kind, std::span<const std::byte> buffer, RemoteAddress addre
   issue();
 }
 
+void Link::set_settings(const LinkSettings& settings) {
+  settings_ = {std::clamp(settings.part_bytes, kMinPartBytes, kMaxPartBytes),
+               std::min(settings.eager_bytes, kMaxEagerBytes)};
+}
+
 void Link::write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
                  Completion done) {
   ask(Kind::write, source, to, deadline, done);
@@ -70,9 +75,9 @@ void Link::fence(ChannelId other, Deadline deadline, Completion done) {
   ask(Kind::fence, {}, {other.transport, other.number, 0}, deadline, done);
 }
 
-std::uint64_t Link::next_part(const Request& request) {
+std::uint64_t Link::next_part(const Request& request) const {
   const auto left = request.size_bytes - request.issued_bytes;
-  return request.kind == Kind::sum ? left : std::min(kChunkBytes, left);
+  return request.kind == Kind::sum ? left : std::min(settings_.part_bytes, left);
 }
 
 void Link::issue() {
@@ -112,10 +117,12 @@ void Link::issue_chunk(std::uint64_t id, Request& request) {
                       .offset_bytes = request.address.offset_bytes,
                       .size_bytes = request.size_bytes,
                       .part_bytes = offset,
-                      .part_size_bytes = size};
+                      .part_size_bytes = size,
+                      .eager = request.kind == Kind::read && size <= settings_.eager_bytes};
   if (is_write) {
     ++request.flights;
-    submit(new_flight(Cargo::chunk, chunk, header), request.buffer + offset, size);
+    submit(new_flight(Cargo::chunk, chunk, header), request.buffer + offset, size,
+           settings_.eager_bytes);
   } else {
     submit(new_flight(Cargo::control, chunk, header), nullptr, 0);
   }

@@ -15,7 +15,7 @@ constexpr ucs_status_t kTaken = UCS_INPROGRESS;  // We hold the rendezvous.
 bool is_text(Op op) { return op == Op::failed || op == Op::bye; }
 
 // However it comes: who sends chooses between eager and rendezvous.
-bool takes_turn(std::uint64_t size_bytes) { return size_bytes > kEagerBytes; }
+bool takes_turn(std::uint64_t size_bytes) { return size_bytes > kTurnBytes; }
 
 bool has_data(Op op) { return op == Op::write || op == Op::read_data || op == Op::message; }
 
@@ -100,8 +100,10 @@ PinnedMemory Link::pin_whole(const Header& header, Access access) {
   if (header.part_bytes > header.size_bytes ||
       header.part_size_bytes > header.size_bytes - header.part_bytes)
     throw Error(Errc::out_of_bounds, "a part that ends behind its request");
-  auto memory = service_->pin(peer_, {header.session, header.region, header.offset_bytes},
-                              header.size_bytes, access);
+  const RemoteAddress address{header.session, header.region, header.offset_bytes};
+  if (ProvingGround::is_at(address))
+    return worker_->proving_ground().pin(address, header.size_bytes, access);
+  auto memory = service_->pin(peer_, address, header.size_bytes, access);
   if (memory.bytes.size() != header.size_bytes)
     throw Error(Errc::internal, own_.name + " pinned " + std::to_string(memory.bytes.size()) +
                                     " bytes instead of " + std::to_string(header.size_bytes));
@@ -111,7 +113,8 @@ PinnedMemory Link::pin_whole(const Header& header, Access access) {
 PinnedMemory Link::pin(const Header& header, Access access) {
   auto memory = pin_whole(header, access);
   memory.bytes = memory.bytes.subspan(header.part_bytes, header.part_size_bytes);
-  service_->moves(peer_, header.part_size_bytes, access);
+  if (!ProvingGround::is_at({header.session, header.region, 0}))
+    service_->moves(peer_, header.part_size_bytes, access);
   return memory;
 }
 
@@ -154,7 +157,7 @@ ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
     return kDone;
   }
   if (!takes_turn(payload.size_bytes)) return land_write(header, payload.data), kTaken;
-  if (payload.size_bytes > kChunkBytes) return refuse_part(header), kDone;
+  if (payload.size_bytes > kMaxPartBytes) return refuse_part(header), kDone;
   // The bytes stay with the sender until their turn.
   const auto drop = [this, data = payload.data] {
     ucp_am_data_release(worker_->handle(), data);
@@ -198,7 +201,7 @@ void Link::take_recall(const Header& header) {
 void Link::serve_read(const Header& header) {
   if (!begin_serving()) return;
   if (!takes_turn(header.part_size_bytes)) return send_read(header);
-  if (header.part_size_bytes > kChunkBytes) return refuse_part(header);
+  if (header.part_size_bytes > kMaxPartBytes) return refuse_part(header);
   worker_->turnstile().enter({this, tenant_of(header), header.part_size_bytes,
                               [this, header] {
                                 if (is_open()) return send_read(header);
@@ -218,7 +221,8 @@ void Link::send_read(const Header& header) {
     flight->pin = std::move(memory.pin);
     flight->tenant = tenant_of(header);
     is_sent = true;
-    submit(std::move(flight), memory.bytes.data(), memory.bytes.size());
+    submit(std::move(flight), memory.bytes.data(), memory.bytes.size(),
+           header.eager ? kMaxEagerBytes : 0);
   });
   if (!is_sent) leave_turnstile(tenant_of(header), header.part_size_bytes);
 }
@@ -236,7 +240,7 @@ void Link::leave_turnstile(Turnstile::Tenant tenant, std::uint64_t size_bytes) {
 void Link::refuse_part(const Header& header) {
   answer(Op::failed, header.id,
          Error(Errc::out_of_bounds, "a part of " + std::to_string(header.part_size_bytes) +
-                                        " bytes; the limit is " + std::to_string(kChunkBytes)));
+                                        " bytes; the limit is " + std::to_string(kMaxPartBytes)));
 }
 
 void Link::serve_sum(const Header& header) {

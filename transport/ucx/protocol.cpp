@@ -81,7 +81,8 @@ std::vector<std::byte> make_frame(FrameKind kind, std::span<const std::byte> bod
 HeaderBytes encode(const Header& header) noexcept {
   HeaderBytes bytes;
   put(&bytes[0], kMagic, 4);
-  put(&bytes[4], static_cast<std::uint64_t>(header.op), 4);
+  put(&bytes[4], static_cast<std::uint64_t>(header.op), 2);
+  put(&bytes[6], header.eager ? 1 : 0, 2);
   put(&bytes[8], header.key, 8);
   put(&bytes[16], header.id, 8);
   put(&bytes[24], header.session, 8);
@@ -95,9 +96,11 @@ HeaderBytes encode(const Header& header) noexcept {
 
 std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept {
   if (bytes.size() != kHeaderBytes || get(&bytes[0], 4) != kMagic) return std::nullopt;
-  const auto op = get(&bytes[4], 4);
+  const auto op = get(&bytes[4], 2);
+  const auto eager = get(&bytes[6], 2);
   if (op < static_cast<std::uint64_t>(Op::hello) || op > static_cast<std::uint64_t>(Op::recall))
     return std::nullopt;
+  if (eager > (op == static_cast<std::uint64_t>(Op::read) ? 1 : 0)) return std::nullopt;
   return Header{.op = static_cast<Op>(op),
                 .key = get(&bytes[8], 8),
                 .id = get(&bytes[16], 8),
@@ -106,7 +109,8 @@ std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept {
                 .offset_bytes = get(&bytes[40], 8),
                 .size_bytes = get(&bytes[48], 8),
                 .part_bytes = get(&bytes[56], 8),
-                .part_size_bytes = get(&bytes[64], 8)};
+                .part_size_bytes = get(&bytes[64], 8),
+                .eager = eager == 1};
 }
 
 std::optional<FrameHead> decode_frame_head(std::span<const std::byte> bytes) noexcept {

@@ -22,7 +22,7 @@
 
 namespace causeway::ucx {
 
-constexpr std::uint8_t kProtocolVersion = 5;  // Of everything here: peers of others are refused.
+constexpr std::uint8_t kProtocolVersion = 6;  // Of everything here: peers of others are refused.
 constexpr std::size_t kFrameHeadBytes = 8;
 constexpr std::size_t kMaxBodyBytes = 2048;
 constexpr std::size_t kMaxHosts = 2;  // Of the two ports that UCX opens.
@@ -67,7 +67,7 @@ enum class Op : std::uint8_t {
   welcome,     // The answer: both ways are open.
   write,       // id, session, region, offset, size, part, part_size. Payload: the part.
   write_done,  // id.
-  read,        // id, session, region, offset, size, part, part_size.
+  read,        // id, session, region, offset, size, part, part_size, eager.
   read_data,   // id, part_size. Payload: the part.
   sum,         // id, session, region, offset, size.
   sum_is,      // id, offset: the checksum.
@@ -92,6 +92,7 @@ struct Header {
   std::uint64_t size_bytes = 0;
   std::uint64_t part_bytes = 0;  // Where this part begins, behind the offset.
   std::uint64_t part_size_bytes = 0;
+  bool eager = false;  // The answer is wanted with its bytes, whatever their size.
 };
 
 constexpr std::size_t kHeaderBytes = 72;

@@ -41,6 +41,8 @@ class UcxChannel final : public Channel {
   void on_close(std::function<void(const Error&)> handler) override {
     link_->on_close(std::move(handler));
   }
+  void set_settings(const LinkSettings& settings) override { link_->set_settings(settings); }
+  [[nodiscard]] LinkSettings settings() const noexcept override { return link_->settings(); }
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
              Completion done) override {
     link_->write(to, source, deadline, std::move(done));

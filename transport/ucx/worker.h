@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "transport/channel.h"
+#include "transport/proving_ground.h"
 #include "transport/ucx/guard.h"
 #include "transport/ucx/net.h"
 #include "transport/ucx/protocol.h"
@@ -79,6 +80,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
   [[nodiscard]] std::size_t link_count() const noexcept { return links_.size(); }
 
   [[nodiscard]] Turnstile& turnstile() noexcept { return turnstile_; }
+  [[nodiscard]] ProvingGround& proving_ground() noexcept { return proving_ground_; }
   // Copies of messages that nobody received yet, of all links: before they grow past a bound, the
   // link with the most ends.
   void make_room_for_unexpected(std::uint64_t size_bytes);
@@ -124,6 +126,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
   std::unique_ptr<SocketGuard> guard_;
   SpareDescriptors spares_;
   Turnstile turnstile_;
+  ProvingGround proving_ground_;
   std::uint64_t unexpected_bytes_ = 0;
   std::size_t introductions_ = 0;  // Passes that live.
   std::unique_ptr<Waiter> waiter_;

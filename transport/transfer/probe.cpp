@@ -1,0 +1,229 @@
+#include "transport/transfer/probe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace causeway {
+
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kSlice = 3ms;    // Then what is under way ends.
+constexpr auto kPatience = 2s;  // For one operation.
+constexpr int kMinAnswers = 3;  // The first one may wait behind something.
+constexpr int kAnswers = 16;
+constexpr int kRounds = 3;
+constexpr std::uint64_t kLarge = 1 << 20;
+constexpr std::uint64_t kMedium = 64 << 10;
+constexpr std::uint64_t kMaxUnderWay = 8 << 20;
+constexpr std::size_t kMaxCount = 32;
+constexpr double kSlowRate = 0.4e9;      // Below it, a processor has time for any setting.
+constexpr double kFarSeconds = 2e-3;     // A slice would be over before its first answer.
+constexpr double kFarBytes = 512 << 10;  // On their way while one part waits for its answer.
+
+constexpr LinkSettings kDefault{};
+constexpr LinkSettings kUnasked{kDefault.part_bytes, kMedium};
+constexpr LinkSettings kHalves{512 << 10, kDefault.eager_bytes};
+constexpr LinkSettings kFifths{208 << 10, 208 << 10};  // One segment of UCX over TCP each.
+
+struct Choice {
+  LinkSettings settings;
+  double gain;  // Over the defaults; 0: these are they.
+
+  [[nodiscard]] std::string verdict() const {
+    return gain > 0 ? fmt::format("{:.0f}% more than the default", (gain - 1) * 100)
+                    : fmt::format("nothing else carried {:.0f}% more", (kProbeGain - 1) * 100);
+  }
+};
+
+// Of the trials of one size, of which the first has the defaults.
+Choice best_of(const std::vector<ProbeReport::Trial>& trials, std::uint64_t size_bytes) {
+  const auto& first = *std::ranges::find(trials, size_bytes, &ProbeReport::Trial::operation_bytes);
+  Choice best{first.settings, 0};
+  for (const auto& trial : trials) {
+    if (trial.operation_bytes != size_bytes) continue;
+    const auto gain = std::sqrt(trial.write_bytes_per_second / first.write_bytes_per_second *
+                                trial.read_bytes_per_second / first.read_bytes_per_second);
+    // False, where a figure is missing.
+    if (gain >= kProbeGain && gain > best.gain && std::isfinite(gain))
+      best = {trial.settings, gain};
+  }
+  return best;
+}
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+}  // namespace
+
+struct Probe::Slice {
+  std::shared_ptr<Channel> channel;
+  LinkSettings before;
+  std::function<void()> ended;
+  Clock::time_point began = Clock::now();
+  // Of a step.
+  Step step{};
+  std::uint64_t size_bytes = 0;
+  std::size_t limit = 0;  // Of operations under way.
+  std::size_t under_way = 0;
+  std::uint64_t started_count = 0;
+  std::uint64_t bytes = 0;
+  int answers = 0;
+  std::optional<Error> error{};
+};
+
+Probe::Probe() = default;
+Probe::~Probe() = default;
+
+void Probe::run_slice(const std::shared_ptr<Channel>& channel, std::function<void()> ended) {
+  if (!memory_) memory_ = std::make_shared<std::byte[]>(kProvingGroundBytes);
+  const auto slice = std::make_shared<Slice>(Slice{channel, channel->settings(), std::move(ended)});
+  if (report_.answer_seconds == 0) return measure_answer(slice);
+  if (!is_planned_) return estimate(slice, kMedium);
+  slice->step = steps_.back();
+  steps_.pop_back();
+  const auto& trial = report_.trials[slice->step.trial];
+  slice->size_bytes = trial.operation_bytes;
+  const auto room =
+      std::min(report_.bytes_per_second * std::chrono::duration<double>(kSlice).count(),
+               static_cast<double>(kMaxUnderWay));
+  slice->limit = std::clamp<std::size_t>(
+      static_cast<std::size_t>(room / static_cast<double>(slice->size_bytes)), 1, kMaxCount);
+  channel->set_settings(trial.settings);
+  run_step(slice);
+}
+
+void Probe::measure_answer(const std::shared_ptr<Slice>& slice) {
+  const auto begin = Clock::now();
+  slice->channel->write(
+      kProvingGround, {memory_.get(), 8}, begin + kPatience,
+      [self = shared_from_this(), slice, begin](const std::optional<Error>& error, std::uint64_t) {
+        if (error) return self->end_slice(slice, error);
+        const auto took = seconds_since(begin);
+        auto& best = self->report_.answer_seconds;
+        best = best == 0 ? took : std::min(best, took);
+        ++slice->answers;
+        if (slice->answers < kMinAnswers ||
+            (slice->answers < kAnswers && Clock::now() - slice->began < kSlice))
+          return self->measure_answer(slice);
+        self->end_slice(slice, std::nullopt);
+      });
+}
+
+// One operation after the other, larger ones while they are short.
+void Probe::estimate(const std::shared_ptr<Slice>& slice, std::uint64_t size_bytes) {
+  const auto begin = Clock::now();
+  slice->channel->write(kProvingGround, {memory_.get(), size_bytes}, begin + kPatience,
+                        [self = shared_from_this(), slice, begin, size_bytes](
+                            const std::optional<Error>& error, std::uint64_t) {
+                          if (error) return self->end_slice(slice, error);
+                          const auto took = seconds_since(begin);
+                          auto& rate = self->report_.bytes_per_second;
+                          rate = std::max(rate, static_cast<double>(size_bytes) / took);
+                          if (size_bytes < kLarge && Clock::now() - slice->began < kSlice)
+                            return self->estimate(slice, size_bytes * 2);
+                          self->plan_trials();
+                          self->end_slice(slice, std::nullopt);
+                        });
+}
+
+void Probe::plan_trials() {
+  is_planned_ = true;
+  auto& report = report_;
+  report.is_far = report.answer_seconds >= kFarSeconds ||
+                  report.answer_seconds * report.bytes_per_second >= kFarBytes;
+  if (report.answer_seconds >= kFarSeconds || report.bytes_per_second < kSlowRate) {
+    report.settings = kUnasked;
+    report.reason =
+        report.answer_seconds >= kFarSeconds
+            ? fmt::format("an answer takes {:.1f} ms: the fewest round trips win",
+                          report.answer_seconds * 1e3)
+            : fmt::format("{:.2f} GB/s leave the processors time: the fewest round trips win",
+                          report.bytes_per_second / 1e9);
+    return;
+  }
+  report.trials = {{kLarge, kDefault, 0, 0},
+                   {kLarge, kHalves, 0, 0},
+                   {kLarge, kFifths, 0, 0},
+                   {kMedium, kDefault, 0, 0},
+                   {kMedium, kUnasked, 0, 0}};
+  for (int round = 0; round < kRounds; ++round)
+    for (std::size_t i = 0; i < report.trials.size(); ++i)
+      for (const auto access : {Access::write, Access::read})
+        // To and fro, so that no candidate always comes behind the same one.
+        steps_.push_back({round % 2 == 0 ? i : report.trials.size() - 1 - i, access});
+}
+
+void Probe::run_step(const std::shared_ptr<Slice>& slice) {
+  auto& channel = *slice->channel;
+  const auto has_time = [&] {
+    return slice->started_count == 0 || Clock::now() - slice->began < kSlice;
+  };
+  while (!slice->error && slice->under_way < slice->limit && has_time()) {
+    const auto size = slice->size_bytes;
+    const auto offset = slice->started_count++ * size % kProvingGroundBytes;
+    auto landed = [self = shared_from_this(), slice, size](std::optional<Error> error,
+                                                           std::uint64_t) {
+      --slice->under_way;
+      if (error)
+        slice->error = std::move(error);
+      else
+        slice->bytes += size;
+      self->run_step(slice);
+    };
+    ++slice->under_way;
+    auto at = kProvingGround;
+    at.offset_bytes = offset;
+    const auto deadline = Clock::now() + kPatience;
+    const std::span memory(memory_.get() + offset, size);
+    if (slice->step.access == Access::write)
+      channel.write(at, memory, deadline, std::move(landed));
+    else
+      channel.read(memory, at, deadline, std::move(landed));
+  }
+  if (slice->under_way > 0) return;
+  if (!slice->error) {
+    auto& trial = report_.trials[slice->step.trial];
+    auto& best = slice->step.access == Access::write ? trial.write_bytes_per_second
+                                                     : trial.read_bytes_per_second;
+    best = std::max(best, static_cast<double>(slice->bytes) / seconds_since(slice->began));
+  }
+  end_slice(slice, slice->error);
+}
+
+void Probe::end_slice(const std::shared_ptr<Slice>& slice, const std::optional<Error>& error) {
+  report_.seconds += seconds_since(slice->began);
+  const bool is_over = is_planned_ && steps_.empty();
+  const bool is_late = std::chrono::duration<double>(report_.seconds) >= kProbeBudget;
+  if (error || is_over || is_late) {
+    is_done_ = true;
+    if (error) {
+      report_.has_failed = true;
+      report_.settings = kDefault;
+      report_.reason = std::string("the probe failed: ") + error->what();
+    } else {
+      choose();
+    }
+    memory_.reset();
+  }
+  slice->channel->set_settings(is_done_ ? report_.settings : slice->before);
+  std::exchange(slice->ended, nullptr)();
+}
+
+void Probe::choose() {
+  if (report_.trials.empty()) return;
+  const auto large = best_of(report_.trials, kLarge), medium = best_of(report_.trials, kMedium);
+  report_.settings = {large.settings.part_bytes,
+                      std::max(large.settings.eager_bytes, medium.settings.eager_bytes)};
+  report_.reason = fmt::format("parts of {} KiB: {}; up to {} KiB unasked: {}",
+                               report_.settings.part_bytes >> 10, large.verdict(),
+                               report_.settings.eager_bytes >> 10, medium.verdict());
+}
+
+}  // namespace causeway

@@ -1,0 +1,94 @@
+// When rails are probed, and what follows from it.
+#include "transport/transfer/state.h"
+
+namespace causeway {
+
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = Rail::Clock;
+
+constexpr auto kBetweenSlices = 1s;  // Of a rail that is never idle.
+constexpr int kSlicesInRow = 4;      // Then its transfers go on.
+constexpr std::size_t kFarStreams = 4;
+
+}  // namespace
+
+void Rails::State::tune(const RailPtr& rail) {
+  rail->is_probing = rail->makes_room = false;
+  rail->slice_at = Clock::now();
+  if (rail->report && !rail->is_suspect)
+    rail->channel->set_settings(rail->report->settings);
+  else
+    rail->probe = std::make_shared<Probe>();
+}
+
+// One at a time, or they would measure each other.
+void Rails::State::probe_rails(bool is_idle) {
+  if (is_stopped || any_rail([](const Rail& rail) { return rail.is_probing; })) return;
+  if (any_rail([](const Rail& rail) { return rail.out_count > 0; })) is_idle = false;
+  for (const auto& rail : rails)
+    if (rail->is_usable() && rail->probe && rail->out_count == 0 &&
+        (is_idle || rail->makes_room || rail->is_suspect))
+      return start_slice(rail);
+}
+
+// By the tick. A rail that had no idle moment in a while gets one; the others carry on meanwhile.
+void Rails::State::make_room_for_probes() {
+  for (const auto& rail : rails)
+    if (rail->is_usable() && !rail->probe && rail->has_fallen())
+      rail->probe = std::make_shared<Probe>();
+  if (any_rail([](const Rail& rail) {
+        return rail.is_probing || (rail.is_usable() && rail.makes_room);
+      }))
+    return;
+  const auto due = Clock::now() - kBetweenSlices;
+  const auto next = std::ranges::find_if(rails, [due](const RailPtr& rail) {
+    return rail->is_usable() && rail->probe && rail->out_count > 0 && rail->slice_at <= due;
+  });
+  if (next != rails.end()) (*next)->makes_room = true;
+}
+
+void Rails::State::start_slice(const RailPtr& rail) {
+  rail->is_probing = true;
+  rail->slice_at = Clock::now();
+  const auto probe = rail->probe;
+  const auto channel = rail->channel;
+  probe->run_slice(channel, [weak = weak_from_this(), rail, probe, channel] {
+    if (const auto self = weak.lock()) self->slice_ended(rail, probe, *channel);
+  });
+}
+
+void Rails::State::slice_ended(const RailPtr& rail, const std::shared_ptr<Probe>& probe,
+                               Channel& channel) {
+  if (rail->channel.get() != &channel) return deal();  // It was opened again since.
+  rail->is_probing = false;
+  rail->slice_at = Clock::now();
+  rail->is_suspect = rail->is_suspect && probe->report().has_failed;
+  if (rail->is_suspect && channel.is_open())
+    channel.close(Error(Errc::timed_out, rail->address + " is as silent as before"));
+  if (++rail->slices_in_row >= kSlicesInRow || probe->is_done()) {
+    rail->makes_room = false;
+    rail->slices_in_row = 0;
+  }
+  if (probe->is_done()) {
+    rail->probe = nullptr;
+    ++rail->probes;
+    // What its loss has spoiled is tried again with the next channel.
+    if (channel.is_open()) rail->report = probe->report();
+    if (rail->report && rail->report->is_far) add_streams(*rail);
+  }
+  deal();
+}
+
+void Rails::State::add_streams(const Rail& rail) {
+  const auto is_same = [&](const RailPtr& other) { return other->address == rail.address; };
+  for (auto have = std::ranges::count_if(rails, is_same);
+       have < static_cast<std::ptrdiff_t>(kFarStreams); ++have) {
+    const auto stream = rails.emplace_back(std::make_shared<Rail>(context, rail.address));
+    stream->report = rail.report;
+    open_rail(stream);
+  }
+}
+
+}  // namespace causeway
