@@ -36,7 +36,8 @@ struct Record {
   std::uint64_t total_bytes = 0;
 };
 
-// Of one side, written by that side alone but for `asleep`.
+// Of one side, written by that side alone but for `asleep`. Changes and looks are in one order for
+// all (sequentially consistent): a side that sleeps has said so, and then looked, before.
 struct alignas(64) RingEnd {
   std::atomic<std::uint64_t> written;            // Bytes of its own ring, ever.
   alignas(64) std::atomic<std::uint64_t> taken;  // Bytes of the other's.
@@ -65,11 +66,9 @@ class RingWriter {
 
   // Where the payload of a record goes, which publish() then lets the peer see; null: no room now.
   [[nodiscard]] std::byte* reserve(const Record& record, std::size_t payload_bytes);
-  void publish() noexcept { own_.written.store(at_, std::memory_order_release); }
+  void publish() noexcept { own_.written.store(at_); }
   // Whether the peer has taken anything since this side last found no room.
-  [[nodiscard]] bool has_news() const noexcept {
-    return peer_.taken.load(std::memory_order_acquire) != taken_;
-  }
+  [[nodiscard]] bool has_news() const noexcept { return peer_.taken.load() != taken_; }
 
  private:
   [[nodiscard]] bool has_room(std::uint64_t size_bytes);
@@ -95,11 +94,11 @@ class RingReader {
   [[nodiscard]] std::optional<Taken> take();
   void next() noexcept {
     at_ += size_;
-    own_.taken.store(at_, std::memory_order_release);
+    own_.taken.store(at_);
   }
   // Without a look at what is there.
   [[nodiscard]] bool is_empty() const noexcept {
-    return at_ == written_ && peer_.written.load(std::memory_order_acquire) == at_;
+    return at_ == written_ && peer_.written.load() == at_;
   }
 
  private:

@@ -173,8 +173,7 @@ bool Wire::advance() {
 // Whoever sleeps has said so before it looked for the last time, and this side looks here after
 // its last change.
 void Wire::tell_peer(std::uint32_t news) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if ((theirs_.asleep.load(std::memory_order_relaxed) & news) == 0) return;
+  if ((theirs_.asleep.load() & news) == 0) return;
   if (theirs_.asleep.exchange(0) == 0) return;
   static_cast<void>(::write(bell_.get(), "", 1));  // Full: then it is readable already.
 }
@@ -183,7 +182,6 @@ bool Wire::fall_asleep() noexcept {
   if (ended_) return true;
   const bool waits_for_room = !outgoing_.empty() || !asked_for_.empty();
   own_.asleep.store(waits_for_room ? kRecords | kRoom : kRecords);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   return reader_.is_empty() && !(waits_for_room && writer_.has_news());
 }
 
