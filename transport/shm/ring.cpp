@@ -55,6 +55,7 @@ std::optional<RingReader::Taken> RingReader::take() {
   for (bool is_padded = false;; is_padded = true) {
     if (at_ == written_) {
       const auto written = peer_.written.load(std::memory_order_acquire);
+      if (written == at_ && is_padded) violate("a pad and nothing behind it");
       if (written == at_) return std::nullopt;
       if (written - at_ > bytes_.size() || written % Ring::kAlign != 0)
         violate("another amount than fits");

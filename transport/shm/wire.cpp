@@ -72,18 +72,21 @@ void Wire::send(std::uint64_t tag, std::span<const std::byte> message, Deadline 
   const auto number = next_number_++;
   const bool is_eager = message.size() <= kEagerBytes;
   const Record record{is_eager ? Kind::message : Kind::offer, number, tag, message.size()};
+  bool is_sent = false;
   try {
-    if (is_eager && outgoing_.empty() && put(record, message)) {
-      counters_.sent_bytes += message.size();
-      tell_peer(kRecords);
-      return port_->finish(std::move(done), std::nullopt, message.size());
-    }
-    sends_.emplace(number,
-                   Send{tag, message, std::move(done), port_->set_alarm(deadline, {this, number})});
-    outgoing_.push_back(record);
+    is_sent = is_eager && outgoing_.empty() && put(record, message);
   } catch (const Error& error) {
-    return broken_(error);
+    broken_(error);
+    return port_->finish(std::move(done), error, 0);
   }
+  if (is_sent) {
+    counters_.sent_bytes += message.size();
+    tell_peer(kRecords);
+    return port_->finish(std::move(done), std::nullopt, message.size());
+  }
+  sends_.emplace(number,
+                 Send{tag, message, std::move(done), port_->set_alarm(deadline, {this, number})});
+  outgoing_.push_back(record);
   send_soon();
 }
 

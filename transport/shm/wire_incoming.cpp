@@ -89,6 +89,8 @@ void Wire::finish(Receive& receive, std::optional<Error> error, std::uint64_t by
 }
 
 void Wire::take_offer(const Record& record) {
+  // No part would ever come of it.
+  if (record.total_bytes == 0) violate("an offer of nothing");
   const auto mailbox = mailboxes_.find(record.tag);
   if (mailbox == mailboxes_.end() || mailbox->second.receives.empty())
     return hold(record.tag, {record.number, record.total_bytes, true, {}});
@@ -106,8 +108,6 @@ void Wire::ask_for(std::uint64_t number, std::uint64_t size_bytes, std::list<Rec
     outgoing_.push_back({Kind::drop, number, 0, 0});
     return;
   }
-  // Nothing is to come of an empty one: no correct peer offers it.
-  if (size_bytes == 0) violate("an offer of nothing");
   outgoing_.push_back({Kind::ask, number, 0, 0});
   taking_.emplace(number, Taking{size_bytes, 0, std::move(receive)});
 }
@@ -179,11 +179,7 @@ void Wire::receive(std::uint64_t tag, std::span<std::byte> target, Deadline dead
   const auto id = next_number_++;
   std::list<Receive> one;
   one.push_back({id, tag, target, std::move(done), port_->set_alarm(deadline, {this, id})});
-  try {
-    match(std::move(one), false);
-  } catch (const Error& error) {
-    return broken_(error);
-  }
+  match(std::move(one), false);
   if (!outgoing_.empty()) send_soon();
 }
 
