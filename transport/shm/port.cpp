@@ -121,10 +121,12 @@ void Port::pump() {
   const auto until = steady_clock::now() + kSlice;
   for (;;) {
     bool moved = false;
-    for (int i = 0; i < kLooks && !moved; ++i) {
-      moved = look();
-      moved |= deliver();
-      if (!moved) relax();
+    for (int i = 0; i < kLooks; ++i) {
+      const bool came = look();
+      if (deliver() || came)
+        moved = true;
+      else
+        relax();
     }
     const auto now = steady_clock::now();
     if (moved) moved_at_ = now;
