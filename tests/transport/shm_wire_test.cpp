@@ -36,7 +36,7 @@ struct Outcome {
 // A wire and its peer, whose hands are the test's.
 struct Bench {
   boost::asio::io_context context;
-  std::shared_ptr<Port> port = Port::create(context);
+  std::shared_ptr<Port> port;
   SharedSegment segment = SharedSegment::create(Wire::segment_bytes(kRing));
   RingEnd* ends;
   std::span<std::byte> ring;  // The peer's.
@@ -45,7 +45,8 @@ struct Bench {
   std::optional<RingWriter> peer;
   std::optional<RingReader> heard;
 
-  Bench() {
+  explicit Bench(std::shared_ptr<Port> shared = nullptr)
+      : port(shared ? std::move(shared) : Port::create(context)) {
     auto again = SharedSegment::open(::getpid(), segment.fd(), segment.bytes().size());
     ends = reinterpret_cast<RingEnd*>(again.bytes().data());
     ring = again.bytes().subspan(kPage + kRing, kRing);
@@ -220,6 +221,27 @@ TEST_CASE("messages that nobody receives are bounded in number and in bytes") {
     bench.look();
     CHECK(went_well(late));
   }
+}
+
+TEST_CASE("what all wires hold is bounded, too: the one that holds the most ends") {
+  boost::asio::io_context context;
+  const auto port = Port::create(context);
+  std::vector<std::unique_ptr<Bench>> benches;
+  const auto held = [&](Bench& bench, std::uint64_t messages) {
+    for (std::uint64_t i = 1; i <= messages; ++i) {
+      bench.send(i, 1, Bytes(Wire::kEagerBytes));
+      bench.wire->advance();
+    }
+  };
+  constexpr auto kMost = Wire::kMaxUnexpectedBytes / Wire::kEagerBytes;
+  for (int i = 0; i < 17; ++i) {
+    benches.push_back(std::make_unique<Bench>(port));
+    if (i < 16) held(*benches.back(), i == 7 ? kMost : kMost - 1);
+  }
+  for (const auto& bench : benches) CHECK_FALSE(bench->broken);
+  held(*benches.back(), 16);  // These 16 are what the others had left.
+  for (std::size_t i = 0; i < benches.size(); ++i)
+    CHECK(benches[i]->broken.has_value() == (i == 7));
 }
 
 TEST_CASE("a receive that ends between two parts takes nothing of what follows") {

@@ -24,6 +24,8 @@ using std::chrono::steady_clock;
 
 constexpr auto kSlice = std::chrono::microseconds(300);  // Then other handlers get their turn.
 constexpr auto kSpin = std::chrono::microseconds(50);    // A wake-up takes as long.
+// Copies of messages that nobody received yet, of all wires together.
+constexpr std::uint64_t kHeldBytes = 256 << 20;
 constexpr int kLooks = 32;  // Before the core is offered to others: who we wait for may need it.
 
 void relax() noexcept {
@@ -67,6 +69,15 @@ void Port::add(Wire& wire) {
 void Port::remove(Wire& wire) noexcept {
   std::erase(wires_, &wire);
   std::erase_if(alarms_, [&](const auto& entry) { return entry.second.wire == &wire; });
+}
+
+void Port::make_room_for_held(std::uint64_t size_bytes) {
+  if (held_bytes_ + size_bytes <= kHeldBytes) return;
+  Wire* most = nullptr;
+  for (auto* const wire : wires_)
+    if (wire->is_open() && (most == nullptr || wire->held_bytes() > most->held_bytes()))
+      most = wire;
+  if (most != nullptr && most->held_bytes() > 0) most->overflow();
 }
 
 void Port::finish(Completion done, std::optional<Error> error, std::uint64_t bytes) {

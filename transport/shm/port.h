@@ -43,6 +43,11 @@ class Port : public std::enable_shared_from_this<Port> {
   [[nodiscard]] int bell() const noexcept { return bell_.get(); }
   [[nodiscard]] bool is_full() const noexcept { return wires_.size() >= kMostWires; }
 
+  // Copies of messages that nobody received yet, of all wires: before they grow past a bound, the
+  // wire with the most ends.
+  void make_room_for_held(std::uint64_t size_bytes);
+  void count_held(std::uint64_t more_bytes) noexcept { held_bytes_ += more_bytes; }
+
   // Until remove(): a wire goes without a word.
   void add(Wire& wire);
   void remove(Wire& wire) noexcept;
@@ -76,6 +81,7 @@ class Port : public std::enable_shared_from_this<Port> {
   std::vector<Wire*> wires_;
   std::vector<Finished> finished_;
   std::vector<Finished> delivering_;  // Kept for its memory.
+  std::uint64_t held_bytes_ = 0;
   Alarms alarms_;
   Deadline timer_at_ = Deadline::max();
   Deadline moved_at_{};

@@ -47,7 +47,10 @@ Wire::Wire(std::shared_ptr<Port> port, Setup setup)
   port_->add(*this);
 }
 
-Wire::~Wire() { port_->remove(*this); }
+Wire::~Wire() {
+  port_->count_held(0 - held_bytes_);  // What nobody took.
+  port_->remove(*this);
+}
 
 bool Wire::refuse(Deadline deadline, Completion& done) {
   if (ended_)

@@ -65,7 +65,9 @@ class Wire {
   [[nodiscard]] const std::shared_ptr<Port>& port() const noexcept { return port_; }
 
   // For the port.
-  bool advance();  // True if anything moved.
+  [[nodiscard]] std::uint64_t held_bytes() const noexcept { return held_bytes_; }
+  void overflow();  // Ends it for what it holds.
+  bool advance();   // True if anything moved.
   void expire(std::uint64_t id);
   bool fall_asleep() noexcept;  // False if there is something to do.
   void stay_awake() noexcept;
@@ -137,6 +139,7 @@ class Wire {
   bool take_held(std::uint64_t tag, std::span<std::byte> target, Completion& done);
   [[nodiscard]] Unexpected pop(Mailboxes::iterator mailbox);
   void count_held(int more, std::uint64_t size_bytes) noexcept;
+  [[nodiscard]] Error too_many() const;
   void drop_offers();
 
   std::shared_ptr<Port> port_;

@@ -150,17 +150,28 @@ void Wire::take_withdrawal(std::uint64_t number) {
 void Wire::hold(std::uint64_t tag, Unexpected message) {
   const auto size = message.bytes.size();
   if (held_count_ >= kMaxUnexpectedCount || held_bytes_ + size > kMaxUnexpectedBytes)
-    throw Error(Errc::exhausted,
-                fmt::format("{} sent {} messages and {} bytes that nobody here received; receive "
-                            "more often, or send less",
-                            peer_, held_count_, held_bytes_));
+    throw too_many();
+  const bool was_open = is_open();
+  port_->make_room_for_held(size);
+  if (was_open && ended_) return;  // It was this one that held the most.
   count_held(1, size);
   mailboxes_[tag].messages.push_back(std::move(message));
 }
 
+Error Wire::too_many() const {
+  return {Errc::exhausted,
+          fmt::format("{} sent {} messages and {} bytes that nobody here received; receive more "
+                      "often, or send less",
+                      peer_, held_count_, held_bytes_)};
+}
+
+void Wire::overflow() { broken_(too_many()); }
+
 void Wire::count_held(int more, std::uint64_t size_bytes) noexcept {
   held_count_ += static_cast<std::size_t>(more);
-  held_bytes_ += static_cast<std::uint64_t>(more) * size_bytes;  // Modulo 2^64: a subtraction.
+  const auto bytes = static_cast<std::uint64_t>(more) * size_bytes;
+  held_bytes_ += bytes;  // Modulo 2^64: a subtraction, if `more` is -1.
+  port_->count_held(bytes);
 }
 
 Wire::Unexpected Wire::pop(Mailboxes::iterator mailbox) {
