@@ -26,7 +26,10 @@ constexpr auto kSlice = std::chrono::microseconds(300);  // Then other handlers 
 constexpr auto kSpin = std::chrono::microseconds(50);    // A wake-up takes as long.
 // Copies of messages that nobody received yet, of all wires together.
 constexpr std::uint64_t kHeldBytes = 256 << 20;
-constexpr int kLooks = 32;  // Before the core is offered to others: who we wait for may need it.
+// Before the core is offered to others: who we wait for may need it.
+constexpr int kLeastLooks = 2;
+constexpr int kMostLooks = 32;
+constexpr auto kTaken = std::chrono::microseconds(1);  // An offer that takes longer was of use.
 
 void relax() noexcept {
 #if defined(__x86_64__)
@@ -57,7 +60,7 @@ std::shared_ptr<Port> Port::create(boost::asio::io_context& context) {
 }
 
 Port::Port(boost::asio::io_context& context)
-    : context_(context), waiter_(std::make_unique<Waiter>(context)) {}
+    : context_(context), waiter_(std::make_unique<Waiter>(context)), looks_(kMostLooks) {}
 
 Port::~Port() = default;
 
@@ -132,7 +135,7 @@ void Port::pump() {
   const auto until = steady_clock::now() + kSlice;
   for (;;) {
     bool moved = false;
-    for (int i = 0; i < kLooks; ++i) {
+    for (int i = 0; i < looks_; ++i) {
       const bool came = look();
       if (deliver() || came)
         moved = true;
@@ -143,13 +146,20 @@ void Port::pump() {
     if (moved) moved_at_ = now;
     const bool is_hot = now - moved_at_ < kSpin;
     if (is_hot && now < until) {
-      if (!moved) ::sched_yield();
+      if (!moved) offer_core(now);
       continue;
     }
     pumping_ = false;
     if (is_hot || !may_sleep()) return wake();
     return await_bell();
   }
+}
+
+// Two processes that share a core wait for each other's looks: there they are few.
+void Port::offer_core(steady_clock::time_point now) {
+  ::sched_yield();
+  const bool is_shared = steady_clock::now() - now > kTaken;
+  looks_ = is_shared ? std::max(looks_ / 2, kLeastLooks) : std::min(looks_ * 2, kMostLooks);
 }
 
 void Port::await_bell() {

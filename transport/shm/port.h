@@ -70,6 +70,7 @@ class Port : public std::enable_shared_from_this<Port> {
   void pump();
   bool look();
   bool deliver();
+  void offer_core(std::chrono::steady_clock::time_point now);
   bool may_sleep();
   void await_bell();
   void arm_timer();
@@ -85,6 +86,7 @@ class Port : public std::enable_shared_from_this<Port> {
   Alarms alarms_;
   Deadline timer_at_ = Deadline::max();
   Deadline moved_at_{};
+  int looks_;  // Before the core is offered to others.
   bool scheduled_ = false;
   bool pumping_ = false;
   bool waiting_ = false;
