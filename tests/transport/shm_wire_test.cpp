@@ -188,7 +188,7 @@ TEST_CASE("a peer that breaks a rule in shared memory ends this wire and nothing
     violate(bench, way);
     // The peer takes nothing: where it lies about that, the ring seems to have room for ever.
     std::vector<std::shared_ptr<Outcome>> more;
-    for (int i = 0; i < 3000 && way == 14; ++i) more.push_back(bench.say(3, small));
+    for (int i = 0; i < 6000 && way == 14; ++i) more.push_back(bench.say(3, small));
     bench.look();
     REQUIRE(bench.broken);
     CHECK((bench.broken->code() == Errc::protocol));
@@ -295,7 +295,7 @@ TEST_CASE("a send whose deadline passes is taken back without the peer's help") 
   const Bytes large(kRing), small(1000);
   std::vector<std::shared_ptr<Outcome>> said;
   said.push_back(bench.say(1, large, in(50ms)));
-  for (int i = 0; i < 100; ++i) said.push_back(bench.say(1, small, in(50ms)));
+  for (int i = 0; i < 400; ++i) said.push_back(bench.say(1, small, in(50ms)));
   bench.context.run_for(200ms);  // The deadline is in there; the peer takes nothing.
   CHECK(failed_with(said.front(), Errc::timed_out));
   CHECK(failed_with(said.back(), Errc::timed_out));  // The ring has no room for all of them.

@@ -49,8 +49,8 @@ class Ring {
  public:
   static constexpr std::size_t kHeadBytes = 32;
   static constexpr std::size_t kAlign = 32;
-  static constexpr std::size_t kMaxPayload = std::size_t{32} * 1024 - kHeadBytes;
-  static constexpr std::size_t kLeastBytes = std::size_t{64} * 1024;
+  static constexpr std::size_t kMaxPayload = std::size_t{64} * 1024;
+  static constexpr std::size_t kLeastBytes = std::size_t{256} * 1024;
   static constexpr std::size_t kMostBytes = std::size_t{16} << 20;
 
   // What a record takes.

@@ -244,7 +244,7 @@ std::unique_ptr<Transport> make_sharing_transport(
   if (!std::has_single_bit(ring) || ring < Ring::kLeastBytes || ring > Ring::kMostBytes)
     throw Error(Errc::invalid_argument,
                 "a ring of " + std::to_string(ring) +
-                    " bytes; it must be a power of two from 64 KiB to 16 MiB");
+                    " bytes; it must be a power of two from 256 KiB to 16 MiB");
   return std::make_unique<SharingTransport>(context, std::move(options), make);
 }
 

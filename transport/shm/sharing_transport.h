@@ -23,7 +23,7 @@ namespace causeway {
 struct SharingOptions {
   std::uint64_t island = 0;         // Ends of different ones share nothing.
   Transport::Accepted on_accept{};  // Keeps the channel: dropping the last reference closes it.
-  std::size_t ring_bytes = std::size_t{512} * 1024;  // A power of two, 64 KiB to 16 MiB.
+  std::size_t ring_bytes = std::size_t{512} * 1024;  // A power of two, 256 KiB to 16 MiB.
 };
 
 // `make` makes the transport below, with the on_accept that it is given.

@@ -15,7 +15,7 @@ using Kind = Record::Kind;
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kSecretAt = 2 * sizeof(RingEnd);
 // How much of the other side's is taken before this side's own goes on.
-constexpr std::uint64_t kTurnBytes = std::uint64_t{64} * 1024;
+constexpr std::uint64_t kTurnBytes = Ring::kMaxPayload;
 
 RingEnd& end_of(const SharedSegment& segment, bool first) {
   return reinterpret_cast<RingEnd*>(segment.bytes().data())[first ? 0 : 1];
