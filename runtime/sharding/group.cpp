@@ -164,7 +164,7 @@ Group::State::State(std::shared_ptr<MeshIo> mesh, std::uint32_t communicator,
       in_place(find_in_place(*io, number)) {}
 
 Group::State::~State() {
-  io->pool->io.run_on([this] { io->communicators.erase(number); });
+  io->pool->io.run_on([this] { io->drop_communicator(number); });
 }
 
 struct Pending::State {

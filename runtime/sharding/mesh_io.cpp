@@ -8,6 +8,7 @@
 
 #include "runtime/node/lender.h"
 #include "transport/collective/make_communicator.h"
+#include "transport/shm/sharing_transport.h"
 
 namespace causeway {
 
@@ -190,6 +191,30 @@ Communicator& MeshIo::communicator(std::uint32_t number) {
   const auto found = communicators.find(number);
   if (found == communicators.end()) throw Error(Errc::closed, "the worker of this group has left");
   return *found->second;
+}
+
+void MeshIo::drop_communicator(std::uint32_t number) {
+  const auto found = communicators.find(number);
+  if (found == communicators.end()) return;
+  const auto given = found->second->shared();
+  given_before.bytes += given.bytes;
+  given_before.messages += given.operations;
+  communicators.erase(found);
+}
+
+MeshIo::Sent MeshIo::given() const {
+  auto sum = given_before;
+  for (const auto& [_, communicator] : communicators) {
+    const auto given = communicator->shared();
+    sum.bytes += given.bytes;
+    sum.messages += given.operations;
+  }
+  return sum;
+}
+
+const char* MeshIo::carrier(int rank) const {
+  const auto channel = channels.find(rank);
+  return channel != channels.end() && shares_memory(*channel->second) ? "shm" : "ucx";
 }
 
 void MeshIo::leave() {

@@ -52,6 +52,7 @@ struct MeshIo : DataService, std::enable_shared_from_this<MeshIo> {
   void add_communicator(std::uint32_t number, const std::vector<int>& ranks, Deadline deadline);
   // Errors: closed once the worker has left.
   [[nodiscard]] Communicator& communicator(std::uint32_t number);
+  void drop_communicator(std::uint32_t number);
   void leave();
 
   [[nodiscard]] std::string name_of(int rank) const;        // "rank 1 on b"
@@ -66,6 +67,10 @@ struct MeshIo : DataService, std::enable_shared_from_this<MeshIo> {
     std::uint64_t bytes = 0;
     std::uint64_t messages = 0;
   };
+  // To ranks of this node by collectives that leave bytes in memory for all of them.
+  [[nodiscard]] Sent given() const;
+  // What carries the messages to a rank: "shm" or "ucx".
+  [[nodiscard]] const char* carrier(int rank) const;
 
   std::shared_ptr<Pool::State> pool;
   const int own_rank;
@@ -79,6 +84,7 @@ struct MeshIo : DataService, std::enable_shared_from_this<MeshIo> {
   std::set<int> given_up;  // Closed by this side.
   std::map<std::uint32_t, std::unique_ptr<Communicator>> communicators;
   std::map<int, Sent> sent;  // In collectives, by rank.
+  Sent given_before;         // By communicators that are gone.
   std::optional<int> waiting_for;
   bool ending = false;
   // Shared with the worker's thread:

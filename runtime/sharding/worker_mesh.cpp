@@ -11,6 +11,8 @@
 
 #include "runtime/control/json.h"
 #include "runtime/sharding/mesh_io.h"
+#include "transport/checksum.h"
+#include "transport/shm/sharing_transport.h"
 #include "transport/ucx/ucx_transport.h"
 
 namespace causeway {
@@ -67,14 +69,19 @@ void WorkerMesh::meet() {
   io_->key = get_string(opened, "group_key", kWhere);
   std::string address;
   pool_->io.run_on([&] {
-    io_->transport = make_ucx_transport(
-        pool_->io.context(), {.listen = pool_->data_host + ":0",
-                              .name = pool_->client_name,
-                              .service = io_.get(),
-                              .on_accept = [io = io_.get()](std::shared_ptr<Channel> channel) {
-                                const auto rank = static_cast<int>(channel->peer().session);
-                                io->add(rank, std::move(channel));
-                              }});
+    // A node is an island, also where a lab has several on one host.
+    const SharingOptions sharing{.island = checksum_of(std::as_bytes(std::span(pool_->node))),
+                                 .on_accept = [io = io_.get()](std::shared_ptr<Channel> channel) {
+                                   const auto rank = static_cast<int>(channel->peer().session);
+                                   io->add(rank, std::move(channel));
+                                 }};
+    io_->transport =
+        make_sharing_transport(pool_->io.context(), sharing, [&](Transport::Accepted accepted) {
+          return make_ucx_transport(pool_->io.context(), {.listen = pool_->data_host + ":0",
+                                                          .name = pool_->client_name,
+                                                          .service = io_.get(),
+                                                          .on_accept = std::move(accepted)});
+        });
     address = io_->transport->address();
   });
   body["rank"] = rank();
@@ -204,22 +211,22 @@ void WorkerMesh::receive(int from, std::uint64_t tag, std::span<std::byte> messa
 }
 
 std::vector<Worker::Traffic> WorkerMesh::traffic() const {
-  std::map<std::pair<std::string, std::string>, std::pair<std::uint64_t, std::uint64_t>> routes;
-  auto sent = sent_;
+  std::map<std::pair<std::string, std::string>, MeshIo::Sent> routes;
   pool_->io.run_on([&] {
-    for (const auto& [to, counts] : io_->sent) {
-      sent[to].bytes += counts.bytes;
-      sent[to].messages += counts.messages;
-    }
+    const auto count = [&](const std::string& node, const char* carrier, const MeshIo::Sent& more) {
+      if (more.messages == 0) return;
+      auto& route = routes[{node, carrier}];
+      route.bytes += more.bytes;
+      route.messages += more.messages;
+    };
+    for (const auto* counts : {&sent_, &std::as_const(io_->sent)})
+      for (const auto& [to, sent] : *counts)
+        count(members_[to].node, to == rank() ? "local" : io_->carrier(to), sent);
+    count(pool_->node, "shm", io_->given());
   });
-  for (const auto& [to, counts] : sent) {
-    auto& [bytes, messages] = routes[{members_[to].node, to == rank() ? "local" : "ucx"}];
-    bytes += counts.bytes;
-    messages += counts.messages;
-  }
   std::vector<Worker::Traffic> result;
   for (const auto& [route, counts] : routes)
-    result.push_back({pool_->node, route.first, route.second, counts.first, counts.second});
+    result.push_back({pool_->node, route.first, route.second, counts.bytes, counts.messages});
   return result;
 }
 

@@ -9,7 +9,8 @@
 //         window of its own. Sends count until the server says that it has all of them.
 //         ucx_perftest runs with the environment as it is, and UCX_TLS=tcp.
 //         Through shared memory the region is a memfd that both processes map, as a pool maps one
-//         on its own node: write and read are memcpy, and there is no send.
+//         on its own node: write and read are memcpy; sends go through rings
+//         (shm/sharing_transport.h).
 // Exit:   0 measured, 1 failed.
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -29,6 +30,7 @@
 #include "allocator/unique_fd.h"
 #include "tests/transport/spawned_process.h"
 #include "transport/blocking.h"
+#include "transport/shm/sharing_transport.h"
 #include "transport/ucx/ucx_transport.h"
 
 using namespace causeway;
@@ -120,20 +122,33 @@ class Inbox : public std::enable_shared_from_this<Inbox> {
   std::uint64_t total_ = 0;
 };
 
-int serve(std::size_t size) {
+// UCX, below what shares memory or alone.
+std::unique_ptr<Transport> make_transport(boost::asio::io_context& context, bool shares_memory,
+                                          UcxOptions options) {
+  if (!shares_memory) return make_ucx_transport(context, std::move(options));
+  auto on_accept = std::exchange(options.on_accept, {});
+  return make_sharing_transport(context, {.on_accept = std::move(on_accept)},
+                                [&](Transport::Accepted accepted) {
+                                  options.on_accept = std::move(accepted);
+                                  return make_ucx_transport(context, std::move(options));
+                                });
+}
+
+int serve(std::size_t size, bool shares_memory) {
   OneRegion region(size);
   IoThread thread("bench-server");
   std::vector<std::shared_ptr<Channel>> channels;
   std::unique_ptr<Transport> transport;
   std::promise<void> gone;
   thread.run_on([&] {
-    transport = make_ucx_transport(
-        thread.context(), {"127.0.0.1:0", "server", &region, [&](std::shared_ptr<Channel> channel) {
-                             channel->on_close([&](const Error&) { gone.set_value(); });
-                             echo(channel, std::make_shared<std::vector<std::byte>>(4096));
-                             std::make_shared<Inbox>(channel, region.bytes())->open();
-                             channels.push_back(std::move(channel));
-                           }});
+    transport =
+        make_transport(thread.context(), shares_memory,
+                       {"127.0.0.1:0", "server", &region, [&](std::shared_ptr<Channel> channel) {
+                          channel->on_close([&](const Error&) { gone.set_value(); });
+                          echo(channel, std::make_shared<std::vector<std::byte>>(4096));
+                          std::make_shared<Inbox>(channel, region.bytes())->open();
+                          channels.push_back(std::move(channel));
+                        }});
   });
   std::printf("%s\n", transport->address().c_str());
   std::fflush(stdout);
@@ -220,9 +235,9 @@ struct Client {
   std::unique_ptr<Transport> transport;
   std::shared_ptr<Channel> channel;
 
-  explicit Client(const std::string& address) {
+  Client(const std::string& address, bool shares_memory) {
     thread.run_on([&] {
-      transport = make_ucx_transport(thread.context(), {"", "client", nullptr, {}});
+      transport = make_transport(thread.context(), shares_memory, {"", "client", nullptr, {}});
     });
     thread.wait_for([&](const Completion& done) {
       transport->connect(address, Hello{Hello::Role::client, "bench", 1, ""}, Clock::now() + 10s,
@@ -368,10 +383,17 @@ void print(const Options& options, std::size_t size, const Figures& figures, boo
       is_first ? R"({"copies":[)" : ",", size, write, read, send, tag, write_ratio, read_ratio);
 }
 
+void print_half_trip(const Options& options, double half_trip_us) {
+  std::printf(options.json ? R"(],"half_round_trip_8_bytes_us":%.2f})"
+                             "\n"
+                           : "half a round trip of 8 bytes: %.2f us\n",
+              half_trip_us);
+}
+
 int measure(const Options& options, const char* self) {
   const auto largest = *std::ranges::max_element(options.sizes);
   auto server = Process::start({self, "--serve", std::to_string(largest)});
-  Client client(server.read_line());
+  Client client(server.read_line(), false);
   std::vector<std::byte> buffer(largest, std::byte{1});
   for (const auto size : options.sizes) {
     Figures figures;
@@ -383,11 +405,7 @@ int measure(const Options& options, const char* self) {
     }
     print(options, size, figures, size == options.sizes.front());
   }
-  const auto half_trip_us = client.ping_pong();
-  std::printf(options.json ? R"(],"half_round_trip_8_bytes_us":%.1f})"
-                             "\n"
-                           : "half a round trip of 8 bytes: %.1f us\n",
-              half_trip_us);
+  print_half_trip(options, client.ping_pong());
   return 0;
 }
 
@@ -430,16 +448,20 @@ int measure_shared(const Options& options, const char* self) {
       {self, "--share", "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(fd.get()),
        std::to_string(largest)});
   if (other.read_line() != "mapped") throw Error(Errc::io, "the other process maps nothing");
+  auto server = Process::start({self, "--serve", std::to_string(largest), "shared"});
+  Client client(server.read_line(), true);
+  if (!shares_memory(*client.channel)) throw Error(Errc::unsupported, "no memory is shared");
   std::vector<std::byte> buffer(largest, std::byte{1});
   for (const auto size : options.sizes) {
     Figures figures;
     for (int round = 0; round < options.rounds; ++round) {
       figures.write.push_back(copy_mapped(region, buffer.data(), size));
       figures.read.push_back(copy_mapped(buffer.data(), region, size));
+      figures.send.push_back(client.copy(Operation::send, buffer, size));
     }
     print(options, size, figures, size == options.sizes.front());
   }
-  if (options.json) std::printf("]}\n");
+  print_half_trip(options, client.ping_pong());
   return 0;
 }
 
@@ -447,8 +469,8 @@ int measure_shared(const Options& options, const char* self) {
 
 int main(int argc, char** argv) {
   try {
-    if (argc == 3 && std::string(argv[1]) == "--serve")
-      return serve(std::strtoull(argv[2], nullptr, 10));
+    if ((argc == 3 || argc == 4) && std::string(argv[1]) == "--serve")
+      return serve(std::strtoull(argv[2], nullptr, 10), argc == 4);
     if (argc == 4 && std::string(argv[1]) == "--share")
       return share(argv[2], std::strtoull(argv[3], nullptr, 10));
     const auto options = parse(argc, argv);

@@ -5,6 +5,7 @@
 //                         (64 MiB), echoes tag 1 on tag 2, and runs until its standard output or
 //                         its life ends. With SECONDS, each channel makes it start a program that
 //                         lives so long and knows nothing of channels.
+// ucx_peer share [SECONDS] likewise at 127.0.0.1, with messages through shared memory.
 // ucx_peer hammer ADDRESS connects as "hammer", prints "ready", and then writes, reads and sends
 //                         until the channel ends; then it prints "ended CODE" and exits with 0.
 #include <unistd.h>
@@ -20,6 +21,7 @@
 
 #include "transport/addresses.h"
 #include "transport/blocking.h"
+#include "transport/shm/sharing_transport.h"
 #include "transport/ucx/ucx_transport.h"
 
 using namespace causeway;
@@ -66,7 +68,7 @@ void start_program(const std::string& seconds) {
   if (std::system(("sleep " + seconds + " >/dev/null 2>&1 &").c_str()) != 0) std::abort();
 }
 
-[[noreturn]] void serve(const std::string& host, const std::string& child_seconds) {
+[[noreturn]] void serve(const std::string& host, const std::string& child_seconds, bool shares) {
   Region region;
   IoThread thread("peer");
   std::vector<std::shared_ptr<Channel>> channels;
@@ -75,12 +77,16 @@ void start_program(const std::string& seconds) {
   for (const auto& each : split_addresses(host))
     listen += (listen.empty() ? "" : ",") + each + ":0";
   thread.run_on([&] {
-    transport = make_ucx_transport(
-        thread.context(), {listen, "peer", &region, [&](std::shared_ptr<Channel> channel) {
-                             if (!child_seconds.empty()) start_program(child_seconds);
-                             echo(*channel, std::make_shared<std::vector<std::byte>>(8 << 20));
-                             channels.push_back(std::move(channel));
-                           }});
+    const auto accept = [&](std::shared_ptr<Channel> channel) {
+      if (!child_seconds.empty()) start_program(child_seconds);
+      echo(*channel, std::make_shared<std::vector<std::byte>>(8 << 20));
+      channels.push_back(std::move(channel));
+    };
+    const auto make = [&](Transport::Accepted accepted) {
+      return make_ucx_transport(thread.context(), {listen, "peer", &region, std::move(accepted)});
+    };
+    transport = shares ? make_sharing_transport(thread.context(), {.on_accept = accept}, make)
+                       : make(accept);
   });
   say(transport->address());
   sleep_until_killed();
@@ -129,12 +135,16 @@ void hammer(const std::string& address) {
 int main(int argc, char** argv) {
   try {
     if (argc >= 2 && argc <= 4 && std::string(argv[1]) == "serve")
-      serve(argc > 2 ? argv[2] : "127.0.0.1", argc > 3 ? argv[3] : "");
+      serve(argc > 2 ? argv[2] : "127.0.0.1", argc > 3 ? argv[3] : "", false);
+    if ((argc == 2 || argc == 3) && std::string(argv[1]) == "share")
+      serve("127.0.0.1", argc > 2 ? argv[2] : "", true);
     if (argc == 3 && std::string(argv[1]) == "hammer") {
       hammer(argv[2]);
       return 0;
     }
-    std::fprintf(stderr, "usage: ucx_peer serve [HOST,... [SECONDS]] | ucx_peer hammer ADDRESS\n");
+    std::fprintf(stderr,
+                 "usage: ucx_peer serve [HOST,... [SECONDS]] | ucx_peer share [SECONDS] | "
+                 "ucx_peer hammer ADDRESS\n");
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ucx_peer: %s\n", error.what());
   }

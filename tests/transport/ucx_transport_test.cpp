@@ -144,6 +144,9 @@ TEST_CASE(
     CHECK_THROWS_AS(
         make_ucx_transport(thread.context(), {"127.0.0.1:0,203.0.113.9:0", "x", nullptr, {}}),
         causeway::Error);  // One of them is not of this machine.
+    // UCX would not find who answers there, though the kernel listens.
+    CHECK_THROWS_WITH_AS(make_ucx_transport(thread.context(), {"127.0.0.77:0", "x", nullptr, {}}),
+                         doctest::Contains("use 127.0.0.1"), causeway::Error);
     server.reset();
   });
 }

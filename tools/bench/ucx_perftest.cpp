@@ -53,10 +53,13 @@ bool is_listening(int port) {
   return false;
 }
 
-SpawnOptions perftest_options(const std::vector<std::string>& command, int output) {
+using Way = PerftestWay;
+
+SpawnOptions perftest_options(const std::vector<std::string>& command, int output, Way way) {
   SpawnOptions options;
   options.command = command;
   options.environment = {{"UCX_TLS", "tcp"}, {"UCX_NET_DEVICES", "lo"}};
+  if (way == Way::shared_memory) options.environment = {{"UCX_TLS", "posix,cma"}};
   options.stdout_fd = options.stderr_fd = output;
   options.die_with_parent = true;
   return options;
@@ -68,14 +71,14 @@ struct Server {
 };
 
 // A port that was free a moment ago may be taken when the server asks for it.
-Server start_server(const std::string& program, Clock::time_point deadline) {
+Server start_server(const std::string& program, Way way, Clock::time_point deadline) {
   constexpr int kTries = 3;
   const UniqueFd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));
   int port = 0;
   for (int i = 0; i < kTries; ++i) {
     port = free_port();
     auto server = std::make_unique<Child>(
-        perftest_options({program, "-p", std::to_string(port)}, null.get()));
+        perftest_options({program, "-p", std::to_string(port)}, null.get(), way));
     while (!is_listening(port)) {
       throw_if_interrupted();
       if (server->wait_ended(Clock::now() + std::chrono::milliseconds(2))) break;
@@ -87,14 +90,14 @@ Server start_server(const std::string& program, Clock::time_point deadline) {
 }
 
 std::string run(const std::string& program, const std::string& test, std::uint64_t size_bytes,
-                std::uint64_t count, std::chrono::seconds patience) {
+                std::uint64_t count, Way way, std::chrono::seconds patience) {
   const auto deadline = Clock::now() + patience;
-  const auto [server, port] = start_server(program, deadline);
+  const auto [server, port] = start_server(program, way, deadline);
   auto client_pipe = make_pipe();
   const Child client(perftest_options(
       {program, "-p", std::to_string(port), "-t", test, "-s", std::to_string(size_bytes), "-n",
        std::to_string(count), "-w", std::to_string(1 + count / 10), "-f", "-v", "127.0.0.1"},
-      client_pipe.write_end.get()));
+      client_pipe.write_end.get(), way));
   client_pipe.write_end.reset();
   return read_lines(client_pipe.read_end.get(), deadline);
 }
@@ -134,14 +137,14 @@ std::optional<std::string> find_ucx_perftest() {
 
 double run_ucx_perftest(const std::string& program, std::uint64_t size_bytes, std::uint64_t count,
                         std::chrono::seconds patience) {
-  const auto output = run(program, "tag_bw", size_bytes, count, patience);
+  const auto output = run(program, "tag_bw", size_bytes, count, Way::loopback, patience);
   if (const auto rate = parse_ucx_perftest(output)) return *rate;
   throw Error(Errc::io, "ucx_perftest gave no figure: " + output);
 }
 
 double run_ucx_latency(const std::string& program, std::uint64_t size_bytes, std::uint64_t count,
-                       std::chrono::seconds patience) {
-  const auto output = run(program, "ucp_am_lat", size_bytes, count, patience);
+                       PerftestWay way, std::chrono::seconds patience) {
+  const auto output = run(program, "ucp_am_lat", size_bytes, count, way, patience);
   if (const auto microseconds = parse_column(output, "50.0_percentile_lat"))
     return *microseconds / 1e6;
   throw Error(Errc::io, "ucx_perftest gave no figure: " + output);

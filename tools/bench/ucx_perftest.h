@@ -1,5 +1,5 @@
 // The limits that copies and messages are measured against: `ucx_perftest -t tag_bw` and
-// `-t ucp_am_lat` over loopback TCP.
+// `-t ucp_am_lat` over loopback TCP, or `-t ucp_am_lat` through shared memory.
 //
 // Shape:   one server and one client process per run, on a port of their own; the message lands in
 //          the receiver's buffer, the same one each time.
@@ -15,6 +15,8 @@
 
 namespace causeway::tools {
 
+enum class PerftestWay : std::uint8_t { loopback, shared_memory };
+
 // The program's path in PATH; nullopt if it is not installed.
 [[nodiscard]] std::optional<std::string> find_ucx_perftest();
 
@@ -24,7 +26,8 @@ namespace causeway::tools {
 
 // Seconds of half a round trip of active messages, the median of `count`.
 [[nodiscard]] double run_ucx_latency(const std::string& program, std::uint64_t size_bytes,
-                                     std::uint64_t count, std::chrono::seconds patience);
+                                     std::uint64_t count, PerftestWay way,
+                                     std::chrono::seconds patience);
 
 // The column "overall_bw" of `-f -v` output, in bytes per second; nullopt if there is none.
 [[nodiscard]] std::optional<double> parse_ucx_perftest(const std::string& output);

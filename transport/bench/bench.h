@@ -19,7 +19,7 @@ struct LatencyBench {
   std::vector<std::size_t> sizes;
   std::size_t concurrency = 1;  // Messages that go to and fro at once.
   double seconds = 1;           // Of each size.
-  bool shares_memory = false;   // Broadcasts there and back through slots, not messages over TCP.
+  bool shares_memory = false;   // Messages through it, not over TCP.
 };
 // Half round trips: {"size_bytes","trips","p50_s","p90_s","p99_s","p999_s","max_s"}
 [[nodiscard]] bool measure_latency(const LatencyBench& options);

@@ -30,6 +30,7 @@
 #include "allocator/unique_fd.h"
 #include "transport/collective/blocking.h"
 #include "transport/collective/make_communicator.h"
+#include "transport/shm/sharing_transport.h"
 #include "transport/ucx/ucx_transport.h"
 
 namespace causeway::bench {
@@ -43,6 +44,7 @@ struct GroupOptions {
   std::size_t islands = 1;
   std::vector<std::pair<std::string, std::string>> places{};  // By rank: namespace, address.
   CommunicatorOptions made{};
+  bool shares_messages = false;  // Else messages go over UCX whatever host ranks are on.
 };
 
 // What the processes and their parent have in common.
@@ -61,13 +63,19 @@ class RankProcess {
     auto& channels = channels_;
     channels.resize(options.count);
     std::atomic<std::size_t> connected{0};
+    const auto accept = [&](std::shared_ptr<Channel> channel) {
+      const auto from = channel->peer().session;
+      channels[from] = std::move(channel);
+      ++connected;
+    };
+    const auto make = [&](Transport::Accepted accepted) {
+      return make_ucx_transport(io_.context(),
+                                {address + ":0", "rank", &service_, std::move(accepted)});
+    };
     io_.run_on([&] {
-      transport_ = make_ucx_transport(
-          io_.context(), {address + ":0", "rank", &service_, [&](std::shared_ptr<Channel> channel) {
-                            const auto from = channel->peer().session;
-                            channels[from] = std::move(channel);
-                            ++connected;
-                          }});
+      transport_ = options.shares_messages
+                       ? make_sharing_transport(io_.context(), {.on_accept = accept}, make)
+                       : make(accept);
     });
     std::strncpy(board.addresses[rank], transport_->address().c_str(), 63);
     ++board.listening;

@@ -120,36 +120,15 @@ void travel(RankProcess& rank, const LatencyBench& options) {
       [&](const Completion& done) { rank.channel(1).send(kOver, {}, Clock::now() + 10s, done); });
 }
 
-// There by a broadcast of rank 0, back by one of rank 1; a byte of the message says when to stop.
-void broadcast_to_and_fro(RankProcess& rank, const LatencyBench& options) {
-  for (const auto size : options.sizes) {
-    std::vector<std::byte> bytes(size);
-    std::vector<double> samples;
-    const auto end = Clock::now() + std::chrono::duration<double>(options.seconds);
-    for (bool is_last = false; !is_last;) {
-      const auto began = Clock::now();
-      if (rank.rank() == 0) bytes[0] = std::byte{began > end};
-      for (const int root : {0, 1})
-        rank.run([&](Communicator& c, Communicator::Done done) {
-          c.broadcast(bytes, root, Clock::now() + 10s, done);
-        });
-      is_last = bytes[0] != std::byte{0};
-      if (samples.size() < kMostSamples)
-        samples.push_back(std::chrono::duration<double>(Clock::now() - began).count() / 2);
-    }
-    if (rank.rank() == 0) print(size, samples);
-  }
-}
-
 }  // namespace
 
 bool measure_latency(const LatencyBench& options) {
   GroupOptions group;
-  group.made.shares_memory = options.shares_memory;
+  group.shares_messages = options.shares_memory;
   ForkedRanks ranks(group, [&](RankProcess& rank) {
-    if (options.shares_memory)
-      broadcast_to_and_fro(rank, options);
-    else if (rank.rank() == 0)
+    if (options.shares_memory && !shares_memory(rank.channel(1 - rank.rank())))
+      throw Error(Errc::unsupported, "two processes of this machine cannot share memory");
+    if (rank.rank() == 0)
       travel(rank, options);
     else
       serve_echoes(rank, options);

@@ -32,6 +32,11 @@
 
 namespace causeway {
 
+struct SharedCounters {
+  std::uint64_t bytes = 0;
+  std::uint64_t operations = 0;
+};
+
 class Communicator {
  public:
   using Done = std::function<void(std::optional<Error>)>;
@@ -66,6 +71,9 @@ class Communicator {
   // between threads. Null if this body has none. It may outlive this one: its calls fail then.
   // See run_and_wait() in blocking.h.
   [[nodiscard]] virtual std::shared_ptr<Communicator> in_place() { return nullptr; }
+
+  // What this rank has given to others through memory that they share, in which no channel sees it.
+  [[nodiscard]] virtual SharedCounters shared() const noexcept { return {}; }
 
   // Ends what is outstanding, and all that comes, with `reason`: when the owner learns that a rank
   // is gone of which no operation here has heard. Idempotent.

@@ -31,6 +31,9 @@ class Hierarchy final : public Turns {
  public:
   Hierarchy(asio::io_context& io, IslandRanks given) : Turns(io), ranks_(std::move(given)) {}
 
+  [[nodiscard]] SharedCounters shared() const noexcept {
+    return ranks_.inner ? ranks_.inner->shared() : SharedCounters{};
+  }
   [[nodiscard]] Communicator& flat() const noexcept { return *ranks_.flat; }
 
   Step barrier() {
@@ -218,6 +221,7 @@ class HierarchicalCommunicator final : public Communicator {
              });
   }
   void abort(Error reason) override { hierarchy_->break_with(reason); }
+  [[nodiscard]] SharedCounters shared() const noexcept override { return hierarchy_->shared(); }
 
  private:
   void add_flat(Call call, Deadline deadline, Done done,

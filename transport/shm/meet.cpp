@@ -1,19 +1,16 @@
 #include "transport/shm/meet.h"
 
-#include <fcntl.h>
 #include <sched.h>
 #include <sys/random.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 
 #include "transport/collective/complete.h"
 #include "transport/shm/board.h"
+#include "transport/shm/host.h"
 #include "transport/shm/steps.h"
 
 namespace causeway::shm {
@@ -24,14 +21,6 @@ namespace asio = boost::asio;
 using collective::gather;
 using Token = std::array<std::byte, 16>;
 
-// Processes with the same one can open each other's descriptors under /proc, if at all.
-struct Host {
-  std::array<char, 36> boot;
-  std::uint64_t pid_namespace;
-  std::uint64_t user;
-  std::uint64_t island;
-  bool operator==(const Host&) const = default;
-};
 struct Card {
   Host host;
   std::int64_t process;
@@ -45,24 +34,12 @@ struct Offer {
   Token token{};
 };
 
-Host this_host(std::uint64_t island) {
-  Host host{};
-  const UniqueFd file(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
-  struct stat status {};
-  if (file && ::read(file.get(), host.boot.data(), host.boot.size()) == 36 &&
-      ::stat("/proc/self/ns/pid", &status) == 0)
-    host.pid_namespace = status.st_ino;
-  host.user = ::geteuid();
-  host.island = island;
-  return host;
-}
-
 std::vector<std::vector<int>> by_host(const std::vector<Card>& cards) {
   std::vector<std::vector<int>> groups;
   for (std::size_t r = 0; r < cards.size(); ++r) {
     const auto same = std::ranges::find_if(groups, [&](const std::vector<int>& group) {
       return group.size() < static_cast<std::size_t>(Board::kMaxRanks) &&
-             cards[r].host.pid_namespace != 0 &&
+             cards[r].host.is_known() &&
              cards[static_cast<std::size_t>(group.front())].host == cards[r].host;
     });
     if (same != groups.end())
@@ -125,14 +102,11 @@ SharedSegment open_offer(const Card& leader, const Offer& offer, std::size_t ran
   return segment;
 }
 
-std::vector<UniqueFd> watch(const std::vector<Card>& cards, const std::vector<int>& group) {
+std::vector<UniqueFd> watch_all(const std::vector<Card>& cards, const std::vector<int>& group) {
   std::vector<UniqueFd> processes;
   for (const int r : group) {
     const auto process = static_cast<pid_t>(cards[static_cast<std::size_t>(r)].process);
-    UniqueFd& fd = processes.emplace_back();
-    if (process == ::getpid()) continue;
-    fd.reset(static_cast<int>(::syscall(SYS_pidfd_open, process, 0)));
-    if (!fd) throw system_error("cannot watch a process", errno);
+    processes.push_back(process == ::getpid() ? UniqueFd() : watch(process));
   }
   return processes;
 }
@@ -163,7 +137,7 @@ asio::awaitable<Meeting> meet(Communicator& world, Person person, std::vector<in
   try {
     if (ranks > 1 && offers[leader].is_good != 0) {
       if (!segment) segment.emplace(open_offer(cards[leader], offers[leader], ranks));
-      processes = watch(cards, own);
+      processes = watch_all(cards, own);
       is_ready = 1;
     }
   } catch (const Error&) {

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <future>
@@ -62,6 +63,10 @@ struct Group : std::enable_shared_from_this<Group> {
   void expire(std::uint64_t number);
   void work();  // The thread.
   std::optional<Error> run(const Operation& operation);
+  void count(std::uint64_t bytes) noexcept {
+    given_bytes += bytes;
+    ++given_times;
+  }
   void run(const Steps& steps, const Operation& operation);
   void finish(Operation operation, std::optional<Error> error);
   void break_with(const Error& error);
@@ -72,6 +77,9 @@ struct Group : std::enable_shared_from_this<Group> {
   Board board;  // meet(): the thread's.
   const Slots slots;
   std::vector<std::unique_ptr<asio::posix::stream_descriptor>> watched;  // The io_context's.
+
+  std::atomic<std::uint64_t> given_bytes{0};
+  std::atomic<std::uint64_t> given_times{0};
 
   std::mutex mutex;  // Of what follows.
   std::condition_variable changed;
@@ -253,30 +261,47 @@ class Face : public Communicator {
   [[nodiscard]] int size() const noexcept override { return group_.slots.ranks(); }
 
   void barrier(Deadline deadline, Done done) override {
-    add(Call::barrier(), deadline, std::move(done), [] { return shm::barrier_steps(); });
+    add(Call::barrier(), deadline, std::move(done), [this] {
+      group_.count(0);
+      return shm::barrier_steps();
+    });
   }
   void broadcast(Values bytes, int root, Deadline deadline, Done done) override {
-    add(Call::broadcast(bytes.size(), root, size()), deadline, std::move(done),
-        [=, this] { return shm::broadcast_steps(group_.slots, rank(), bytes, root); });
+    add(Call::broadcast(bytes.size(), root, size()), deadline, std::move(done), [=, this] {
+      group_.count(root == rank() ? bytes.size() : 0);
+      return shm::broadcast_steps(group_.slots, rank(), bytes, root);
+    });
   }
   void all_reduce(Values values, Reduction how, Deadline deadline, Done done) override {
-    add(Call::all_reduce(values.size(), how), deadline, std::move(done),
-        [=, this] { return shm::all_reduce_steps(group_.slots, rank(), values, how); });
+    add(Call::all_reduce(values.size(), how), deadline, std::move(done), [=, this] {
+      group_.count(values.size());
+      return shm::all_reduce_steps(group_.slots, rank(), values, how);
+    });
   }
   void reduce_scatter(Values values, const Shares& shares, Reduction how, Deadline deadline,
                       Done done) override {
     add(Call::reduce_scatter(values.size(), shares, how, size()), deadline, std::move(done),
-        [=, this] { return shm::reduce_scatter_steps(group_.slots, rank(), values, shares, how); });
+        [=, this] {
+          group_.count(values.size() - shares.of(values, rank()).size());
+          return shm::reduce_scatter_steps(group_.slots, rank(), values, shares, how);
+        });
   }
   void all_gather(Values values, const Shares& shares, Deadline deadline, Done done) override {
-    add(Call::all_gather(values.size(), shares, size()), deadline, std::move(done),
-        [=, this] { return shm::all_gather_steps(group_.slots, rank(), values, shares); });
+    add(Call::all_gather(values.size(), shares, size()), deadline, std::move(done), [=, this] {
+      group_.count(shares.of(values, rank()).size());
+      return shm::all_gather_steps(group_.slots, rank(), values, shares);
+    });
   }
   void all_to_all(Values values, std::size_t value_bytes, Deadline deadline, Done done) override {
-    add(Call::all_to_all(values.size(), value_bytes, size()), deadline, std::move(done),
-        [=, this] { return shm::all_to_all_steps(group_.slots, rank(), values); });
+    add(Call::all_to_all(values.size(), value_bytes, size()), deadline, std::move(done), [=, this] {
+      group_.count(values.size() - values.size() / static_cast<std::size_t>(size()));
+      return shm::all_to_all_steps(group_.slots, rank(), values);
+    });
   }
   void abort(Error reason) override { group_.break_with(reason); }
+  [[nodiscard]] SharedCounters shared() const noexcept override {
+    return {group_.given_bytes, group_.given_times};
+  }
 
  protected:
   virtual void add(Call call, Deadline deadline, Done done, std::function<Steps()> steps) = 0;

@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <ifaddrs.h>
-#include <net/if.h>
 #include <netdb.h>
 #include <unistd.h>
 
@@ -116,10 +115,15 @@ std::string interface_of(const SocketAddress& address) {
   if (getifaddrs(&list) != 0) throw system_error("cannot list the network interfaces", errno);
   const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(list, freeifaddrs);
   for (const auto* entry = list; entry != nullptr; entry = entry->ifa_next) {
-    if (entry->ifa_addr == nullptr) continue;
-    const bool loopback = (entry->ifa_flags & IFF_LOOPBACK) != 0 && is_ipv4_loopback(address.get());
-    if (same_host(entry->ifa_addr, address.get()) || loopback) return entry->ifa_name;
+    if (entry->ifa_addr != nullptr && same_host(entry->ifa_addr, address.get()))
+      return entry->ifa_name;
   }
+  // The kernel would listen at all of 127.0.0.0/8, but UCX finds interfaces by their own addresses.
+  if (is_ipv4_loopback(address.get()))
+    throw Error(Errc::not_found, address.to_string() +
+                                     " cannot be listened at: the loopback interface has another "
+                                     "address; use 127.0.0.1, or give it this one by `ip address "
+                                     "add ADDRESS/8 dev lo`");
   throw Error(Errc::not_found, "no network interface of this machine has the address " +
                                    address.to_string() + "; see `ip address`");
 }

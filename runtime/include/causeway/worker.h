@@ -90,9 +90,9 @@ class Worker {
   struct Traffic {
     std::string from_node;
     std::string to_node;
-    std::string transport;  // "ucx" or "local"
-    std::uint64_t bytes;
-    std::uint64_t messages;
+    std::string transport;   // "ucx", "shm" (memory that processes of a node share) or "local"
+    std::uint64_t bytes;     // Of a collective by shared memory: what is left there for the others.
+    std::uint64_t messages;  // And operations of these.
   };
   [[nodiscard]] std::vector<Traffic> traffic() const;
 

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <csignal>
 #include <iostream>
+#include <map>
 #include <thread>
 
 #include "tests/error_of.h"
@@ -70,9 +71,15 @@ int talk(Worker& worker) {
     worker.broadcast(root, bytes);
     EXPECT(bytes == std::vector<std::byte>(5000, static_cast<std::byte>(root)));
   }
-  std::uint64_t sent = 0;
-  for (const auto& route : worker.traffic()) sent += route.bytes;
-  EXPECT(sent > 0);
+  // What ranks of a node tell each other goes through memory that they share, and no other does.
+  std::map<std::string, std::uint64_t> sent;
+  for (const auto& route : worker.traffic()) {
+    sent[route.transport] += route.bytes;
+    EXPECT((route.transport != "ucx") == (route.from_node == route.to_node));
+  }
+  EXPECT(sent["ucx"] > 0);
+  const bool shares_node = worker.world() == 4 || (worker.world() == 3 && worker.rank() > 0);
+  EXPECT((sent["shm"] > 100003) == shares_node);
   worker.barrier();
   return 0;
 }

@@ -62,8 +62,8 @@ ours() { # LINK SIZE
   {
     sed -n 's/.*"write_gb_s":\([0-9.]*\).*/write '"$2"' \1/p' "$folder/ours"
     sed -n 's/.*"read_gb_s":\([0-9.]*\).*/read '"$2"' \1/p' "$folder/ours"
-    [ "$1" != tcp ] || sed -n 's/.*"send_gb_s":\([0-9.]*\).*/send '"$2"' \1/p' "$folder/ours"
-    [ "$1" != tcp ] || [ "$2" != "${size_list[0]}" ] ||
+    sed -n 's/.*"send_gb_s":\([0-9.]*\).*/send '"$2"' \1/p' "$folder/ours"
+    [ "$2" != "${size_list[0]}" ] ||
       sed -n 's/.*"half_round_trip_8_bytes_us":\([0-9.]*\).*/half_trip 8 \1/p' "$folder/ours"
   } | keep "$1" causeway
 }

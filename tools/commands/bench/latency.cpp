@@ -42,12 +42,12 @@ struct LatencyPoint {
 // As many trips as ours would take; none where they take far longer: two processes that poll on one
 // core have each turn of it to wait for.
 std::optional<double> raw_latency(const std::string& perftest, const LatencyPoint& ours,
-                                  double seconds) {
+                                  PerftestWay way, double seconds) {
   const auto trips = static_cast<std::uint64_t>(seconds / (2 * ours.seconds("p50_s")));
   const auto patience = std::chrono::seconds(10 + static_cast<int>(3 * seconds));
   try {
     return run_ucx_latency(perftest, ours.size(), std::clamp<std::uint64_t>(trips, 100, 100'000),
-                           patience);
+                           way, patience);
   } catch (const Error& error) {
     if (error.code() != Errc::timed_out) throw;
     return std::nullopt;
@@ -56,9 +56,9 @@ std::optional<double> raw_latency(const std::string& perftest, const LatencyPoin
 
 std::vector<LatencyPoint> measure(const LatencyCommand& command, bool json) {
   const auto sizes = parse_sizes(command.sizes, kDefaultSizes, kMostBytes);
-  const auto perftest = command.no_compare || command.memory != "host" || command.concurrency > 1
-                            ? std::nullopt
-                            : find_ucx_perftest();
+  const auto way = command.memory == "host" ? PerftestWay::loopback : PerftestWay::shared_memory;
+  const auto perftest =
+      command.no_compare || command.concurrency > 1 ? std::nullopt : find_ucx_perftest();
   Progress progress(!json, sizes.size() * (perftest ? 2 : 1));
   std::vector<LatencyPoint> points;
   for (const auto size : sizes) {  // One after the other: each limit is of the same minute.
@@ -76,23 +76,22 @@ std::vector<LatencyPoint> measure(const LatencyCommand& command, bool json) {
       throw Error(Errc::internal, "causeway-bench gave no figure");
     if (!perftest) continue;
     progress.begin(fmt::format("raw active messages of {}", size_title(size)));
-    points.back().limit_s = raw_latency(*perftest, points.back(), command.seconds);
+    points.back().limit_s = raw_latency(*perftest, points.back(), way, command.seconds);
   }
   return points;
 }
 
 std::string limit_name(const LatencyCommand& command) {
   if (command.no_compare) return "not measured";
-  if (command.memory != "host") return "none: raw messages do not go through slots";
   if (command.concurrency > 1) return "none: raw messages go one at a time";
   return find_ucx_perftest() ? "ucx_perftest ucp_am_lat" : "none: ucx_perftest is not installed";
 }
 
 void print_table(const LatencyCommand& command, const std::vector<LatencyPoint>& points) {
-  fmt::print("half round trips, {}   limit: {}\n",
-             command.memory == "host" ? "messages over loopback TCP"
-                                      : "broadcasts there and back through shared memory",
-             limit_name(command));
+  fmt::print(
+      "half round trips, {}   limit: {}\n",
+      command.memory == "host" ? "messages over loopback TCP" : "messages through shared memory",
+      limit_name(command));
   Table table({{"SIZE", true},
                {"P50 us", true},
                {"P90", true},
@@ -103,18 +102,18 @@ void print_table(const LatencyCommand& command, const std::vector<LatencyPoint>&
                {"LIMIT us", true},
                {"OF LIMIT", true}});
   const auto microseconds = [](double seconds) {
-    return Cell{fmt::format("{:.1f}", seconds * 1e6)};
+    return Cell{fmt::format("{:.2f}", seconds * 1e6)};
   };
   for (const auto& point : points) {
     const double median_s = point.seconds("p50_s");
     table.add({{size_title(point.size())},
-               {fmt::format("{:.1f}", median_s * 1e6), Colour::bold},
+               {fmt::format("{:.2f}", median_s * 1e6), Colour::bold},
                microseconds(point.seconds("p90_s")),
                microseconds(point.seconds("p99_s")),
                microseconds(point.seconds("p999_s")),
                microseconds(point.seconds("max_s")),
                {fmt::format("{:.0f}", point.seconds("trips") / command.seconds)},
-               {point.limit_s ? fmt::format("{:.1f}", *point.limit_s * 1e6) : "-"},
+               {point.limit_s ? fmt::format("{:.2f}", *point.limit_s * 1e6) : "-"},
                {point.limit_s ? percent(*point.limit_s, median_s) : "-"}});
   }
   fmt::print("{}", table.to_string());
@@ -155,7 +154,7 @@ void add_bench_latency(CLI::App& bench, Shell& shell) {
   add_size_option(*latency, command->sizes, "8B,64B,512B,4KiB");
   latency
       ->add_option("--memory", command->memory,
-                   "host (messages over loopback TCP), shared (slots of shared memory)")
+                   "host (messages over loopback TCP), shared (messages through shared memory)")
       ->check(CLI::IsMember({"host", "shared"}))
       ->type_name("KIND");
   latency->add_option("--concurrency", command->concurrency, "Messages that travel at once (1)")
