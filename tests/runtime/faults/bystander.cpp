@@ -63,6 +63,10 @@ void Bystander::introduce_nodes() {
       if (from != to) pool_->copy(target.scratch, 0, source.secret, 0, 64 * 1024);
 }
 
+std::string Bystander::region(char node) const {
+  return fmt::format("{:016x}", held_.at(node).secret.id());
+}
+
 std::string Bystander::session() const { return fmt::format("{:016x}", pool_->session()); }
 
 }  // namespace causeway::test

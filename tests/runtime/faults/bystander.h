@@ -24,6 +24,7 @@ class Bystander {
   // Copies from every node to every other, so that all of them know each other again.
   void introduce_nodes();
   [[nodiscard]] std::string session() const;
+  [[nodiscard]] std::string region(char node) const;
 
   static constexpr std::uint64_t kBytesPerNode = 512 * 1024;
 

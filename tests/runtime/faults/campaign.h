@@ -46,6 +46,7 @@ class Campaign {
   };
 
   void begin_anew();
+  void dismiss_workers();
   void start_workers(const Plan& plan);
   void work(const Plan& plan);
   void apply(const Plan& plan, const Fault& fault);
@@ -72,10 +73,10 @@ class Campaign {
   int warm_ups_ = 0;
   struct Memory {
     int runs = 0;  // Of this process.
-    std::int64_t first_kib = 0;
+    std::int64_t last_kib = 0;
   };
   std::map<char, Memory> memory_;
-  std::int64_t grown_kib_ = 0;  // Of all processes that lived long enough, over as many runs.
+  std::int64_t grown_kib_ = 0;  // By all that have grown up, over as many runs.
   std::int64_t grown_runs_ = 0;
   std::int64_t most_kib_ = 0;
   std::map<std::string, double> counts_;  // What the workers counted.

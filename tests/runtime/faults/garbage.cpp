@@ -96,8 +96,15 @@ void knock(const std::string& address, std::mt19937_64& random, Clock::time_poin
   }
 }
 
-Header random_header(std::mt19937_64& random, std::uint64_t own, std::uint64_t other,
-                     std::size_t data_bytes, std::uint64_t key, std::uint64_t id) {
+// Sessions, and a region of the second.
+struct Targets {
+  std::uint64_t own;
+  std::uint64_t other;
+  std::uint64_t other_region;
+};
+
+Header random_header(std::mt19937_64& random, const Targets& targets, std::size_t data_bytes,
+                     std::uint64_t key, std::uint64_t id) {
   constexpr Op kUsual[] = {Op::write, Op::write, Op::write,   Op::read,     Op::read,  Op::sum,
                            Op::fence, Op::fence, Op::message, Op::withdraw, Op::recall};
   const auto pick = [&](std::initializer_list<std::uint64_t> values) {
@@ -107,8 +114,8 @@ Header random_header(std::mt19937_64& random, std::uint64_t own, std::uint64_t o
                                    : kUsual[random() % std::size(kUsual)],
           .key = random() % 100 == 0 ? random() : key,
           .id = id,
-          .session = pick({own, own, own, other, random()}),
-          .region = pick({kOwnRegion, kOwnRegion, random()}),
+          .session = pick({targets.own, targets.own, targets.other, random()}),
+          .region = pick({kOwnRegion, targets.other_region, random()}),
           .offset_bytes = pick({0, 1, kOwnBytes / 2, kOwnBytes, random()}),
           .size_bytes = pick({data_bytes, data_bytes, 8, kOwnBytes, random()}),
           .part_bytes = pick({0, 0, 0, 1, random()}),
@@ -116,14 +123,14 @@ Header random_header(std::mt19937_64& random, std::uint64_t own, std::uint64_t o
 }
 
 // What a peer says that was let in, until it is thrown out or tired.
-void break_rules(RawPeer& peer, std::mt19937_64& random, std::uint64_t own, std::uint64_t other,
+void break_rules(RawPeer& peer, std::mt19937_64& random, const Targets& targets,
                  Clock::time_point end) {
   constexpr unsigned kRendezvous = UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_RNDV;
   constexpr std::size_t kSizes[] = {0, 0, 1, 100, 16384, 16385, 300'000};
   peer.holds_data = random() % 4 == 0;
   for (std::uint64_t id = 0; id < 300 && !peer.is_gone && Clock::now() < end; ++id) {
     const Bytes data(kSizes[random() % std::size(kSizes)]);
-    const auto encoded = ucx::encode(random_header(random, own, other, data.size(), peer.key, id));
+    const auto encoded = ucx::encode(random_header(random, targets, data.size(), peer.key, id));
     Bytes head(encoded.begin(), encoded.end());
     if (random() % 30 == 0) spoil(head, random);
     const bool has_data = random() % 2 == 0;
@@ -146,12 +153,13 @@ int admitted(const GarbageOptions& options, std::mt19937_64& random, Clock::time
                   {"map", false},
                   {"pieces", {{{"offset_bytes", 0}, {"size_bytes", kOwnBytes}}}}};
   static_cast<void>(holder.call("POST", "/v1/extents", boost::json::serialize(lend), kTime));
-  const auto other = from_hex(options.other_session, "a session");
+  const Targets targets{session, from_hex(options.other_session, "a session"),
+                        from_hex(options.other_region, "a region")};
   do {
     RawPeer peer(options.data, {Hello::Role::client, "mallory", session, key},
                  options.interface.c_str());
     if (random() % 8 != 0) peer.greet();
-    break_rules(peer, random, session, other, end);
+    break_rules(peer, random, targets, end);
     if (random() % 4 == 0) peer.lifeline.send(noise(1 + random() % 100, random));
     // Its requests at the control plane are not much better.
     auto body = boost::json::serialize(lend);
@@ -170,8 +178,15 @@ int admitted(const GarbageOptions& options, std::mt19937_64& random, Clock::time
 }  // namespace
 
 std::vector<std::string> GarbageOptions::to_arguments() const {
-  return {kind,      std::to_string(seed), std::to_string(time.count()), control, data, token,
-          interface, other_session};
+  return {kind,
+          std::to_string(seed),
+          std::to_string(time.count()),
+          control,
+          data,
+          token,
+          interface,
+          other_session,
+          other_region};
 }
 
 GarbageOptions GarbageOptions::from_arguments(const std::vector<std::string>& arguments) {
@@ -182,7 +197,8 @@ GarbageOptions GarbageOptions::from_arguments(const std::vector<std::string>& ar
           arguments.at(4),
           arguments.at(5),
           arguments.at(6),
-          arguments.at(7)};
+          arguments.at(7),
+          arguments.at(8)};
 }
 
 int run_garbage(const GarbageOptions& options) {

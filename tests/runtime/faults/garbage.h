@@ -20,7 +20,8 @@ struct GarbageOptions {
   std::string data;
   std::string token;
   std::string interface;      // Towards the daemon.
-  std::string other_session;  // Whose memory the admitted peer is after, in digits.
+  std::string other_session;  // Whose memory the admitted peer is after, in digits,
+  std::string other_region;   // and which.
 
   [[nodiscard]] std::vector<std::string> to_arguments() const;
   [[nodiscard]] static GarbageOptions from_arguments(const std::vector<std::string>& arguments);
