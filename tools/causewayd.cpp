@@ -15,6 +15,7 @@
 #include "causeway/node.h"
 #include "causeway/topology_discovery.h"
 #include "tools/base/files.h"
+#include "tools/base/log.h"
 
 namespace {
 
@@ -133,6 +134,7 @@ int run(int argc, char** argv) {
     return report(std::string(error.what()) + " (see --help)", kExitUsage);
   }
   try {
+    causeway::tools::log_without_waiting();
     complete(options);
     causeway::run_node(options.daemon);
     return 0;

@@ -50,6 +50,9 @@ void Region::move(std::uint64_t offset_bytes, std::uint64_t size_bytes, const De
                         [&](const Extent& extent, std::uint64_t, std::uint64_t) {
                           if (extent.device != to) old.push_back(extent);
                         });
+  std::uint64_t bytes = 0;
+  for (const auto& extent : old) bytes += extent.size_bytes;
+  const CallTime time(state_->pool->time_for(bytes));
   try {
     for (const auto& extent : old) state_->move_extent(extent, to);
   } catch (...) {

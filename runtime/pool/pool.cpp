@@ -33,11 +33,15 @@ using Groups = std::map<Group, std::vector<Pool::CopyPiece>>;
 
 }  // namespace
 
-PoolStatus Pool::State::status() { return parse_pool_status(pool_document("/v1/pool")); }
+PoolStatus Pool::State::status() {
+  const CallTime time(options.timeout);
+  return parse_pool_status(pool_document("/v1/pool"));
+}
 
 // What is free is asked for without the regions of others, which may be many; the graph, which is
 // large, only when a node came or went.
 Topology Pool::State::topology() {
+  const CallTime time(options.timeout);
   const auto document = pool_document("/v1/pool/memory");
   const auto version = get_string(document, "topology_version", "the pool's status");
   auto known = [&]() -> std::optional<Topology> {
@@ -70,6 +74,7 @@ Pool::~Pool() {
 
 Pool Pool::connect(PoolOptions options) {
   auto state = std::make_shared<State>(std::move(options));
+  const CallTime time(state->options.timeout);
   state->open();
   return Pool(std::move(state));
 }
@@ -85,6 +90,7 @@ Region Pool::allocate(std::uint64_t size_bytes, const AllocateOptions& options) 
     throw Error(
         Errc::invalid_argument,
         fmt::format("region '{}': a size of {} bytes is not possible", options.name, size_bytes));
+  const CallTime time(state_->options.timeout);
   const auto whole =
       (size_bytes + kDeviceGranuleBytes - 1) / kDeviceGranuleBytes * kDeviceGranuleBytes;
   for (int attempt = 1;; ++attempt) {
@@ -159,7 +165,12 @@ CopyReport Pool::copy_batch(Region& to, const Region& from, std::span<const Copy
   auto& target = *to.state_;
   const auto& source = *from.state_;
   Groups groups;
-  for (const auto& piece : pieces) split_piece(target, source, piece, groups);
+  std::uint64_t bytes = 0;
+  for (const auto& piece : pieces) {
+    split_piece(target, source, piece, groups);
+    bytes += piece.size_bytes;
+  }
+  const CallTime time(state_->time_for(bytes));
   CopyReport report;
   for (const auto& [group, parts] : groups) {
     if (!report.route.empty()) report.route += ", ";

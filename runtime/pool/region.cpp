@@ -85,6 +85,7 @@ void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) co
     });
   };
   for_each_part(offset_bytes, bytes.size(), visit);
+  const CallTime time(pool->time_for(bytes.size()));
   for (const auto& [node, operations] : remote)
     pool->run_batch(*pool->link(node), operations, bytes.size());
 }
@@ -100,6 +101,7 @@ void Region::write(std::uint64_t offset_bytes, std::span<const std::byte> source
 }
 
 Region::State::~State() {
+  const CallTime time(pool->options.timeout);
   std::map<std::string, bool> nodes;
   for (const auto& [_, extent] : extents) nodes[extent.device.node] = true;
   const auto whole = extents.empty() ? 0

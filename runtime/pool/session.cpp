@@ -24,6 +24,8 @@ using namespace std::chrono_literals;
 using Json = boost::json::object;
 
 constexpr auto kGoodbyeTime = 1s;
+constexpr auto kLeastTime = 250ms;   // Of a request, also when its call's time is over.
+constexpr auto kAnswerTime = 500ms;  // Between a daemon's own deadline and its answer.
 constexpr std::size_t kMaxPiecesPerTransfer = 16384;
 
 std::string env(const char* name) {
@@ -35,7 +37,27 @@ std::string default_socket() {
   const auto base = env("XDG_RUNTIME_DIR");
   return fmt::format("{}/causeway-{}/causeway.sock", base.empty() ? "/tmp" : base, ::geteuid());
 }
+
+thread_local std::optional<Deadline> t_call_end;
+
+std::chrono::milliseconds left_until(Deadline deadline) {
+  return std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+}
 }  // namespace
+
+CallTime::CallTime(std::chrono::milliseconds time) : is_outermost_(!t_call_end) {
+  if (is_outermost_) t_call_end = std::chrono::steady_clock::now() + time;
+}
+
+CallTime::~CallTime() {
+  if (is_outermost_) t_call_end.reset();
+}
+
+Deadline CallTime::deadline(std::chrono::milliseconds time) {
+  const auto now = std::chrono::steady_clock::now();
+  const auto own = now + time;
+  return t_call_end ? std::min(own, std::max(*t_call_end, now + kLeastTime)) : own;
+}
 
 // Watches the connection that holds the session: readable means that the daemon closed it.
 struct DaemonLink::Watch {
@@ -72,7 +94,7 @@ void Pool::State::open() {
   const auto target = local ? "unix:" + options.socket_path : options.address;
   ControlClient holder(target, options.token, "the daemon");
   const auto reply = holder.call("POST", "/v1/sessions", serialize(Json{{"client", client_name}}),
-                                 options.timeout);
+                                 left_until(CallTime::deadline(options.timeout)));
   constexpr auto kWhere = "answer to POST /v1/sessions";
   const auto answer = parse_object(reply.body, kWhere);
   node = get_string(answer, "node", kWhere);
@@ -103,7 +125,8 @@ std::shared_ptr<DaemonLink> Pool::State::add_link(const std::string& name,
   ControlClient holder(address, token, "node " + name);
   auto body = credentials();
   body["client"] = client_name;
-  const auto reply = holder.call("POST", "/v1/sessions", serialize(body), options.timeout);
+  const auto reply = holder.call("POST", "/v1/sessions", serialize(body),
+                                 left_until(CallTime::deadline(options.timeout)));
   constexpr auto kWhere = "answer to POST /v1/sessions";
   const auto answer = parse_object(reply.body, kWhere);
   auto link = std::make_shared<DaemonLink>(name, address, token,
@@ -217,7 +240,6 @@ void Pool::State::check_open() {
   if (closed_) throw Error(Errc::closed, "the pool is closed");
 }
 
-// A slow link is no dead link: large batches get time in proportion, at 10 MB/s.
 std::chrono::milliseconds Pool::State::time_for(std::uint64_t bytes) const {
   return options.timeout + std::chrono::milliseconds(bytes / 10'000);
 }
@@ -229,17 +251,15 @@ bool Pool::State::is_local(const std::string& node_name) const {
 }
 
 Json Pool::State::call(DaemonLink& link, const char* method, const std::string& path, Json body,
-                       std::vector<UniqueFd>* fds, std::chrono::milliseconds extra_time) {
+                       std::vector<UniqueFd>* fds, std::optional<Deadline> until) {
   ControlReply reply;
   {
-    const auto use = extra_time.count() > 0 ? Connections::Use::waits : Connections::Use::brief;
-    const auto deadline = std::chrono::steady_clock::now() + options.timeout + extra_time;
+    const auto use = until ? Connections::Use::waits : Connections::Use::brief;
+    const auto deadline = until ? *until + kAnswerTime : CallTime::deadline(options.timeout);
     auto connection = link.connections_.take(use, deadline);
     link.check();
-    const auto left =
-        std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     try {
-      reply = connection->call(method, path, serialize(body), left);
+      reply = connection->call(method, path, serialize(body), left_until(deadline));
     } catch (const Error&) {
       check_open();  // The session's end explains what the daemon then says.
       throw;
@@ -289,7 +309,7 @@ struct BatchProgress {
 void Pool::State::run_batch(DaemonLink& link, const std::vector<Start>& operations,
                             std::uint64_t bytes) {
   link.check();
-  const auto deadline = std::chrono::steady_clock::now() + time_for(bytes);
+  const auto deadline = CallTime::deadline(time_for(bytes));
   try {
     io.wait_for([&](Completion done) {
       const auto progress = std::make_shared<BatchProgress>();
@@ -331,15 +351,17 @@ double Pool::State::transfer(bool pull, const Place& from, const Place& to,
                           {"from_offset_bytes", piece.from_offset_bytes},
                           {"size_bytes", piece.size_bytes}});
     }
-    const auto limit = time_for(bytes);
+    const auto deadline = CallTime::deadline(
+        std::min<std::chrono::milliseconds>(time_for(bytes), std::chrono::hours(1)));
     auto body = credentials();
     body["kind"] = from.node == to.node ? "within" : (pull ? "pull" : "push");
     body["peer"] = pull ? from.node : to.node;
     body["from"] = to_hex(from.region);
     body["to"] = to_hex(to.region);
-    body["timeout_ms"] = std::min<std::int64_t>(limit.count(), 3'600'000);
+    body["timeout_ms"] = left_until(deadline).count();
     body["pieces"] = std::move(list);
-    const auto answer = call(*executor, "POST", "/v1/transfers", std::move(body), nullptr, limit);
+    const auto answer =
+        call(*executor, "POST", "/v1/transfers", std::move(body), nullptr, deadline);
     seconds += get_number(answer, "seconds", "answer to POST /v1/transfers");
   }
   return seconds;

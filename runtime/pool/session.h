@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,23 @@ namespace causeway {
 
 class DaemonLink;
 
+// The time that one call of the user has, over all the requests that it makes. Within another one
+// on the same thread it changes nothing.
+class CallTime {
+ public:
+  explicit CallTime(std::chrono::milliseconds time);
+  ~CallTime();
+  CallTime(const CallTime&) = delete;
+  CallTime& operator=(const CallTime&) = delete;
+
+  // When a request that has `time` of its own must have ended. What a call that failed has to put
+  // right it does even when its own time is over, and shortly.
+  [[nodiscard]] static Deadline deadline(std::chrono::milliseconds time);
+
+ private:
+  bool is_outermost_;
+};
+
 struct Pool::State : std::enable_shared_from_this<Pool::State> {
   explicit State(PoolOptions options);
   ~State();
@@ -35,9 +53,10 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
 
   // The link to node `name`, made if there is none. Errors: not_found, peer_lost.
   std::shared_ptr<DaemonLink> link(const std::string& name);
+  // `until`: of a request that may wait, when the daemon answers at the latest.
   boost::json::object call(DaemonLink& link, const char* method, const std::string& path,
                            boost::json::object body, std::vector<UniqueFd>* fds = nullptr,
-                           std::chrono::milliseconds extra_time = {});
+                           std::optional<Deadline> until = {});
   // {"session", "key"}: what every request of a session carries.
   [[nodiscard]] boost::json::object credentials() const;
   [[nodiscard]] bool is_local(const std::string& node_name) const;  // Can be mapped.
@@ -58,6 +77,8 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
 
   PoolStatus status();
   Topology topology();
+  // A slow link is no dead link: large batches get time in proportion, at 10 MB/s.
+  [[nodiscard]] std::chrono::milliseconds time_for(std::uint64_t bytes) const;
 
   // `handler` runs on the io thread when a daemon is lost, with the error that names it. Returns a
   // number for ignore_losses().
@@ -83,7 +104,6 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   void lose(DaemonLink& link, const Error& error);  // On the io thread.
   boost::json::object pool_document(const char* path);
   void check_open();  // Errors: closed.
-  [[nodiscard]] std::chrono::milliseconds time_for(std::uint64_t bytes) const;
 
   std::mutex connecting_;  // One new link at a time.
   std::mutex mutex_;       // Guards links_, handlers_ and closed_.

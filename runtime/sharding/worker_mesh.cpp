@@ -89,7 +89,7 @@ void WorkerMesh::meet() {
   body["address"] = address;
   body["timeout_ms"] = options_.timeout.count();
   const auto joined = pool_->call(*directory, "POST", "/v1/group-members/" + options_.group, body,
-                                  nullptr, options_.timeout);
+                                  nullptr, std::chrono::steady_clock::now() + options_.timeout);
   for (const auto& value : get_array(joined, "members", kWhere)) {
     const auto& member = as_object(value, kWhere);
     members_.push_back({static_cast<int>(get_uint(member, "rank", kWhere)),

@@ -277,6 +277,20 @@ TEST_CASE("when no rail is left it ends at once, and one that comes back serves 
   CHECK((world.region() == source));
 }
 
+TEST_CASE("what an older try to connect met does not end a transfer that begins later") {
+  TransferWorld world(1);
+  world.cut(0);
+  const auto source = pattern(kMega, 1);
+  auto first = world.write(0, source);
+  world.cut(0, false);  // The try for the first is under way, and will fail.
+  auto second = world.write(0, source);
+  REQUIRE(world.finish(first));
+  CHECK((code_of(first) == Errc::peer_lost));
+  REQUIRE(world.finish(second));
+  CHECK_FALSE(second.error());
+  CHECK(world.way(0).connects == 2);
+}
+
 TEST_CASE("a single rail that is lost and comes back carries the rest") {
   Faults faults;
   faults.bytes_per_second = 500 * kMega;
@@ -399,8 +413,8 @@ TEST_CASE("a rail that would hold up the end gets nothing of it") {
   REQUIRE(world.finish(transfer));
   const auto before = world.rails->status()[1].sent_bytes;
   REQUIRE(before > 0);
-  // One chunk takes the slow rail a second, and all of them take the other one 80 ms: a machine that
-  // is a few times slower than it should be makes no difference.
+  // One chunk takes the slow rail a second, and all of them take the other one 80 ms: a machine
+  // that is a few times slower than it should be makes no difference.
   transfer = world.write(0, std::span(source).first(8 * kMega));
   REQUIRE(world.finish(transfer));
   REQUIRE_FALSE(transfer.error());

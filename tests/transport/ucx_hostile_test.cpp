@@ -4,22 +4,16 @@
 //         hand: every rule of protocol.h broken once. Then seeded messages with a few wrong fields;
 //         replay one with CAUSEWAY_TEST_SEED=<seed>. Strangers: ucx_stranger_test.cpp.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
-#include <arpa/inet.h>
-#include <ucp/api/ucp.h>
-
 #include <functional>
 #include <iterator>
-#include <list>
-#include <utility>
 
-#include "tests/transport/raw_caller.h"
+#include "tests/transport/raw_peer.h"
 #include "transport/ucx/ucx_transport.h"
 
 #define CHANNEL_SUITE_HELPERS_ONLY
 #include "tests/conformance/channel_suite.h"
 
 using namespace channel_suite;
-using causeway::test::RawCaller;
 using causeway::ucx::encode;
 using causeway::ucx::Header;
 using causeway::ucx::Op;
@@ -90,139 +84,9 @@ struct Client {
   }
 };
 
-// Sends any active message and remembers what came back.
-class RawPeer {
- public:
-  explicit RawPeer(const std::string& address) : lifeline(address) {
-    REQUIRE(lifeline.send(causeway::ucx::frame(
-        causeway::ucx::Greeting{42, Hello{Hello::Role::client, "mallory", 7, "secret"}})));
-    const auto reply = lifeline.read_frame();
-    REQUIRE(reply);
-    const auto welcome = causeway::ucx::decode_welcome(reply->second);
-    REQUIRE(welcome);
-    key = welcome->key;
-    ucp_config_t* config = nullptr;
-    check(ucp_config_read(nullptr, nullptr, &config));
-    check(ucp_config_modify(config, "TLS", "tcp"));
-    check(ucp_config_modify(config, "NET_DEVICES", "lo"));
-    ucp_params_t params{};
-    params.field_mask = UCP_PARAM_FIELD_FEATURES;
-    params.features = UCP_FEATURE_AM;
-    check(ucp_init(&params, config, &context_));
-    ucp_config_release(config);
-    ucp_worker_params_t worker_params{};
-    check(ucp_worker_create(context_, &worker_params, &worker_));
-    ucp_am_handler_param_t handler{};
-    handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
-                         UCP_AM_HANDLER_PARAM_FIELD_ARG;
-    handler.cb = on_message;
-    handler.arg = this;
-    check(ucp_worker_set_am_recv_handler(worker_, &handler));
+using causeway::test::RawPeer;
 
-    sockaddr_in to{};
-    to.sin_family = AF_INET;
-    to.sin_port = htons(welcome->port);
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    ucp_ep_params_t ep{};
-    ep.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR |
-                    UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
-    ep.flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER;
-    ep.sockaddr = {reinterpret_cast<const sockaddr*>(&to), sizeof(to)};
-    ep.err_mode = UCP_ERR_HANDLING_MODE_PEER;
-    ep.err_handler = {
-        [](void* self, ucp_ep_h, ucs_status_t) { static_cast<RawPeer*>(self)->is_gone = true; },
-        this};
-    check(ucp_ep_create(worker_, &ep, &endpoint_));
-  }
-
-  ~RawPeer() {
-    let_go();
-    ucp_request_param_t param{};
-    param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
-    param.flags = UCP_EP_CLOSE_FLAG_FORCE;
-    auto* request = ucp_ep_close_nbx(endpoint_, &param);
-    while (UCS_PTR_IS_PTR(request) && ucp_request_check_status(request) == UCS_INPROGRESS)
-      ucp_worker_progress(worker_);
-    if (UCS_PTR_IS_PTR(request)) ucp_request_free(request);
-    for (auto* sent : requests_) {
-      while (ucp_request_check_status(sent) == UCS_INPROGRESS) ucp_worker_progress(worker_);
-      ucp_request_free(sent);
-    }
-    ucp_worker_destroy(worker_);
-    ucp_cleanup(context_);
-  }
-
-  void send(Bytes header, Bytes data = {}, unsigned flags = UCP_AM_SEND_FLAG_REPLY) {
-    // UCX may hold both until the end.
-    kept_.push_back({std::move(header), std::move(data)});
-    const auto& [head, body] = kept_.back();
-    ucp_request_param_t param{};
-    param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
-    param.flags = flags;
-    auto* request =
-        ucp_am_send_nbx(endpoint_, 0, head.data(), head.size(), body.data(), body.size(), &param);
-    if (UCS_PTR_IS_PTR(request)) requests_.push_back(request);
-    ucp_worker_progress(worker_);
-  }
-  void send(Header header, Bytes data = {}, unsigned flags = UCP_AM_SEND_FLAG_REPLY) {
-    const auto bytes = encode(header);
-    send(Bytes(bytes.begin(), bytes.end()), std::move(data), flags);
-  }
-
-  void greet() {
-    send({.op = Op::hello, .key = key});
-    REQUIRE(wait_for([&] { return answers[Op::welcome] == 1; }));
-  }
-  bool wait_for(const std::function<bool()>& done) {
-    const auto limit = in(10s);
-    while (!done() && !is_gone && std::chrono::steady_clock::now() < limit)
-      ucp_worker_progress(worker_);
-    return done();
-  }
-  bool wait_until_gone() {
-    const auto limit = in(10s);
-    while (!is_gone && std::chrono::steady_clock::now() < limit) ucp_worker_progress(worker_);
-    return is_gone;
-  }
-
-  void let_go() {
-    for (auto* data : std::exchange(held_, {})) ucp_am_data_release(worker_, data);
-  }
-
-  RawCaller lifeline;
-  bool holds_data = false;  // Never takes what it asked for: the server keeps its pins.
-  bool is_gone = false;
-  std::uint64_t key = 0;  // What the server wants to see.
-  std::map<Op, int> answers;
-  std::optional<Error> farewell;
-
- private:
-  static void check(ucs_status_t status) { REQUIRE(status == UCS_OK); }
-
-  static ucs_status_t on_message(void* arg, const void* header, std::size_t header_bytes,
-                                 void* data, std::size_t size, const ucp_am_recv_param_t* param) {
-    auto* self = static_cast<RawPeer*>(arg);
-    const auto decoded =
-        causeway::ucx::decode_header({static_cast<const std::byte*>(header), header_bytes});
-    if (!decoded) return UCS_OK;
-    ++self->answers[decoded->op];
-    if (decoded->op == Op::read_data && self->holds_data) {
-      self->held_.push_back(data);
-      return UCS_INPROGRESS;
-    }
-    const bool is_eager = (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) == 0;
-    if (is_eager && decoded->op == Op::bye)
-      self->farewell = causeway::ucx::decode_failure({static_cast<const std::byte*>(data), size});
-    return UCS_OK;
-  }
-
-  ucp_context_h context_ = nullptr;
-  ucp_worker_h worker_ = nullptr;
-  ucp_ep_h endpoint_ = nullptr;
-  std::vector<void*> requests_;
-  std::vector<void*> held_;
-  std::list<std::pair<Bytes, Bytes>> kept_;
-};
+Hello mallory() { return {Hello::Role::client, "mallory", 7, "secret"}; }
 
 struct Attack {
   const char* name;
@@ -379,7 +243,7 @@ TEST_CASE("every broken rule costs the peer its channel, and only that") {
   for (const auto& attack : kAttacks) {
     INFO("attack: ", std::string(attack.name));
     {
-      RawPeer peer(server.transport->address());
+      RawPeer peer(server.transport->address(), mallory());
       if (attack.greets) peer.greet();
       attack.run(peer);
       CHECK(peer.wait_until_gone());
@@ -397,7 +261,7 @@ TEST_CASE("every broken rule costs the peer its channel, and only that") {
 TEST_CASE("requests for the memory of others are refused, and the channel lives") {
   Server server;
   const Client client(server.transport->address());
-  RawPeer peer(server.transport->address());
+  RawPeer peer(server.transport->address(), mallory());
   peer.greet();
   constexpr std::uint64_t kMega = 1 << 20;
   const Header refused[] = {
@@ -450,7 +314,7 @@ TEST_CASE("a part without a bound is refused at once, whatever waits before it")
   Server server;
   const Client client(server.transport->address());
   {
-    RawPeer peer(server.transport->address());
+    RawPeer peer(server.transport->address(), mallory());
     peer.greet();
     peer.holds_data = true;
     const auto ask = [&](std::uint64_t size) {
@@ -472,7 +336,7 @@ TEST_CASE("a part without a bound is refused at once, whatever waits before it")
 TEST_CASE("small parts by rendezvous leave no trace, and fill nobody's room") {
   Server server;
   const Client client(server.transport->address());
-  RawPeer peer(server.transport->address());
+  RawPeer peer(server.transport->address(), mallory());
   peer.greet();
   constexpr int kParts = 2100;  // 16 KiB each: more than a tenant may have in service.
   for (int i = 1; i <= kParts; ++i) {
@@ -493,7 +357,7 @@ TEST_CASE("who names another's session waits in its own line") {
   Server server;
   const Client client(server.transport->address());
   {
-    RawPeer peer(server.transport->address());
+    RawPeer peer(server.transport->address(), mallory());
     peer.greet();
     const auto ask = [&](std::uint64_t session, std::uint64_t size) {
       peer.send(Header{.op = Op::read,
@@ -520,7 +384,7 @@ TEST_CASE("who names another's session waits in its own line") {
 TEST_CASE("a write whose turn does not come in time costs nobody a channel") {
   Server server;
   const Client client(server.transport->address());
-  RawPeer peer(server.transport->address());
+  RawPeer peer(server.transport->address(), mallory());
   peer.greet();
   peer.holds_data = true;  // All the room of the tenant that is the client's as well.
   for (int i = 0; i < 32; ++i)
@@ -548,7 +412,7 @@ TEST_CASE("a write whose turn does not come in time costs nobody a channel") {
 TEST_CASE("a message that does not say who sends it is dropped") {
   Server server;
   const Client client(server.transport->address());
-  RawPeer peer(server.transport->address());
+  RawPeer peer(server.transport->address(), mallory());
   peer.greet();
   peer.send(Header{.op = Op::write,
                    .key = peer.key,
@@ -575,7 +439,7 @@ TEST_CASE("a peer without its lifeline is lost, whatever UCX says") {
     INFO("with_a_byte=", with_a_byte);
     Server server;
     const Client client(server.transport->address());
-    RawPeer peer(server.transport->address());
+    RawPeer peer(server.transport->address(), mallory());
     peer.greet();
     if (with_a_byte)
       REQUIRE(peer.lifeline.send(Bytes(1)));
@@ -601,7 +465,7 @@ static void run_fuzz(std::uint64_t seed) {
                            Op::read,    Op::sum,      Op::fence, Op::fence, Op::message,
                            Op::message, Op::withdraw, Op::recall};
   for (int round = 0; round < 8; ++round) {
-    RawPeer peer(server.transport->address());
+    RawPeer peer(server.transport->address(), mallory());
     peer.greet();
     const auto pick = [&](std::initializer_list<std::uint64_t> values) {
       return *(values.begin() + static_cast<std::ptrdiff_t>(random() % values.size()));

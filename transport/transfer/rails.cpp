@@ -136,14 +136,15 @@ void Rails::State::stop() {
 
 void Rails::State::open_rails() {
   for (const auto& rail : std::vector(rails)) {
-    if (rail->phase != Rail::Phase::down) continue;
+    if (rail->phase == Rail::Phase::open) continue;
     rail->failures = 0;
-    open_rail(rail);
+    if (rail->phase == Rail::Phase::down) open_rail(rail);
   }
 }
 
 void Rails::State::open_rail(const RailPtr& rail) {
   rail->phase = Rail::Phase::connecting;
+  rail->tried_before = next_number;
   rail->pause.cancel();
   connect(rail->address, Clock::now() + kConnect,
           [weak = weak_from_this(), rail](std::optional<Error> error,
@@ -216,14 +217,17 @@ void Rails::State::rail_lost(const RailPtr& rail, const Error& reason) {
   pass_fences();
 }
 
-// No rail lives, and each was tried since: the peer is gone.
+// No rail lives, and each was tried since: the peer is gone. A transfer that began while one was
+// being tried has a try of its own: what that one met may be over.
 void Rails::State::give_up_if_alone() {
   if (any_rail(
           [](const Rail& rail) { return rail.phase != Rail::Phase::down || rail.failures == 0; }))
     return;
   const auto loss = as_loss(*last_loss);
   const Error reason(loss.code(), fmt::format("{} cannot be reached: {}", peer, loss.what()));
-  for (const auto& transfer : std::deque(transfers)) transfer->fail(reason);
+  for (const auto& transfer : std::deque(transfers))
+    if (!any_rail([&](const Rail& rail) { return rail.tried_before <= transfer->number; }))
+      transfer->fail(reason);
 }
 
 // For a channel with a chunk that was never answered. An open one is closed: only the end of a

@@ -89,7 +89,8 @@ struct Rail {
   Phase phase = Phase::down;
   bool is_dropped = false;  // Its address is the peer's no more.
   std::shared_ptr<Channel> channel;
-  unsigned failures = 0;  // To connect, since it was last open or asked for.
+  unsigned failures = 0;           // To connect, since it was last open or asked for.
+  std::uint64_t tried_before = 0;  // The number of the first transfer after the last try's begin.
   boost::asio::steady_timer pause;
   std::uint64_t out_bytes = 0;
   std::size_t out_count = 0;

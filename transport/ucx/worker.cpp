@@ -59,6 +59,8 @@ std::vector<Default> defaults(const std::string& interface, bool ipv6) {
       {"UCX_TCP_AF_PRIO", "AF_PRIO", ipv6 ? "inet6" : "inet"},
       // A put names any address of this process, and its acknowledgement may abort it.
       {"UCX_TCP_PUT_ENABLE", "PUT_ENABLE", "n"},
+      // Else a connection to a machine that does not answer is waited for, and everybody with it.
+      {"UCX_TCP_CONN_NB", "CONN_NB", "y"},
       // The lifeline notices a machine that vanished; an error of the data socket could abort us.
       {"UCX_TCP_KEEPIDLE", "KEEPIDLE", "inf"},
   };

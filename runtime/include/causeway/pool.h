@@ -10,7 +10,9 @@
 // Units:   bytes; offsets are within the region.
 // Errors:  every call throws Error. out_of_memory carries needed and available bytes; peer_lost
 // names
-//          the node and comes within 2 s of its death; nothing hangs longer than options.timeout.
+//          the node and comes within 2 s of its death; a call ends options.timeout after its begin,
+//          or for large ones a second per 10 MB more, and half a second later where something must
+//          be put right.
 // Cost:    allocate is one request per owning node; mapped access costs nothing; read, write and
 //          copy run at the link's speed plus 10 to 50 us.
 // Threads: a Pool may be used from many threads; a Region from one at a time.
