@@ -17,6 +17,7 @@
 #include <string>
 
 #include "causeway/node.h"
+#include "causeway/pool.h"
 #include "runtime/control/async_client.h"
 #include "runtime/control/server.h"
 #include "runtime/directory/directory.h"
@@ -77,6 +78,7 @@ class Daemon : public ControlHandler {
   boost::asio::awaitable<Json> ask_node(NodeRecord node);
   Answer topology();
   ControlResponse metrics() const;
+  [[nodiscard]] std::vector<RailStatus> rails_status() const;
   [[nodiscard]] std::string rail_metrics() const;
   ControlResponse page() const;
 

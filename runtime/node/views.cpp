@@ -11,6 +11,7 @@
 #include "runtime/control/json.h"
 #include "runtime/node/daemon.h"
 #include "runtime/node/page.h"
+#include "runtime/pool/status.h"
 #include "runtime/topology/pool_graph.h"
 
 namespace causeway {
@@ -47,8 +48,40 @@ ClusterSpec cluster_of(const std::string& name, const std::vector<NodeRecord>& r
 
 }  // namespace
 
+std::vector<RailStatus> Daemon::rails_status() const {
+  std::vector<RailStatus> list;
+  for (const auto& [node, rails] : rails_)
+    for (auto& rail : rails->status()) {
+      RailStatus status{.node = node,
+                        .address = std::move(rail.address),
+                        .is_open = rail.is_open,
+                        .channels = rail.channels,
+                        .sent_bytes = rail.sent_bytes,
+                        .received_bytes = rail.received_bytes,
+                        .bytes_per_second = rail.bytes_per_second,
+                        .losses = rail.losses,
+                        .probes = rail.probes,
+                        .part_bytes = rail.settings.part_bytes,
+                        .eager_bytes = rail.settings.eager_bytes,
+                        .answer_seconds = 0,
+                        .reason = "",
+                        .trials = {}};
+      if (rail.probe) {
+        status.answer_seconds = rail.probe->answer_seconds;
+        status.reason = rail.probe->reason;
+        for (const auto& trial : rail.probe->trials)
+          status.trials.push_back({trial.operation_bytes, trial.settings.part_bytes,
+                                   trial.settings.eager_bytes, trial.write_bytes_per_second,
+                                   trial.read_bytes_per_second});
+      }
+      list.push_back(std::move(status));
+    }
+  return list;
+}
+
 Daemon::Json Daemon::node_json() const {
-  boost::json::array devices, clients, routes;
+  boost::json::array devices, clients, routes, rails;
+  for (const auto& rail : rails_status()) rails.push_back(rail_to_json(rail));
   for (const auto& device : lender_.devices())
     devices.push_back(Json{{"name", device.name.to_string()},
                            {"model", device.model},
@@ -67,7 +100,8 @@ Daemon::Json Daemon::node_json() const {
           {"directory", directory_ ? options_.node : directory_peer_.name},
           {"devices", std::move(devices)},
           {"clients", std::move(clients)},
-          {"routes", std::move(routes)}};
+          {"routes", std::move(routes)},
+          {"rails", std::move(rails)}};
 }
 
 asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
@@ -76,7 +110,7 @@ asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
     try {
       auto answer = parse_object(co_await call_peer(peer(node), "GET", "/v1/node", "", kAskTimeout),
                                  "status of " + node.name);
-      for (const char* field : {"devices", "clients", "routes"})
+      for (const char* field : {"devices", "clients", "routes", "rails"})
         static_cast<void>(get_array(answer, field, "status of " + node.name));
       co_return answer;
     } catch (const Error&) {
@@ -89,7 +123,8 @@ asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
                  {"data", node.data_address},
                  {"devices", boost::json::array()},
                  {"clients", boost::json::array()},
-                 {"routes", boost::json::array()}};
+                 {"routes", boost::json::array()},
+                 {"rails", boost::json::array()}};
 }
 
 // The directory's node asks all others at once; any other node asks that one.
@@ -205,22 +240,27 @@ std::string Daemon::rail_metrics() const {
   struct Metric {
     const char* name;
     const char* type;
-    double (*value)(const Rails::Status&);
+    double (*value)(const RailStatus&);
   };
   static constexpr Metric kMetrics[] = {
       {"sent_bytes_total", "counter", [](const auto& r) { return double(r.sent_bytes); }},
       {"received_bytes_total", "counter", [](const auto& r) { return double(r.received_bytes); }},
       {"bytes_per_second", "gauge", [](const auto& r) { return r.bytes_per_second; }},
       {"open", "gauge", [](const auto& r) { return r.is_open ? 1.0 : 0.0; }},
+      {"channels", "gauge", [](const auto& r) { return double(r.channels); }},
+      {"part_bytes", "gauge", [](const auto& r) { return double(r.part_bytes); }},
+      {"eager_bytes", "gauge", [](const auto& r) { return double(r.eager_bytes); }},
+      {"answer_microseconds", "gauge", [](const auto& r) { return r.answer_seconds * 1e6; }},
+      {"probes_total", "counter", [](const auto& r) { return double(r.probes); }},
       {"losses_total", "counter", [](const auto& r) { return double(r.losses); }},
   };
   std::string text;
+  const auto list = rails_status();
   for (const auto& [name, type, value] : kMetrics) {
     text += fmt::format("# TYPE causeway_rail_{} {}\n", name, type);
-    for (const auto& [node, rails] : rails_)
-      for (const auto& rail : rails->status())
-        text += fmt::format("causeway_rail_{}{{node=\"{}\",address=\"{}\"}} {:.0f}\n", name, node,
-                            rail.address, value(rail));
+    for (const auto& rail : list)
+      text += fmt::format("causeway_rail_{}{{node=\"{}\",address=\"{}\"}} {:.0f}\n", name,
+                          rail.node, rail.address, value(rail));
   }
   return text;
 }

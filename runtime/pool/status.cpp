@@ -8,6 +8,31 @@ namespace {
 using Json = boost::json::object;
 constexpr auto kWhere = "the pool's status";
 
+RailStatus parse_rail(const Json& rail) {
+  RailStatus result{.node = get_string(rail, "node", kWhere),
+                    .address = get_string(rail, "address", kWhere),
+                    .is_open = get_bool(rail, "open", kWhere),
+                    .channels = get_uint(rail, "channels", kWhere),
+                    .sent_bytes = get_uint(rail, "sent_bytes", kWhere),
+                    .received_bytes = get_uint(rail, "received_bytes", kWhere),
+                    .bytes_per_second = get_number(rail, "bytes_per_s", kWhere),
+                    .losses = get_uint(rail, "losses", kWhere),
+                    .probes = get_uint(rail, "probes", kWhere),
+                    .part_bytes = get_uint(rail, "part_bytes", kWhere),
+                    .eager_bytes = get_uint(rail, "eager_bytes", kWhere),
+                    .answer_seconds = get_number(rail, "answer_s", kWhere),
+                    .reason = get_string(rail, "reason", kWhere),
+                    .trials = {}};
+  for (const auto& value : get_array(rail, "trials", kWhere)) {
+    const auto& trial = as_object(value, kWhere);
+    result.trials.push_back(
+        {get_uint(trial, "operation_bytes", kWhere), get_uint(trial, "part_bytes", kWhere),
+         get_uint(trial, "eager_bytes", kWhere), get_number(trial, "write_bytes_per_s", kWhere),
+         get_number(trial, "read_bytes_per_s", kWhere)});
+  }
+  return result;
+}
+
 NodeStatus parse_node(const Json& node) {
   NodeStatus result;
   result.name = get_string(node, "name", kWhere);
@@ -20,6 +45,8 @@ NodeStatus parse_node(const Json& node) {
         {DeviceName::parse(get_string(device, "name", kWhere)), get_string(device, "model", kWhere),
          get_uint(device, "capacity_bytes", kWhere), get_uint(device, "used_bytes", kWhere)});
   }
+  for (const auto& value : get_array(node, "rails", kWhere))
+    result.rails.push_back(parse_rail(as_object(value, kWhere)));
   return result;
 }
 
@@ -67,6 +94,30 @@ void set_available(Topology& topology, const PoolStatus& status) {
         topology.set_available(device.name, device.capacity_bytes - device.used_bytes);
 }
 
+boost::json::object rail_to_json(const RailStatus& rail) {
+  boost::json::array trials;
+  for (const auto& trial : rail.trials)
+    trials.push_back(Json{{"operation_bytes", trial.operation_bytes},
+                          {"part_bytes", trial.part_bytes},
+                          {"eager_bytes", trial.eager_bytes},
+                          {"write_bytes_per_s", trial.write_bytes_per_second},
+                          {"read_bytes_per_s", trial.read_bytes_per_second}});
+  return {{"node", rail.node},
+          {"address", rail.address},
+          {"open", rail.is_open},
+          {"channels", rail.channels},
+          {"sent_bytes", rail.sent_bytes},
+          {"received_bytes", rail.received_bytes},
+          {"bytes_per_s", rail.bytes_per_second},
+          {"losses", rail.losses},
+          {"probes", rail.probes},
+          {"part_bytes", rail.part_bytes},
+          {"eager_bytes", rail.eager_bytes},
+          {"answer_s", rail.answer_seconds},
+          {"reason", rail.reason},
+          {"trials", std::move(trials)}};
+}
+
 std::string PoolStatus::to_json() const {
   boost::json::array node_list, region_list, route_list, client_list;
   for (const auto& node : nodes) {
@@ -76,11 +127,14 @@ std::string PoolStatus::to_json() const {
                              {"model", device.model},
                              {"capacity_bytes", device.capacity_bytes},
                              {"used_bytes", device.used_bytes}});
+    boost::json::array rails;
+    for (const auto& rail : node.rails) rails.push_back(rail_to_json(rail));
     node_list.push_back(Json{{"name", node.name},
                              {"alive", node.alive},
                              {"control", node.control_address},
                              {"data", node.data_address},
-                             {"devices", std::move(devices)}});
+                             {"devices", std::move(devices)},
+                             {"rails", std::move(rails)}});
   }
   for (const auto& region : regions) {
     boost::json::array extents;

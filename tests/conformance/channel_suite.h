@@ -56,6 +56,7 @@ class Memory final : public DataService {
   };
   std::map<std::pair<SessionId, RegionId>, Region> regions;
   std::shared_ptr<int> pins = std::make_shared<int>(0);  // use_count() - 1 are out.
+  int judged = 0;                                        // Calls of pin().
 
   void admit(const Hello& hello) override {
     if (hello.credential != "secret")
@@ -64,6 +65,7 @@ class Memory final : public DataService {
 
   PinnedMemory pin(const Hello& hello, const RemoteAddress& address, std::uint64_t size_bytes,
                    Access access) override {
+    ++judged;
     if (hello.role == Hello::Role::client && hello.session != address.session)
       throw Error(Errc::permission_denied, "region of another session");
     const auto found = regions.find({address.session, address.region});
@@ -291,6 +293,48 @@ TEST_CASE_TEMPLATE("every byte is read from where it is", Body, CHANNEL_BODIES) 
     }
   }
   CHECK(world.memory().pins.use_count() == 1);
+}
+
+TEST_CASE_TEMPLATE("whatever the settings, every byte crosses rightly", Body, CHANNEL_BODIES) {
+  World<Body> world;
+  constexpr std::uint64_t kHuge = ~std::uint64_t{0};
+  for (const LinkSettings settings :
+       {LinkSettings{0, 0}, LinkSettings{64 << 10, 0}, LinkSettings{208 << 10, 208 << 10},
+        LinkSettings{1 << 20, 64 << 10}, LinkSettings{kHuge, kHuge}}) {
+    world.here.thread->run_on([&] { world.here.channel->set_settings(settings); });
+    for (const std::size_t size : {0, 1, 4096, 65536, 65537, 212992, 212993, 3'000'001}) {
+      INFO("part=", settings.part_bytes, " eager=", settings.eager_bytes, " size=", size);
+      auto& region = world.region();
+      region.assign(size + 64, std::byte{0x5a});
+      const auto source = pattern(size, size);
+      world.expect(world.here.write({7, 1, 32}, source), std::nullopt);
+      CHECK((Bytes(region.begin() + 32, region.end() - 32) == source));
+      REQUIRE((region[31] == std::byte{0x5a}));
+      REQUIRE((region[size + 32] == std::byte{0x5a}));
+      Bytes target(size);
+      world.expect(world.here.read(target, {7, 1, 32}), std::nullopt);
+      CHECK((target == source));
+    }
+    world.expect(world.here.write({7, 1, 3'000'000}, pattern(70'000, 1)), Errc::out_of_bounds);
+  }
+  CHECK(world.memory().pins.use_count() == 1);
+}
+
+TEST_CASE_TEMPLATE("the proving ground takes bytes and gives zeros", Body, CHANNEL_BODIES) {
+  World<Body> world;
+  const auto source = pattern(kProvingGroundBytes, 1);
+  Bytes target(kProvingGroundBytes, std::byte{1});
+  world.expect(world.here.write(kProvingGround, source), std::nullopt);
+  world.expect(world.here.read(target, kProvingGround), std::nullopt);
+  CHECK(std::ranges::count(target, std::byte{0}) == target.size());
+  auto last = kProvingGround;
+  last.offset_bytes = kProvingGroundBytes - 8;
+  world.expect(world.here.write(last, std::span(source).first(8)), std::nullopt);
+  world.expect(world.here.write(last, std::span(source).first(9)), Errc::out_of_bounds);
+  world.expect(world.here.read(std::span(target).first(9), last), Errc::out_of_bounds);
+  last.offset_bytes = ~std::uint64_t{0};
+  world.expect(world.here.read(std::span(target).first(9), last), Errc::out_of_bounds);
+  CHECK(world.memory().judged == 0);
 }
 
 TEST_CASE_TEMPLATE("the checksum is that of the peer's bytes", Body, CHANNEL_BODIES) {

@@ -114,6 +114,15 @@ TEST_CASE("a direction, several copies at once, an explanation and a picture") {
   CHECK(value.at("concurrency") == 3);
   CHECK(value.at("explain").at("rails").at(0).at("interface") == "lo");
   CHECK(value.at("explain").at("part_bytes").to_number<int>() > 0);
+  // Pulled: the target's node has the rail.
+  const auto& probed = value.at("explain").at("probed").at(0);
+  CHECK(probed.at("from") == "b");
+  CHECK(probed.at("node") == "a");
+  CHECK(probed.at("probes").to_number<int>() == 1);
+  CHECK(probed.at("answer_s").to_number<double>() > 0);
+  CHECK_FALSE(probed.at("reason").as_string().empty());
+  for (const auto& trial : probed.at("trials").as_array())
+    CHECK(trial.at("write_bytes_per_s").to_number<double>() > 1e6);
   const auto svg = tools::read_file(plot).value_or("");
   CHECK(svg.find(">pull</text>") != svg.npos);
   CHECK(svg.find(">push</text>") == svg.npos);

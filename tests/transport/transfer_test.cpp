@@ -8,6 +8,7 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
+#include <deque>
 
 #include "tests/transport/transfer_world.h"
 
@@ -372,6 +373,115 @@ TEST_CASE("a rail that falls silent while another moves is given up") {
   REQUIRE_FALSE(transfer.error());
   CHECK((world.region() == source));
   CHECK(world.rails->status()[1].losses >= 1);
+}
+
+TEST_CASE("a rail is probed when nothing else moves, and has what was chosen") {
+  Faults faults;
+  faults.bytes_per_second = 100 * kMega;
+  TransferWorld world(1, 1, faults);
+  auto transfer = world.write(0, pattern(1000, 1));
+  REQUIRE(world.finish(transfer));
+  CHECK_FALSE(transfer.error());
+  REQUIRE(world.run_until([&] { return world.rails->status()[0].probes == 1; }));
+  const auto status = world.rails->status()[0];
+  REQUIRE(status.probe);
+  INFO(status.probe->reason);
+  CHECK_FALSE(status.probe->has_failed);
+  CHECK(status.probe->settings.eager_bytes == 64 << 10);  // A slow link saves round trips.
+  const auto settings = [&] { return world.way(0).channels.back().lock()->settings(); };
+  CHECK((settings() == status.probe->settings));
+  // With the next channel to the same process as well, and without another probe.
+  world.cut(0);
+  world.cut(0, false);
+  transfer = world.write(0, pattern(1000, 1));
+  REQUIRE(world.finish(transfer));
+  CHECK_FALSE(transfer.error());
+  CHECK((settings() == status.probe->settings));
+  world.run_for(50ms);
+  CHECK(world.rails->status()[0].probes == 1);
+  // Another process may be another program.
+  world.start_server();
+  transfer = world.write(0, pattern(1000, 1));
+  REQUIRE(world.finish(transfer));
+  CHECK(world.run_until([&] { return world.rails->status()[0].probes == 2; }));
+}
+
+TEST_CASE("a rail that always has work is probed all the same") {
+  Faults faults;
+  faults.bytes_per_second = 100 * kMega;
+  TransferWorld world(1, 1, faults);
+  world.region().resize(16 * kMega);
+  const auto source = pattern(16 * kMega, 1);
+  std::deque<Transfer> running;
+  REQUIRE(world.run_until([&] {
+    while (!running.empty() && running.front().is_done()) {
+      REQUIRE_FALSE(running.front().error());
+      running.pop_front();
+    }
+    while (running.size() < 3) running.push_back(world.write(0, source, 60s));
+    return world.rails->status()[0].probes == 1;
+  }));
+  while (!running.empty()) {
+    REQUIRE(world.finish(running.front()));
+    CHECK_FALSE(running.front().error());
+    running.pop_front();
+  }
+  CHECK((world.region() == source));
+}
+
+TEST_CASE("a rail whose rate has halved is probed again, once") {
+  Faults faults;
+  faults.bytes_per_second = 400 * kMega;
+  TransferWorld world(1, 1, faults);
+  world.region().resize(16 * kMega);
+  const auto source = pattern(16 * kMega, 1);
+  const auto write_for = [&](Clock::duration time, std::uint64_t probes) {
+    const auto limit = Clock::now() + time;
+    while (Clock::now() < limit && world.rails->status()[0].probes < probes) {
+      auto transfer = world.write(0, source);
+      REQUIRE(world.finish(transfer));
+      REQUIRE_FALSE(transfer.error());
+    }
+  };
+  write_for(20s, 1);
+  REQUIRE(world.rails->status()[0].probes == 1);
+  write_for(1s, 2);
+  CHECK(world.rails->status()[0].probes == 1);  // It moves as before.
+  world.way(0).wire->faults.bytes_per_second = 100 * kMega;
+  write_for(30s, 2);
+  CHECK(world.rails->status()[0].probes == 2);
+  write_for(3s, 3);
+  CHECK(world.rails->status()[0].probes == 2);  // That is what it does now.
+}
+
+TEST_CASE("a far peer is reached by several channels to one address") {
+  Faults faults;
+  faults.usual_time = 30ms;
+  TransferWorld world(1, 2, faults);
+  world.region().resize(32 * kMega);
+  const auto source = pattern(32 * kMega, 1);
+  auto transfer = world.write(0, source);
+  REQUIRE(world.finish(transfer));
+  REQUIRE(world.run_until([&] { return world.rails->status()[0].channels == 4; }));
+  CHECK(world.rails->status().size() == 1);
+  CHECK(world.rails->status()[0].probe->is_far);
+  Bytes target(32 * kMega);
+  transfer = world.read(0, target);
+  REQUIRE(world.finish(transfer));
+  CHECK((target == source));
+  for (const auto& channel : world.way(0).channels)
+    CHECK(channel.lock()->counters().received_bytes > kMega);
+  // The same addresses again change nothing.
+  world.rails->set_addresses({"way 0"});
+  world.run_for(50ms);
+  CHECK(world.rails->status()[0].channels == 4);
+  world.cut(0);
+  CHECK_FALSE(world.run_until([&] { return world.rails->is_open(); }, 200ms));
+  world.cut(0, false);
+  transfer = world.read(0, target);
+  REQUIRE(world.finish(transfer));
+  CHECK_FALSE(transfer.error());
+  CHECK(world.run_until([&] { return world.rails->status()[0].channels == 4; }));
 }
 
 TEST_CASE("shares follow the measured rates, and the end waits for nobody") {

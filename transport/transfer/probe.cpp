@@ -11,13 +11,13 @@ namespace causeway {
 namespace {
 
 using namespace std::chrono_literals;
-using Clock = std::chrono::steady_clock;
 
-constexpr auto kSlice = 3ms;    // Then what is under way ends.
-constexpr auto kPatience = 2s;  // For one operation.
-constexpr int kMinAnswers = 3;  // The first one may wait behind something.
+constexpr auto kSlice = 1500us;  // Then what is under way ends.
+constexpr auto kEstimate = 4ms;  // Likewise, of the estimate.
+constexpr auto kPatience = 2s;   // For one operation.
+constexpr int kMinAnswers = 3;   // The first one may wait behind something.
 constexpr int kAnswers = 16;
-constexpr int kRounds = 3;
+constexpr int kRounds = 6;
 constexpr std::uint64_t kLarge = 1 << 20;
 constexpr std::uint64_t kMedium = 64 << 10;
 constexpr std::uint64_t kMaxUnderWay = 8 << 20;
@@ -56,17 +56,13 @@ Choice best_of(const std::vector<ProbeReport::Trial>& trials, std::uint64_t size
   return best;
 }
 
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
 }  // namespace
 
 struct Probe::Slice {
   std::shared_ptr<Channel> channel;
   LinkSettings before;
   std::function<void()> ended;
-  Clock::time_point began = Clock::now();
+  Clock::time_point began;
   // Of a step.
   Step step{};
   std::uint64_t size_bytes = 0;
@@ -78,12 +74,17 @@ struct Probe::Slice {
   std::optional<Error> error{};
 };
 
-Probe::Probe() = default;
+Probe::Probe(std::function<Clock::time_point()> now) : now_(std::move(now)) {}
 Probe::~Probe() = default;
+
+double Probe::seconds_since(Clock::time_point begin) const {
+  return std::chrono::duration<double>(now_() - begin).count();
+}
 
 void Probe::run_slice(const std::shared_ptr<Channel>& channel, std::function<void()> ended) {
   if (!memory_) memory_ = std::make_shared<std::byte[]>(kProvingGroundBytes);
-  const auto slice = std::make_shared<Slice>(Slice{channel, channel->settings(), std::move(ended)});
+  const auto slice =
+      std::make_shared<Slice>(Slice{channel, channel->settings(), std::move(ended), now_()});
   if (report_.answer_seconds == 0) return measure_answer(slice);
   if (!is_planned_) return estimate(slice, kMedium);
   slice->step = steps_.back();
@@ -100,17 +101,17 @@ void Probe::run_slice(const std::shared_ptr<Channel>& channel, std::function<voi
 }
 
 void Probe::measure_answer(const std::shared_ptr<Slice>& slice) {
-  const auto begin = Clock::now();
+  const auto begin = now_();
   slice->channel->write(
       kProvingGround, {memory_.get(), 8}, begin + kPatience,
       [self = shared_from_this(), slice, begin](const std::optional<Error>& error, std::uint64_t) {
         if (error) return self->end_slice(slice, error);
-        const auto took = seconds_since(begin);
+        const auto took = self->seconds_since(begin);
         auto& best = self->report_.answer_seconds;
         best = best == 0 ? took : std::min(best, took);
         ++slice->answers;
         if (slice->answers < kMinAnswers ||
-            (slice->answers < kAnswers && Clock::now() - slice->began < kSlice))
+            (slice->answers < kAnswers && self->now_() - slice->began < kSlice))
           return self->measure_answer(slice);
         self->end_slice(slice, std::nullopt);
       });
@@ -118,15 +119,15 @@ void Probe::measure_answer(const std::shared_ptr<Slice>& slice) {
 
 // One operation after the other, larger ones while they are short.
 void Probe::estimate(const std::shared_ptr<Slice>& slice, std::uint64_t size_bytes) {
-  const auto begin = Clock::now();
+  const auto begin = now_();
   slice->channel->write(kProvingGround, {memory_.get(), size_bytes}, begin + kPatience,
                         [self = shared_from_this(), slice, begin, size_bytes](
                             const std::optional<Error>& error, std::uint64_t) {
                           if (error) return self->end_slice(slice, error);
-                          const auto took = seconds_since(begin);
+                          const auto took = self->seconds_since(begin);
                           auto& rate = self->report_.bytes_per_second;
                           rate = std::max(rate, static_cast<double>(size_bytes) / took);
-                          if (size_bytes < kLarge && Clock::now() - slice->began < kSlice)
+                          if (size_bytes < kLarge && self->now_() - slice->began < kEstimate)
                             return self->estimate(slice, size_bytes * 2);
                           self->plan_trials();
                           self->end_slice(slice, std::nullopt);
@@ -162,9 +163,7 @@ void Probe::plan_trials() {
 
 void Probe::run_step(const std::shared_ptr<Slice>& slice) {
   auto& channel = *slice->channel;
-  const auto has_time = [&] {
-    return slice->started_count == 0 || Clock::now() - slice->began < kSlice;
-  };
+  const auto has_time = [&] { return slice->started_count == 0 || now_() - slice->began < kSlice; };
   while (!slice->error && slice->under_way < slice->limit && has_time()) {
     const auto size = slice->size_bytes;
     const auto offset = slice->started_count++ * size % kProvingGroundBytes;
@@ -180,7 +179,7 @@ void Probe::run_step(const std::shared_ptr<Slice>& slice) {
     ++slice->under_way;
     auto at = kProvingGround;
     at.offset_bytes = offset;
-    const auto deadline = Clock::now() + kPatience;
+    const auto deadline = now_() + kPatience;
     const std::span memory(memory_.get() + offset, size);
     if (slice->step.access == Access::write)
       channel.write(at, memory, deadline, std::move(landed));

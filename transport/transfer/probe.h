@@ -1,13 +1,13 @@
 // Finds out with what settings a channel carries most, by trying them on the peer's proving ground.
 //
-// Shape:   a series of slices of a few milliseconds each, so that they fit between transfers: the
+// Shape:   a series of slices of a millisecond or two each, so that they fit between transfers: the
 //          time of an answer, an estimate of the rate, then every candidate in turn, writes and
-//          reads, three times over. Operations of 1 MiB choose the part, those of 64 KiB the eager
+//          reads, six times over. Operations of 1 MiB choose the part, those of 64 KiB the eager
 //          limit. The best slice of a candidate counts, since what disturbs can only slow it.
 // Choice:  the defaults stand until another candidate carries kGain more. A link too slow for its
 //          processors to matter, or too far for a slice, is not tried: there a question more costs
 //          a round trip, so parts of 64 KiB go unasked.
-// Cost:    32 slices, kProbeBudget together; on this side kProvingGroundBytes while it runs.
+// Cost:    62 slices, kProbeBudget together; on this side kProvingGroundBytes while it runs.
 // Errors:  what fails, or comes too late, ends the probe: the defaults stand, and the report says
 // why. Threads: the channel's.
 #pragma once
@@ -43,7 +43,8 @@ struct ProbeReport {
 
 class Probe : public std::enable_shared_from_this<Probe> {
  public:
-  Probe();
+  using Clock = std::chrono::steady_clock;
+  explicit Probe(std::function<Clock::time_point()> now = Clock::now);
   ~Probe();
 
   [[nodiscard]] bool is_done() const noexcept { return is_done_; }
@@ -67,6 +68,9 @@ class Probe : public std::enable_shared_from_this<Probe> {
   void end_slice(const std::shared_ptr<Slice>& slice, const std::optional<Error>& error);
   void choose();
 
+  [[nodiscard]] double seconds_since(Clock::time_point begin) const;
+
+  std::function<Clock::time_point()> now_;
   ProbeReport report_;
   std::shared_ptr<std::byte[]> memory_;
   std::vector<Step> steps_;  // What is left, the next one last.

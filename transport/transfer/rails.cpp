@@ -61,7 +61,10 @@ std::vector<Rails::Status> Rails::status() const {
     known->bytes_per_second += rail->rate;
     known->losses += rail->losses;
     known->probes += rail->probes;
-    if (!known->probe) known->probe = rail->report;
+    if (!known->probe && rail->report) {
+      known->probe = rail->report;
+      known->settings = rail->report->settings;
+    }
   }
   return list;
 }

@@ -42,10 +42,11 @@ class Rails {
     std::size_t channels = 0;      // That are open.
     std::uint64_t sent_bytes = 0;  // Of transfers' chunks that were answered.
     std::uint64_t received_bytes = 0;
-    double bytes_per_second = 0;         // Measured while it was busy; 0: not yet.
-    std::uint64_t losses = 0;            // Channels that ended.
-    std::uint64_t probes = 0;            // That ended.
-    std::optional<ProbeReport> probe{};  // The last one.
+    double bytes_per_second = 0;  // Measured while it was busy; 0: not yet.
+    std::uint64_t losses = 0;     // Channels that ended.
+    std::uint64_t probes = 0;     // That ended.
+    LinkSettings settings{};
+    std::optional<ProbeReport> probe{};  // The last one, which chose them.
   };
   struct State;  // state.h
 

@@ -51,12 +51,39 @@ struct DeviceStatus {
   std::uint64_t used_bytes = 0;
 };
 
+// How one node reaches an address of another, from their first copy on.
+struct RailStatus {
+  std::string node;  // The other one.
+  std::string address;
+  bool is_open = false;
+  std::uint64_t channels = 0;
+  std::uint64_t sent_bytes = 0;
+  std::uint64_t received_bytes = 0;
+  double bytes_per_second = 0;  // Measured while it was busy; 0: not yet.
+  std::uint64_t losses = 0;
+  // What a probe found to carry most; `reason` is empty as long as none has ended.
+  std::uint64_t probes = 0;
+  std::uint64_t part_bytes = 0;
+  std::uint64_t eager_bytes = 0;
+  double answer_seconds = 0;
+  std::string reason;
+  struct Trial {
+    std::uint64_t operation_bytes = 0;
+    std::uint64_t part_bytes = 0;
+    std::uint64_t eager_bytes = 0;
+    double write_bytes_per_second = 0;
+    double read_bytes_per_second = 0;
+  };
+  std::vector<Trial> trials;
+};
+
 struct NodeStatus {
   std::string name;
   bool alive = false;
   std::string control_address;
   std::string data_address;
   std::vector<DeviceStatus> devices;
+  std::vector<RailStatus> rails;  // To other nodes.
 };
 
 struct RegionStatus {

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <memory>
+#include <thread>
 
 #include "causeway/cluster.h"
+#include "tools/base/interrupt.h"
 #include "tools/base/terminal.h"
 #include "tools/bench/child.h"
 #include "tools/bench/copy_bench.h"
@@ -116,10 +118,73 @@ void print_table(const CopyBenchOptions& bench, const CopyBenchResult& result) {
   fmt::print("{}", table.to_string());
 }
 
+constexpr std::chrono::seconds kProbePatience{3};
+constexpr std::chrono::milliseconds kProbePoll{50};
+
+bool is_probed(const CopyBenchOptions& bench, const PoolStatus& status) {
+  for (const auto& node : status.nodes)
+    for (const auto& rail : node.rails) {
+      const bool is_of_copy = (node.name == bench.from.node && rail.node == bench.to.node) ||
+                              (node.name == bench.to.node && rail.node == bench.from.node);
+      if (is_of_copy && rail.is_open && rail.reason.empty()) return false;
+    }
+  return true;
+}
+
+// What the two nodes found out about the way between them.
+json::array probed_rails(const CopyBenchOptions& bench, const PoolStatus& status) {
+  json::array list;
+  const auto own = json::parse(status.to_json()).as_object();
+  for (const auto& each : own.at("nodes").as_array()) {
+    const auto& node = each.as_object();
+    for (const auto& rail : node.at("rails").as_array()) {
+      const auto from = json::value_to<std::string>(node.at("name"));
+      const auto to = json::value_to<std::string>(rail.at("node"));
+      const bool is_of_copy = (from == bench.from.node && to == bench.to.node) ||
+                              (from == bench.to.node && to == bench.from.node);
+      if (!is_of_copy) continue;
+      auto& added = list.emplace_back(rail).as_object();
+      added["from"] = from;
+    }
+  }
+  return list;
+}
+
+void print_probed_rail(const json::object& rail) {
+  const auto text = [&](const char* name) { return json::value_to<std::string>(rail.at(name)); };
+  const auto kib = [](const json::value& value) { return value.to_number<std::uint64_t>() >> 10; };
+  const auto reason = text("reason");
+  if (reason.empty()) {
+    fmt::print("  {} to {} at {}: not probed yet\n", text("from"), text("node"), text("address"));
+    return;
+  }
+  fmt::print("  {} to {} at {} ({} channel{}, answers in {:.0f} us): {}\n", text("from"),
+             text("node"), text("address"), rail.at("channels").to_number<std::uint64_t>(),
+             rail.at("channels").to_number<std::uint64_t>() == 1 ? "" : "s",
+             rail.at("answer_s").to_number<double>() * 1e6, reason);
+  for (const auto& each : rail.at("trials").as_array()) {
+    const auto& trial = each.as_object();
+    fmt::print(
+        "    {:>4} KiB at a time, parts of {:>4} KiB, unasked up to {:>3} KiB: "
+        "write {:.2f}, read {:.2f} GB/s\n",
+        kib(trial.at("operation_bytes")), kib(trial.at("part_bytes")), kib(trial.at("eager_bytes")),
+        trial.at("write_bytes_per_s").to_number<double>() / 1e9,
+        trial.at("read_bytes_per_s").to_number<double>() / 1e9);
+  }
+}
+
 // How bytes go from one node to another, and why: what the transport says of itself.
-json::object explanation(const CopyBenchOptions& bench, const PoolStatus& status, bool mapped) {
+json::object explanation(const CopyBenchOptions& bench, Pool& pool, bool mapped) {
   json::object value{{"mapped", mapped}};
   if (mapped) return value;
+  auto status = pool.status();
+  // A probe begins when the copies are over.
+  const auto limit = std::chrono::steady_clock::now() + kProbePatience;
+  while (!is_probed(bench, status) && std::chrono::steady_clock::now() < limit) {
+    throw_if_interrupted();
+    std::this_thread::sleep_for(kProbePoll);
+    status = pool.status();
+  }
   std::string addresses;
   for (const auto& node : status.nodes)
     if (node.name == bench.to.node) addresses = node.data_address;
@@ -128,6 +193,7 @@ json::object explanation(const CopyBenchOptions& bench, const PoolStatus& status
     const auto settings = json::parse(line).as_object();
     for (const auto& entry : settings) value[entry.key()] = entry.value();
   });
+  value["probed"] = probed_rails(bench, status);
   return value;
 }
 
@@ -148,7 +214,10 @@ void print_explanation(const CopyBenchOptions& bench, const json::object& value)
                json::value_to<std::string>(rail.at("interface")));
   fmt::print("\n  in parts of {}, dealt to rails by what they carry; up to {} under way on each\n",
              bytes("part_bytes"), bytes("window_bytes"));
-  fmt::print("  up to {} inside an active message, more by rendezvous\n", bytes("eager_bytes"));
+  fmt::print(
+      "  up to {} unasked inside a message, more by rendezvous, unless a probe chose else:\n",
+      bytes("eager_bytes"));
+  for (const auto& rail : value.at("probed").as_array()) print_probed_rail(rail.as_object());
   for (const auto& entry : value.at("environment").as_array())
     fmt::print("  set by this environment, and perhaps by the daemons': {}\n",
                json::value_to<std::string>(entry));
@@ -213,7 +282,7 @@ int run_bench_copy(const BenchOptions& options, bool as_json) {
   std::optional<json::object> explained;
   if (options.explain)
     explained =
-        explanation(bench, pool.status(), !result.points.empty() && result.points.front().mapped);
+        explanation(bench, pool, !result.points.empty() && result.points.front().mapped);
   if (as_json) {
     print_json(bench, result, skipped, explained);
     return kExitOk;
