@@ -35,6 +35,7 @@ constexpr std::int64_t kMostKib = 16 * 1024;
 constexpr std::int64_t kMostGrowthKib = 32;  // Per run, over many,
 constexpr std::int64_t kEnoughRuns = 100;    // at least so many,
 constexpr int kGrownUp = 8;                  // by a process that has been through so many.
+constexpr std::size_t kMostLines = 10;       // Of one run's errors.
 constexpr char kSelf = '*';                  // This program, among the nodes.
 constexpr char kAll[] = {'a', 'b', 'c', kSelf};
 
@@ -105,7 +106,12 @@ std::vector<std::string> Campaign::run(const Plan& plan) {
     wrong(error.what());
   }
   dismiss_workers();
-  if (!wrong_.empty()) begin_anew();
+  if (wrong_.size() > kMostLines) wrong_.resize(kMostLines);
+  if (!wrong_.empty()) {
+    for (const char node : {'a', 'b'})
+      wrong(fmt::format("the end of the log of {}:\n{}", node, daemons_->log_tail(node)));
+    begin_anew();
+  }
   return wrong_;
 }
 
