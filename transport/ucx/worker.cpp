@@ -316,6 +316,7 @@ void Worker::mark(Link& link) {
 }
 
 void Worker::later(std::function<void()> function) {
+  if (stopped_) return boost::asio::post(context_, std::move(function));
   finished_.push_back(std::move(function));
   wake();
 }
@@ -481,7 +482,10 @@ void Worker::stop(const Error& reason) {
   endpoints_.clear();
   marked_.clear();
   pumping_ = was_pumping;
-  if (!finished_.empty()) wake();
+  // What is to be told still is the loop's from here on: it may end without another turn, and the
+  // links in there would keep this worker, and it them.
+  for (auto& function : std::exchange(finished_, {}))
+    boost::asio::post(context_, std::move(function));
 }
 
 void Worker::release() noexcept {

@@ -35,6 +35,7 @@ constexpr std::int64_t kMostKib = 16 * 1024;
 constexpr std::int64_t kMostGrowthKib = 32;  // Per run, over many,
 constexpr std::int64_t kEnoughRuns = 100;    // at least so many,
 constexpr int kGrownUp = 8;                  // by a process that has been through so many.
+constexpr std::size_t kMostLines = 10;       // Of one run's errors.
 constexpr char kSelf = '*';                  // This program, among the nodes.
 constexpr char kAll[] = {'a', 'b', 'c', kSelf};
 
@@ -105,7 +106,12 @@ std::vector<std::string> Campaign::run(const Plan& plan) {
     wrong(error.what());
   }
   dismiss_workers();
-  if (!wrong_.empty()) begin_anew();
+  if (wrong_.size() > kMostLines) wrong_.resize(kMostLines);
+  if (!wrong_.empty()) {
+    for (const char node : {'a', 'b'})
+      wrong(fmt::format("the end of the log of {}:\n{}", node, daemons_->log_tail(node)));
+    begin_anew();
+  }
   return wrong_;
 }
 
@@ -256,6 +262,11 @@ void Campaign::end(Active& active) {
   if (!active.garbage) return;
   int status = 0;
   const auto pid = active.garbage->id().pid;
+  if (!is_calm_) {  // It may wait for what another fault has taken away, and must not prolong that.
+    active.garbage->signal(SIGKILL);
+    ::waitpid(pid, &status, 0);
+    return;
+  }
   if (!eventually([&] { return ::waitpid(pid, &status, WNOHANG) == pid; }, kPatience)) {
     active.garbage->signal(SIGKILL);
     ::waitpid(pid, &status, 0);
@@ -263,7 +274,7 @@ void Campaign::end(Active& active) {
   }
   // Nobody shields the sender from UCX's defects: it may be aborted by one that it provoked.
   const bool is_aborted = fault.kind == FaultKind::garbage_admitted && WIFSIGNALED(status);
-  if (status != 0 && !is_aborted && is_calm_)
+  if (status != 0 && !is_aborted)
     wrong(fmt::format("{} ended with status {:#x}", test::to_string(fault.kind), status));
 }
 

@@ -103,7 +103,7 @@ std::string Daemons::state_value(char node, const std::string& field) const {
 
 std::string Daemons::log_tail(char node) const {
   const auto text = read_text(folder_ + "/logs/" + node);
-  return text.substr(text.size() > 2000 ? text.size() - 2000 : 0);
+  return text.substr(text.size() > 1500 ? text.size() - 1500 : 0);
 }
 
 void Daemons::start(char node) {

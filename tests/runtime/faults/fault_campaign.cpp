@@ -26,7 +26,7 @@ using namespace causeway::test;
 
 namespace {
 
-constexpr std::uint64_t kUsualRuns = 40;
+constexpr std::uint64_t kUsualRuns = 25;
 constexpr int kMostFailures = 5;
 
 struct Seeds {

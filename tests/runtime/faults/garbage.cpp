@@ -128,6 +128,15 @@ void break_rules(RawPeer& peer, std::mt19937_64& random, const Targets& targets,
   constexpr unsigned kRendezvous = UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_RNDV;
   constexpr std::size_t kSizes[] = {0, 0, 1, 100, 16384, 16385, 300'000};
   peer.holds_data = random() % 4 == 0;
+  // The one that nothing is wrong with, but whose memory it is.
+  const Bytes spoiled(4096, std::byte{0xee});
+  peer.send(Header{.op = Op::write,
+                   .key = peer.key,
+                   .session = targets.other,
+                   .region = targets.other_region,
+                   .size_bytes = spoiled.size(),
+                   .part_size_bytes = spoiled.size()},
+            spoiled);
   for (std::uint64_t id = 0; id < 300 && !peer.is_gone && Clock::now() < end; ++id) {
     const Bytes data(kSizes[random() % std::size(kSizes)]);
     const auto encoded = ucx::encode(random_header(random, targets, data.size(), peer.key, id));
