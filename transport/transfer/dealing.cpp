@@ -22,7 +22,8 @@ constexpr std::size_t kWindowCount = 64;
 constexpr auto kSample = 5ms;  // Of work, for one measurement of the rate.
 constexpr double kNewWeight = 0.25;
 constexpr std::uint64_t kEnoughBytes = 2 << 20;  // Under way: then the rail is the limit.
-constexpr int kSlowSamples = 200;                // A second and more of work.
+constexpr std::uint64_t kMaxDoubts = 3;
+constexpr int kSlowSamples = 200;    // A second and more of work.
 constexpr auto kSliceLimit = 100ms;  // Of a probe: then it does not hold transfers up any more.
 constexpr int kMaxAttempts = 8;      // Of one chunk.
 
@@ -78,7 +79,11 @@ void Rail::ended(std::uint64_t bytes, bool is_good) {
   sample_time = {};
 }
 
-bool Rail::has_fallen() noexcept {
+bool Rail::has_changed() noexcept {
+  // Held for slow, in a moment in which something else had the processors.
+  if (report && !report->is_far && report->trials.empty() && probes < kMaxDoubts &&
+      full_rate > 2 * report->bytes_per_second)
+    return true;
   if (slow_samples < kSlowSamples) return false;
   best_full_rate = full_rate;  // What is usual from now on.
   slow_samples = 0;

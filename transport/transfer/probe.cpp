@@ -12,12 +12,15 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kSlice = 1500us;  // Then what is under way ends.
-constexpr auto kEstimate = 4ms;  // Likewise, of the estimate.
-constexpr auto kPatience = 2s;   // For one operation.
-constexpr int kMinAnswers = 3;   // The first one may wait behind something.
+// Then what is under way ends.
+constexpr auto kAnswerSlice = 8ms;
+constexpr auto kLargeSlice = 3ms;
+constexpr auto kMediumSlice = 1500us;
+constexpr auto kLong = 2ms;  // For one operation of the estimate: the next is not twice as large.
+constexpr auto kPatience = 2s;  // For one operation.
+constexpr int kMinAnswers = 3;  // The first one may wait behind something.
 constexpr int kAnswers = 16;
-constexpr int kRounds = 6;
+constexpr int kRounds = 5;
 constexpr std::uint64_t kLarge = 1 << 20;
 constexpr std::uint64_t kMedium = 64 << 10;
 constexpr std::uint64_t kMaxUnderWay = 8 << 20;
@@ -33,25 +36,27 @@ constexpr LinkSettings kFifths{208 << 10, 208 << 10};  // One segment of UCX ove
 
 struct Choice {
   LinkSettings settings;
-  double gain;  // Over the defaults; 0: these are they.
+  double least_gain;
+  double gain = 0;  // Over the defaults; 0: these are they.
 
   [[nodiscard]] std::string verdict() const {
     return gain > 0 ? fmt::format("{:.0f}% more than the default", (gain - 1) * 100)
-                    : fmt::format("nothing else carried {:.0f}% more", (kProbeGain - 1) * 100);
+                    : fmt::format("nothing else carried {:.0f}% more", (least_gain - 1) * 100);
   }
 };
 
 // Of the trials of one size, of which the first has the defaults.
-Choice best_of(const std::vector<ProbeReport::Trial>& trials, std::uint64_t size_bytes) {
+Choice best_of(const std::vector<ProbeReport::Trial>& trials, std::uint64_t size_bytes,
+               double least_gain) {
   const auto& first = *std::ranges::find(trials, size_bytes, &ProbeReport::Trial::operation_bytes);
-  Choice best{first.settings, 0};
+  Choice best{first.settings, least_gain};
   for (const auto& trial : trials) {
     if (trial.operation_bytes != size_bytes) continue;
     const auto gain = std::sqrt(trial.write_bytes_per_second / first.write_bytes_per_second *
                                 trial.read_bytes_per_second / first.read_bytes_per_second);
     // False, where a figure is missing.
-    if (gain >= kProbeGain && gain > best.gain && std::isfinite(gain))
-      best = {trial.settings, gain};
+    if (gain >= least_gain && gain > best.gain && std::isfinite(gain))
+      best = {trial.settings, least_gain, gain};
   }
   return best;
 }
@@ -69,6 +74,7 @@ struct Probe::Slice {
   std::size_t limit = 0;  // Of operations under way.
   std::size_t under_way = 0;
   std::uint64_t started_count = 0;
+  Clock::duration time{};
   std::uint64_t bytes = 0;
   int answers = 0;
   std::optional<Error> error{};
@@ -91,8 +97,9 @@ void Probe::run_slice(const std::shared_ptr<Channel>& channel, std::function<voi
   steps_.pop_back();
   const auto& trial = report_.trials[slice->step.trial];
   slice->size_bytes = trial.operation_bytes;
+  slice->time = trial.operation_bytes == kLarge ? kLargeSlice : kMediumSlice;
   const auto room =
-      std::min(report_.bytes_per_second * std::chrono::duration<double>(kSlice).count(),
+      std::min(report_.bytes_per_second * std::chrono::duration<double>(slice->time).count(),
                static_cast<double>(kMaxUnderWay));
   slice->limit = std::clamp<std::size_t>(
       static_cast<std::size_t>(room / static_cast<double>(slice->size_bytes)), 1, kMaxCount);
@@ -111,7 +118,7 @@ void Probe::measure_answer(const std::shared_ptr<Slice>& slice) {
         best = best == 0 ? took : std::min(best, took);
         ++slice->answers;
         if (slice->answers < kMinAnswers ||
-            (slice->answers < kAnswers && self->now_() - slice->began < kSlice))
+            (slice->answers < kAnswers && self->now_() - slice->began < kAnswerSlice))
           return self->measure_answer(slice);
         self->end_slice(slice, std::nullopt);
       });
@@ -127,8 +134,12 @@ void Probe::estimate(const std::shared_ptr<Slice>& slice, std::uint64_t size_byt
                           const auto took = self->seconds_since(begin);
                           auto& rate = self->report_.bytes_per_second;
                           rate = std::max(rate, static_cast<double>(size_bytes) / took);
-                          if (size_bytes < kLarge && self->now_() - slice->began < kEstimate)
+                          // The first ones meet memory that nobody has touched: each end is met
+                          // twice.
+                          const bool is_long = self->now_() - begin >= kLong;
+                          if (!is_long && size_bytes < kLarge)
                             return self->estimate(slice, size_bytes * 2);
+                          if (++slice->answers < 2) return self->estimate(slice, size_bytes);
                           self->plan_trials();
                           self->end_slice(slice, std::nullopt);
                         });
@@ -163,7 +174,9 @@ void Probe::plan_trials() {
 
 void Probe::run_step(const std::shared_ptr<Slice>& slice) {
   auto& channel = *slice->channel;
-  const auto has_time = [&] { return slice->started_count == 0 || now_() - slice->began < kSlice; };
+  const auto has_time = [this, &slice] {
+    return slice->started_count == 0 || now_() - slice->began < slice->time;
+  };
   while (!slice->error && slice->under_way < slice->limit && has_time()) {
     const auto size = slice->size_bytes;
     const auto offset = slice->started_count++ * size % kProvingGroundBytes;
@@ -217,7 +230,8 @@ void Probe::end_slice(const std::shared_ptr<Slice>& slice, const std::optional<E
 
 void Probe::choose() {
   if (report_.trials.empty()) return;
-  const auto large = best_of(report_.trials, kLarge), medium = best_of(report_.trials, kMedium);
+  const auto large = best_of(report_.trials, kLarge, kPartGain),
+             medium = best_of(report_.trials, kMedium, kEagerGain);
   report_.settings = {large.settings.part_bytes,
                       std::max(large.settings.eager_bytes, medium.settings.eager_bytes)};
   report_.reason = fmt::format("parts of {} KiB: {}; up to {} KiB unasked: {}",

@@ -82,8 +82,9 @@ struct Rail {
   }
   void started(std::uint64_t bytes);
   void ended(std::uint64_t bytes, bool is_good);
-  // Whether its rate, when it had enough to do, has halved for good since it was last asked.
-  [[nodiscard]] bool has_fallen() noexcept;
+  // Whether its rate, when it had enough to do, has halved for good since it was last asked, or is
+  // twice what its probe took it for.
+  [[nodiscard]] bool has_changed() noexcept;
 
   std::string address;
   Phase phase = Phase::down;

@@ -36,7 +36,7 @@ void Rails::State::probe_rails(bool is_idle) {
 // By the tick. A rail that had no idle moment in a while gets one; the others carry on meanwhile.
 void Rails::State::make_room_for_probes() {
   for (const auto& rail : rails)
-    if (rail->is_usable() && !rail->probe && rail->has_fallen())
+    if (rail->is_usable() && !rail->probe && rail->has_changed())
       rail->probe = std::make_shared<Probe>();
   if (any_rail([](const Rail& rail) {
         return rail.is_probing || (rail.is_usable() && rail.makes_room);
