@@ -107,7 +107,7 @@ constexpr std::uint64_t kMaxEagerBytes = 240 << 10;
 // Memory of every peer that serves any, for measurements: whoever was admitted may write there,
 // which is dropped, and read there, which gives zeros.
 constexpr RemoteAddress kProvingGround{~SessionId{0}, ~RegionId{0}, 0};
-constexpr std::uint64_t kProvingGroundBytes = 4 << 20;
+constexpr std::uint64_t kProvingGroundBytes = 1 << 20;
 
 constexpr std::uint64_t kMaxChecksumBytes = 4 << 20;  // It is computed between two messages.
 

@@ -7,7 +7,7 @@
 #include <functional>
 #include <iterator>
 
-#include "tests/transport/raw_peer.h"
+#include "tests/transport/ucx_raw_peer.h"
 #include "transport/ucx/ucx_transport.h"
 
 #define CHANNEL_SUITE_HELPERS_ONLY

@@ -132,8 +132,8 @@ void Probe::estimate(const std::shared_ptr<Slice>& slice, std::uint64_t size_byt
                             const std::optional<Error>& error, std::uint64_t) {
                           if (error) return self->end_slice(slice, error);
                           const auto took = self->seconds_since(begin);
-                          auto& rate = self->report_.bytes_per_second;
-                          rate = std::max(rate, static_cast<double>(size_bytes) / took);
+                          // Of the last one: what is small may hide in a buffer on the way.
+                          self->report_.bytes_per_second = static_cast<double>(size_bytes) / took;
                           // The first ones meet memory that nobody has touched: each end is met
                           // twice.
                           const bool is_long = self->now_() - begin >= kLong;

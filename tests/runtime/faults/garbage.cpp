@@ -9,7 +9,7 @@
 
 #include "runtime/control/client.h"
 #include "runtime/control/json.h"
-#include "tests/transport/raw_peer.h"
+#include "tests/transport/ucx_raw_peer.h"
 
 namespace causeway::test {
 
