@@ -1,5 +1,5 @@
 // What the software driver pretends to be: read once from CAUSEWAY_CUDA_EMULATOR, which names a
-// YAML file or is YAML itself (begins with '{'). docs/cuda.md lists the fields.
+// YAML file or is YAML itself (begins with '{'). config.cpp names the fields.
 //
 // Errors:  a mistake is printed and ends the process with code 98: a test must not go on with
 //          another machine than it asked for.
