@@ -1,0 +1,94 @@
+// Goal:   allocator/cuda/abi.h, and what the software driver adds, declare the driver as it is.
+// Method: numbers, layouts and signatures against cuda.h, where the build finds it (CMake:
+//         CUDA_INCLUDE_DIR); else the test says that it skipped.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include "tests/cuda_emulator/api.h"
+
+#if __has_include(<cuda.h>)
+// Before cuda.h, whose macros rename the functions.
+namespace causeway::cuda {
+#define CAUSEWAY_CUDA_OWN(name, suffix, version, parameters) \
+  using Own_##name = Result(*) parameters;
+CAUSEWAY_CUDA_FUNCTIONS(CAUSEWAY_CUDA_OWN)
+CAUSEWAY_EMULATOR_FUNCTIONS(CAUSEWAY_CUDA_OWN)
+}  // namespace causeway::cuda
+
+#include <cuda.h>
+
+#include <type_traits>
+
+namespace own = causeway::cuda;
+
+// A parameter as it is passed: by size, whether it is a pointer, and its sign is the caller's.
+template <typename T>
+using Passed =
+    std::conditional_t<std::is_pointer_v<T>, void*,
+                       std::conditional_t<sizeof(T) == 8, std::uint64_t,
+                                          std::conditional_t<sizeof(T) == 4, std::uint32_t, T>>>;
+template <typename T>
+struct Call;
+template <typename Return, typename... Parameters>
+struct Call<Return (*)(Parameters...)> {
+  using Type = Passed<Return> (*)(Passed<Parameters>...);
+};
+
+#define CAUSEWAY_CUDA_SAME(name, suffix, version, parameters)       \
+  static_assert( \
+                std::is_same_v<Call<own::Own_##name>::Type, Call<decltype(&::name)>::Type>);
+CAUSEWAY_CUDA_FUNCTIONS(CAUSEWAY_CUDA_SAME)
+CAUSEWAY_EMULATOR_FUNCTIONS(CAUSEWAY_CUDA_SAME)
+
+static_assert(own::kOutOfMemory == CUDA_ERROR_OUT_OF_MEMORY &&
+              own::kNotReady == CUDA_ERROR_NOT_READY);
+static_assert(own::kInvalidValue == CUDA_ERROR_INVALID_VALUE &&
+              own::kUnknown == CUDA_ERROR_UNKNOWN);
+static_assert(own::kNotInitialized == CUDA_ERROR_NOT_INITIALIZED);
+static_assert(own::kDeinitialized == CUDA_ERROR_DEINITIALIZED);
+static_assert(own::kStubLibrary == CUDA_ERROR_STUB_LIBRARY &&
+              own::kNoDevice == CUDA_ERROR_NO_DEVICE);
+static_assert(own::kDeviceUnavailable == CUDA_ERROR_DEVICE_UNAVAILABLE);
+static_assert(own::kInvalidDevice == CUDA_ERROR_INVALID_DEVICE);
+static_assert(own::kInvalidImage == CUDA_ERROR_INVALID_IMAGE);
+static_assert(own::kInvalidContext == CUDA_ERROR_INVALID_CONTEXT);
+static_assert(own::kEccUncorrectable == CUDA_ERROR_ECC_UNCORRECTABLE);
+static_assert(own::kPeerAccessUnsupported == CUDA_ERROR_PEER_ACCESS_UNSUPPORTED);
+static_assert(own::kOperatingSystem == CUDA_ERROR_OPERATING_SYSTEM);
+static_assert(own::kInvalidHandle == CUDA_ERROR_INVALID_HANDLE);
+static_assert(own::kIllegalState == CUDA_ERROR_ILLEGAL_STATE &&
+              own::kNotFound == CUDA_ERROR_NOT_FOUND);
+static_assert(own::kIllegalAddress == CUDA_ERROR_ILLEGAL_ADDRESS);
+static_assert(own::kPeerAccessAlreadyEnabled == CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED);
+static_assert(own::kContextIsDestroyed == CUDA_ERROR_CONTEXT_IS_DESTROYED);
+static_assert(own::kLaunchFailed == CUDA_ERROR_LAUNCH_FAILED);
+static_assert(own::kNotPermitted == CUDA_ERROR_NOT_PERMITTED);
+static_assert(own::kNotSupported == CUDA_ERROR_NOT_SUPPORTED);
+static_assert(own::kSystemNotReady == CUDA_ERROR_SYSTEM_NOT_READY);
+static_assert(own::kSystemDriverMismatch == CUDA_ERROR_SYSTEM_DRIVER_MISMATCH);
+
+static_assert(own::kAttributeVmm == CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED);
+static_assert(own::kAttributePosixFd ==
+              CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED);
+static_assert(own::kLocationDevice == CU_MEM_LOCATION_TYPE_DEVICE);
+static_assert(own::kLocationHostNuma == CU_MEM_LOCATION_TYPE_HOST_NUMA);
+static_assert(own::kHandleTypePosixFd == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+static_assert(own::kAllocationPinned == CU_MEM_ALLOCATION_TYPE_PINNED);
+static_assert(own::kAccessRead == CU_MEM_ACCESS_FLAGS_PROT_READ);
+static_assert(own::kAccessReadWrite == CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+static_assert(own::kStreamNonBlocking == CU_STREAM_NON_BLOCKING);
+static_assert(own::kEventDisableTiming == CU_EVENT_DISABLE_TIMING);
+
+static_assert(sizeof(own::Location) == sizeof(CUmemLocation));
+static_assert(sizeof(own::AccessDesc) == sizeof(CUmemAccessDesc));
+static_assert(offsetof(own::AccessDesc, flags) == offsetof(CUmemAccessDesc, flags));
+static_assert(sizeof(own::AllocationProp) == sizeof(CUmemAllocationProp));
+static_assert(offsetof(own::AllocationProp, handle_types) ==
+              offsetof(CUmemAllocationProp, requestedHandleTypes));
+static_assert(offsetof(own::AllocationProp, location) == offsetof(CUmemAllocationProp, location));
+static_assert(offsetof(own::AllocationProp, flags) == offsetof(CUmemAllocationProp, allocFlags));
+
+TEST_CASE("own declarations agree with CUDA's header") { CHECK(CUDA_VERSION >= 11030); }
+#else
+TEST_CASE("own declarations agree with CUDA's header") { MESSAGE("skipped: no cuda.h"); }
+#endif
