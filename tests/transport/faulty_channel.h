@@ -31,7 +31,8 @@ struct Faults {
   int cut = 0;                                // The sender's end closes soon after.
   std::chrono::microseconds usual_time{300};  // Each way, at most.
   std::chrono::microseconds late_time{20'000};
-  std::uint64_t bytes_per_second = 0;  // Of a channel; 0: without a limit.
+  std::chrono::milliseconds lets_go{0};  // What is under way at the end ends so much later.
+  std::uint64_t bytes_per_second = 0;    // Of a channel; 0: without a limit.
 };
 
 // What the channels of one test have in common. Dice are thrown in the order of the calls.
@@ -172,7 +173,13 @@ class FaultyChannel final : public Channel {
   static void end(const std::shared_ptr<State>& state, const Error& reason) {
     if (state->ended) return;
     state->ended = reason;
-    for (const auto& operation : std::list(state->operations)) finish(state, operation, reason, 0);
+    const auto lets_go = state->wire->faults.lets_go;
+    for (const auto& operation : std::list(state->operations)) {
+      if (lets_go.count() == 0)
+        finish(state, operation, reason, 0);
+      else
+        after(state, lets_go, [=] { finish(state, operation, reason, 0); });
+    }
     if (state->closed)
       boost::asio::post(state->wire->context, [closed = std::exchange(state->closed, nullptr),
                                                reason] { closed(reason); });

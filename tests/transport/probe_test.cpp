@@ -226,8 +226,14 @@ TEST_CASE("a slow link and a far one are not tried, and save round trips") {
 
 TEST_CASE("a fast link of some length takes more streams") {
   Wire wire;
-  wire.answer_seconds = 0.5e-3;
-  wire.bytes_per_second = 10e9;
+  SUBCASE("10 GB/s") {
+    wire.answer_seconds = 0.5e-3;
+    wire.bytes_per_second = 10e9;
+  }
+  SUBCASE("1.25 GB/s") {
+    wire.answer_seconds = 1.9e-3;
+    wire.bytes_per_second = 1.25e9;
+  }
   const auto outcome = probe(wire);
   CHECK(outcome.report.is_far);
   CHECK(outcome.report.trials.size() == 5);

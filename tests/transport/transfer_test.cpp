@@ -379,7 +379,8 @@ TEST_CASE("a rail is probed when nothing else moves, and has what was chosen") {
   Faults faults;
   faults.bytes_per_second = 100 * kMega;
   TransferWorld world(1, 1, faults);
-  auto transfer = world.write(0, pattern(1000, 1));
+  const auto small = pattern(1000, 1);
+  auto transfer = world.write(0, small);
   REQUIRE(world.finish(transfer));
   CHECK_FALSE(transfer.error());
   REQUIRE(world.run_until([&] { return world.rails->status()[0].probes == 1; }));
@@ -393,7 +394,7 @@ TEST_CASE("a rail is probed when nothing else moves, and has what was chosen") {
   // With the next channel to the same process as well, and without another probe.
   world.cut(0);
   world.cut(0, false);
-  transfer = world.write(0, pattern(1000, 1));
+  transfer = world.write(0, small);
   REQUIRE(world.finish(transfer));
   CHECK_FALSE(transfer.error());
   CHECK((settings() == status.probe->settings));
@@ -401,9 +402,21 @@ TEST_CASE("a rail is probed when nothing else moves, and has what was chosen") {
   CHECK(world.rails->status()[0].probes == 1);
   // Another process may be another program.
   world.start_server();
-  transfer = world.write(0, pattern(1000, 1));
+  transfer = world.write(0, small);
   REQUIRE(world.finish(transfer));
   CHECK(world.run_until([&] { return world.rails->status()[0].probes == 2; }));
+}
+
+TEST_CASE("a rail lost in its slice does not keep the other from being probed") {
+  const auto small = pattern(1000, 1);
+  TransferWorld world(2);
+  auto transfer = world.write(0, small);
+  REQUIRE(world.finish(transfer));
+  world.way(0).wire->faults.lets_go = 100ms;
+  world.way(0).wire->faults.lost = 1000;
+  world.run_for(20ms);
+  world.cut(0);
+  CHECK(world.run_until([&] { return world.rails->status()[1].probes == 1; }, 5s));
 }
 
 TEST_CASE("a rail that always has work is probed all the same") {

@@ -23,9 +23,8 @@ constexpr auto kSample = 5ms;  // Of work, for one measurement of the rate.
 constexpr double kNewWeight = 0.25;
 constexpr std::uint64_t kEnoughBytes = 2 << 20;  // Under way: then the rail is the limit.
 constexpr std::uint64_t kMaxDoubts = 3;
-constexpr int kSlowSamples = 200;    // A second and more of work.
-constexpr auto kSliceLimit = 100ms;  // Of a probe: then it does not hold transfers up any more.
-constexpr int kMaxAttempts = 8;      // Of one chunk.
+constexpr int kSlowSamples = 200;  // A second and more of work.
+constexpr int kMaxAttempts = 8;    // Of one chunk.
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
@@ -101,11 +100,14 @@ double Rails::State::rate_of(const Rail& rail) const {
 }
 
 bool Rails::State::has_room(const Rail& rail, std::uint64_t size_bytes) const {
-  if (!rail.is_usable() || rail.makes_room) return false;
+  if (!rail.is_usable() || rail.is_in_short_slice()) return false;
+  const bool is_stuck = any_rail([](const Rail& other) {
+    return other.is_usable() && other.is_probing && !other.is_in_short_slice();
+  });
+  if (rail.makes_room && !is_stuck) return false;
   if (rail.is_suspect &&
       any_rail([](const Rail& other) { return other.is_usable() && !other.is_suspect; }))
     return false;
-  if (rail.is_probing && Clock::now() - rail.slice_at < kSliceLimit) return false;
   if (rail.out_count >= kWindowCount) return false;
   const auto window = std::clamp(static_cast<std::uint64_t>(rate_of(rail) * kWindowSeconds),
                                  kMinWindowBytes, kMaxWindowBytes);

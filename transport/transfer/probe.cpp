@@ -17,8 +17,8 @@ constexpr auto kAnswerSlice = 8ms;
 constexpr auto kLargeSlice = 3ms;
 constexpr auto kMediumSlice = 1500us;
 constexpr auto kLong = 2ms;  // For one operation of the estimate: the next is not twice as large.
-constexpr auto kPatience = 2s;  // For one operation.
-constexpr int kMinAnswers = 3;  // The first one may wait behind something.
+constexpr auto kPatience = 30s;  // For one operation.
+constexpr int kMinAnswers = 3;   // The first one may wait behind something.
 constexpr int kAnswers = 16;
 constexpr int kRounds = 5;
 constexpr std::uint64_t kLarge = 1 << 20;
@@ -132,11 +132,14 @@ void Probe::estimate(const std::shared_ptr<Slice>& slice, std::uint64_t size_byt
                             const std::optional<Error>& error, std::uint64_t) {
                           if (error) return self->end_slice(slice, error);
                           const auto took = self->seconds_since(begin);
+                          const auto& answer = self->report_.answer_seconds;
                           // Of the last one: what is small may hide in a buffer on the way.
-                          self->report_.bytes_per_second = static_cast<double>(size_bytes) / took;
+                          self->report_.bytes_per_second =
+                              static_cast<double>(size_bytes) / std::max(took - answer, took / 8);
                           // The first ones meet memory that nobody has touched: each end is met
                           // twice.
-                          const bool is_long = self->now_() - begin >= kLong;
+                          const bool is_long =
+                              took - answer >= std::chrono::duration<double>(kLong).count();
                           if (!is_long && size_bytes < kLarge)
                             return self->estimate(slice, size_bytes * 2);
                           if (++slice->answers < 2) return self->estimate(slice, size_bytes);

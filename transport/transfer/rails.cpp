@@ -209,6 +209,7 @@ void Rails::State::rail_failed(const RailPtr& rail, const Error& reason) {
 
 void Rails::State::rail_lost(const RailPtr& rail, const Error& reason) {
   rail->phase = Rail::Phase::down;
+  rail->is_probing = rail->makes_room = false;
   ++rail->losses;
   last_loss = reason;
   // Not destroyed inside of its own callback.

@@ -80,6 +80,10 @@ struct Rail {
   [[nodiscard]] bool is_usable() const noexcept {
     return phase == Phase::open && channel->is_open();
   }
+  // A longer one has met a peer that does not answer: nothing waits for it.
+  [[nodiscard]] bool is_in_short_slice() const noexcept {
+    return is_usable() && is_probing && Clock::now() - slice_at < std::chrono::milliseconds(100);
+  }
   void started(std::uint64_t bytes);
   void ended(std::uint64_t bytes, bool is_good);
   // Whether its rate, when it had enough to do, has halved for good since it was last asked, or is
@@ -150,7 +154,7 @@ struct Rails::State : std::enable_shared_from_this<Rails::State> {
   void make_room_for_probes();
   void start_slice(const RailPtr& rail);
   void slice_ended(const RailPtr& rail, const std::shared_ptr<Probe>& probe, Channel& channel);
-  void add_streams(const Rail& rail);
+  void add_streams(Rail& rail);
 
   // dealing.cpp
   void deal();

@@ -17,18 +17,18 @@ constexpr std::size_t kFarStreams = 4;
 void Rails::State::tune(const RailPtr& rail) {
   rail->is_probing = rail->makes_room = false;
   rail->slice_at = Clock::now();
-  if (rail->report && !rail->is_suspect)
-    rail->channel->set_settings(rail->report->settings);
-  else
-    rail->probe = std::make_shared<Probe>();
+  const bool again = rail->probe || !rail->report || rail->is_suspect;
+  if (rail->report) rail->channel->set_settings(rail->report->settings);
+  // Never one that may still have a slice on the channel before.
+  rail->probe = again ? std::make_shared<Probe>() : nullptr;
 }
 
 // One at a time, or they would measure each other.
 void Rails::State::probe_rails(bool is_idle) {
-  if (is_stopped || any_rail([](const Rail& rail) { return rail.is_probing; })) return;
+  if (is_stopped || any_rail([](const Rail& rail) { return rail.is_in_short_slice(); })) return;
   if (any_rail([](const Rail& rail) { return rail.out_count > 0; })) is_idle = false;
   for (const auto& rail : rails)
-    if (rail->is_usable() && rail->probe && rail->out_count == 0 &&
+    if (rail->is_usable() && rail->probe && !rail->is_probing && rail->out_count == 0 &&
         (is_idle || rail->makes_room || rail->is_suspect))
       return start_slice(rail);
 }
@@ -39,12 +39,13 @@ void Rails::State::make_room_for_probes() {
     if (rail->is_usable() && !rail->probe && rail->has_changed())
       rail->probe = std::make_shared<Probe>();
   if (any_rail([](const Rail& rail) {
-        return rail.is_probing || (rail.is_usable() && rail.makes_room);
+        return rail.is_in_short_slice() || (rail.is_usable() && rail.makes_room);
       }))
     return;
   const auto due = Clock::now() - kBetweenSlices;
   const auto next = std::ranges::find_if(rails, [due](const RailPtr& rail) {
-    return rail->is_usable() && rail->probe && rail->out_count > 0 && rail->slice_at <= due;
+    return rail->is_usable() && rail->probe && !rail->is_probing && rail->out_count > 0 &&
+           rail->slice_at <= due;
   });
   if (next != rails.end()) (*next)->makes_room = true;
 }
@@ -75,19 +76,23 @@ void Rails::State::slice_ended(const RailPtr& rail, const std::shared_ptr<Probe>
     rail->probe = nullptr;
     ++rail->probes;
     // What its loss has spoiled is tried again with the next channel.
-    if (channel.is_open()) rail->report = probe->report();
-    if (rail->report && rail->report->is_far) add_streams(*rail);
+    if (channel.is_open()) {
+      rail->report = probe->report();
+      if (rail->report->is_far && !rail->is_dropped && !is_stopped) add_streams(*rail);
+    }
   }
   deal();
 }
 
-void Rails::State::add_streams(const Rail& rail) {
+void Rails::State::add_streams(Rail& rail) {
   const auto is_same = [&](const RailPtr& other) { return other->address == rail.address; };
   for (auto have = std::ranges::count_if(rails, is_same);
        have < static_cast<std::ptrdiff_t>(kFarStreams); ++have) {
     const auto stream = rails.emplace_back(std::make_shared<Rail>(context, rail.address));
     stream->report = rail.report;
     open_rail(stream);
+    rail.full_rate = rail.best_full_rate = 0;  // It will have a share of what it had.
+    rail.slow_samples = 0;
   }
 }
 
