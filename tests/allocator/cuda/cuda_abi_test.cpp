@@ -88,7 +88,7 @@ static_assert(offsetof(own::AllocationProp, handle_types) ==
 static_assert(offsetof(own::AllocationProp, location) == offsetof(CUmemAllocationProp, location));
 static_assert(offsetof(own::AllocationProp, flags) == offsetof(CUmemAllocationProp, allocFlags));
 
-TEST_CASE("own declarations agree with CUDA's header") { CHECK(CUDA_VERSION >= 11030); }
+TEST_CASE("own declarations agree with CUDA's header") { CHECK(CUDA_VERSION >= 11040); }
 #else
 TEST_CASE("own declarations agree with CUDA's header") { MESSAGE("skipped: no cuda.h"); }
 #endif
