@@ -34,9 +34,8 @@ struct Call<Return (*)(Parameters...)> {
   using Type = Passed<Return> (*)(Passed<Parameters>...);
 };
 
-#define CAUSEWAY_CUDA_SAME(name, suffix, version, parameters)       \
-  static_assert( \
-                std::is_same_v<Call<own::Own_##name>::Type, Call<decltype(&::name)>::Type>);
+#define CAUSEWAY_CUDA_SAME(name, suffix, version, parameters) \
+  static_assert(std::is_same_v<Call<own::Own_##name>::Type, Call<decltype(&::name)>::Type>);
 CAUSEWAY_CUDA_FUNCTIONS(CAUSEWAY_CUDA_SAME)
 CAUSEWAY_EMULATOR_FUNCTIONS(CAUSEWAY_CUDA_SAME)
 
