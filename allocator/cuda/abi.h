@@ -103,8 +103,8 @@ using GetProcAddress = Result (*)(const char* name, void** into, int version, st
 using GetProcAddressV2 = Result (*)(const char* name, void** into, int version, std::uint64_t flags,
                                     int* status);
 
-// The first driver with cuGetProcAddress.
-constexpr int kLeastVersion = 11030;
+// The first driver with every function below.
+constexpr int kLeastVersion = 11040;
 
 // X(name, suffix of the symbol, the API version that has this signature, parameters)
 #define CAUSEWAY_CUDA_FUNCTIONS(X)                                                                 \

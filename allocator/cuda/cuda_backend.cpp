@@ -25,6 +25,15 @@ int flags_of(Protection protection) noexcept {
   return kAccessReadWrite;
 }
 
+// A peer that claims more is wrong; below, it is this process that lacks addresses.
+constexpr std::uint64_t kMostImportedBytes = std::uint64_t{1} << 45;
+
+// What the driver may say of a descriptor that is not one of its own.
+bool is_of_the_peer(Result result) noexcept {
+  return result == kInvalidValue || result == kInvalidHandle || result == kOperatingSystem ||
+         result == kNotPermitted || result == kUnknown;
+}
+
 std::byte* as_bytes(DevicePtr at) noexcept { return reinterpret_cast<std::byte*>(at); }
 
 }  // namespace
@@ -357,14 +366,17 @@ std::uint64_t CudaBackend::do_import(UniqueFd fd, std::uint64_t size_bytes) {
                                              options_.name, size_bytes, why));
   };
   if (result != kSuccess) {
-    const auto error = context_->driver().error("cuMemImportFromShareableHandle", result);
-    throw error.code() == Errc::out_of_memory ? error : refuse(error.what());
+    const auto error =
+        context_->driver().error(options_.name + ": cuMemImportFromShareableHandle", result);
+    throw is_of_the_peer(result) ? refuse(error.what()) : error;
   }
   try {
     check_imported(handle, size_bytes);
   } catch (const Error& error) {
     do_destroy(handle, size_bytes, false);
-    throw refuse(error.what());
+    if (error.code() == Errc::protocol || error.code() == Errc::invalid_argument)
+      throw refuse(error.what());
+    throw;
   }
   return handle;
 }
@@ -375,13 +387,16 @@ void CudaBackend::check_imported(Handle handle, std::uint64_t size_bytes) {
   const auto kind = location_of(handle).type;
   if (kind != kLocationDevice && kind != kLocationHostNuma)
     throw Error(Errc::protocol, fmt::format("its memory is of the unknown kind {}", kind));
+  if (size_bytes > kMostImportedBytes) throw Error(Errc::protocol, "no device has that many bytes");
   const auto more_bytes = size_bytes + granule_bytes_;
   const Scratch scratch(*this, more_bytes);
   const auto at = device_address(scratch.at());
-  if (f.cuMemMap(at, more_bytes, 0, handle, 0) == kSuccess) {
+  const auto result = f.cuMemMap(at, more_bytes, 0, handle, 0);
+  if (result == kSuccess) {
     if (f.cuMemUnmap(at, more_bytes) != kSuccess) check(f.cuMemUnmap(at, more_bytes), "cuMemUnmap");
     throw Error(Errc::protocol, "it has more bytes");
   }
+  if (result != kInvalidValue) check(result, "cuMemMap");  // No answer to the question.
   do_map(scratch.at(), size_bytes, handle);
 }
 

@@ -2,7 +2,7 @@
 //
 // Shape:   functions() are valid for the rest of the process. Each was looked up through
 //          cuGetProcAddress at the version whose signature abi.h declares.
-// Errors:  open() throws unsupported: no driver, one older than 11.3, one without a function, or
+// Errors:  open() throws unsupported: no driver, one older than 11.4, one without a function, or
 //          one that does not start. The message gives the driver's reason and says what to do.
 //          error() keeps the driver's name for what went wrong.
 // Threads: any, once opened. Not after fork(): the driver answers a child with "not initialised".

@@ -100,6 +100,11 @@ class FdSockets {
     }
   }
 
+  // End 0, in the program that was started with it.
+  explicit FdSockets(UniqueFd end) { ends_[0] = std::move(end); }
+
+  [[nodiscard]] int descriptor(int end) const noexcept { return ends_[end].get(); }
+
   void send(int end, int fd) const {
     Message message;
     std::memcpy(CMSG_DATA(message.control()), &fd, sizeof fd);

@@ -34,9 +34,8 @@ struct Call<Return (*)(Parameters...)> {
   using Type = Passed<Return> (*)(Passed<Parameters>...);
 };
 
-#define CAUSEWAY_CUDA_SAME(name, suffix, version, parameters)       \
-  static_assert( \
-                std::is_same_v<Call<own::Own_##name>::Type, Call<decltype(&::name)>::Type>);
+#define CAUSEWAY_CUDA_SAME(name, suffix, version, parameters) \
+  static_assert(std::is_same_v<Call<own::Own_##name>::Type, Call<decltype(&::name)>::Type>);
 CAUSEWAY_CUDA_FUNCTIONS(CAUSEWAY_CUDA_SAME)
 CAUSEWAY_EMULATOR_FUNCTIONS(CAUSEWAY_CUDA_SAME)
 
@@ -88,7 +87,7 @@ static_assert(offsetof(own::AllocationProp, handle_types) ==
 static_assert(offsetof(own::AllocationProp, location) == offsetof(CUmemAllocationProp, location));
 static_assert(offsetof(own::AllocationProp, flags) == offsetof(CUmemAllocationProp, allocFlags));
 
-TEST_CASE("own declarations agree with CUDA's header") { CHECK(CUDA_VERSION >= 11030); }
+TEST_CASE("own declarations agree with CUDA's header") { CHECK(CUDA_VERSION >= 11040); }
 #else
 TEST_CASE("own declarations agree with CUDA's header") { MESSAGE("skipped: no cuda.h"); }
 #endif

@@ -1,13 +1,14 @@
 // Goal:   the CUDA body keeps the promises of MemoryBackend, on any libcuda.so.1.
 // Method: the conformance suite, but for its cases with a second process, since the driver does not
-//         survive a fork; an access is a copy by the driver. By default against the software driver;
-//         CAUSEWAY_CUDA_LIBRARY names another.
+//         survive a fork; an access is a copy by the driver. By default against the software
+//         driver; CAUSEWAY_CUDA_LIBRARY names another.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include "allocator/cuda/cuda_backend.h"
+
 #include <doctest/doctest.h>
 
 #include <cstdlib>
 
-#include "allocator/cuda/cuda_backend.h"
 #include "tests/conformance/memory_backend_suite.h"
 
 namespace {
