@@ -164,7 +164,7 @@ TEST_CASE("another version of the protocol hears which one is spoken here") {
   CHECK((failure->code() == Errc::unsupported));
   const std::string what = failure->what();
   CHECK(what.find("version 9") != std::string::npos);
-  CHECK(what.find("version " + std::to_string(kProtocolVersion)) != std::string::npos);
+  CHECK(what.find("version " + std::to_string(ucx::kProtocolVersion)) != std::string::npos);
   CHECK(caller.is_hung_up());
 }
 
