@@ -14,11 +14,12 @@ using namespace std::chrono_literals;
 
 // Then what is under way ends.
 constexpr auto kAnswerSlice = 8ms;
+constexpr auto kFarAnswerSlice = 60ms;
 constexpr auto kLargeSlice = 3ms;
 constexpr auto kMediumSlice = 1500us;
 constexpr auto kLong = 2ms;  // For one operation of the estimate: the next is not twice as large.
 constexpr auto kPatience = 30s;  // For one operation.
-constexpr int kMinAnswers = 3;   // The first one may wait behind something.
+constexpr int kMinAnswers = 8;
 constexpr int kAnswers = 16;
 constexpr int kRounds = 5;
 constexpr std::uint64_t kLarge = 1 << 20;
@@ -117,8 +118,9 @@ void Probe::measure_answer(const std::shared_ptr<Slice>& slice) {
         auto& best = self->report_.answer_seconds;
         best = best == 0 ? took : std::min(best, took);
         ++slice->answers;
-        if (slice->answers < kMinAnswers ||
-            (slice->answers < kAnswers && self->now_() - slice->began < kAnswerSlice))
+        // On a busy machine the first ones wait for a processor, and none of them tells of a way.
+        const auto time = slice->answers < kMinAnswers ? kFarAnswerSlice : kAnswerSlice;
+        if (slice->answers < kAnswers && self->now_() - slice->began < time)
           return self->measure_answer(slice);
         self->end_slice(slice, std::nullopt);
       });
