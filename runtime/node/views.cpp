@@ -161,6 +161,8 @@ asio::awaitable<Daemon::Json> Daemon::pool_json(bool with_regions) {
     if (records[i].name == options_.node) clients = std::move(node["clients"].as_array());
     node.erase("routes");
     node.erase("clients");
+    // Who wants to allocate asks often, and not for this.
+    if (!with_regions) node["rails"] = boost::json::array();
     nodes.push_back(std::move(node));
   }
   std::size_t listed = 0, omitted = 0;

@@ -13,6 +13,8 @@
 #include <ctime>
 #include <utility>
 
+#include "transport/shm/relax.h"
+
 namespace causeway::shm {
 
 namespace {
@@ -39,14 +41,6 @@ void sleep_on(Word& word, std::uint32_t value, Deadline deadline) {
 }
 
 void wake(Word& word) { ::syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0); }
-
-void relax() noexcept {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 }  // namespace
 

@@ -14,6 +14,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <cerrno>
 
+#include "transport/shm/relax.h"
 #include "transport/shm/wire.h"
 
 namespace causeway::shm {
@@ -30,14 +31,6 @@ constexpr std::uint64_t kHeldBytes = 256 << 20;
 constexpr int kLeastLooks = 2;
 constexpr int kMostLooks = 32;
 constexpr auto kTaken = std::chrono::microseconds(1);  // An offer that takes longer was of use.
-
-void relax() noexcept {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 }  // namespace
 

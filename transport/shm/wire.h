@@ -112,8 +112,6 @@ class Wire {
   using Mailboxes = std::unordered_map<std::uint64_t, Mailbox>;
 
   bool refuse(Deadline deadline, Completion& done);
-  [[nodiscard]] Error too_long(std::uint64_t tag, std::size_t target_bytes,
-                               std::uint64_t size_bytes) const;
   void finish(Receive& receive, std::optional<Error> error, std::uint64_t bytes);
   void finish(std::unordered_map<std::uint64_t, Send>::iterator send, std::optional<Error> error);
 

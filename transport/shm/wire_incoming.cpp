@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "transport/shm/wire.h"
+#include "transport/too_long.h"
 
 namespace causeway::shm {
 
@@ -77,7 +78,7 @@ void Wire::take_message(const RingReader::Taken& taken) {
 
 void Wire::give(Receive& receive, std::span<const std::byte> message) {
   if (message.size() > receive.target.size())
-    return finish(receive, too_long(receive.tag, receive.target.size(), message.size()), 0);
+    return finish(receive, too_long(peer_, receive.tag, receive.target.size(), message.size()), 0);
   if (!message.empty()) std::memcpy(receive.target.data(), message.data(), message.size());
   finish(receive, std::nullopt, message.size());
 }
@@ -104,7 +105,7 @@ void Wire::take_offer(const Record& record) {
 void Wire::ask_for(std::uint64_t number, std::uint64_t size_bytes, std::list<Receive> receive) {
   auto& one = receive.front();
   if (size_bytes > one.target.size()) {
-    finish(one, too_long(one.tag, one.target.size(), size_bytes), 0);
+    finish(one, too_long(peer_, one.tag, one.target.size(), size_bytes), 0);
     outgoing_.push_back({Kind::drop, number, 0, 0});
     return;
   }
@@ -212,7 +213,7 @@ bool Wire::take_held(std::uint64_t tag, std::span<std::byte> target, Completion&
   if (mailbox == mailboxes_.end()) return false;
   const auto message = pop(mailbox);
   if (message.size_bytes > target.size()) {
-    port_->finish(std::move(done), too_long(tag, target.size(), message.size_bytes), 0);
+    port_->finish(std::move(done), too_long(peer_, tag, target.size(), message.size_bytes), 0);
     return true;
   }
   if (!message.bytes.empty())
@@ -232,13 +233,6 @@ void Wire::drop_offers() {
       count_held(-1, message->bytes.size());
   }
   std::erase_if(mailboxes_, [](const auto& entry) { return entry.second.messages.empty(); });
-}
-
-Error Wire::too_long(std::uint64_t tag, std::size_t target_bytes, std::uint64_t size_bytes) const {
-  return {Errc::out_of_bounds,
-          fmt::format("a message of {} bytes from {} does not fit the receive of {} bytes for tag "
-                      "{} and was dropped",
-                      size_bytes, peer_, target_bytes, tag)};
 }
 
 }  // namespace causeway::shm

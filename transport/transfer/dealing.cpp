@@ -101,6 +101,7 @@ double Rails::State::rate_of(const Rail& rail) const {
 
 bool Rails::State::has_room(const Rail& rail, std::uint64_t size_bytes) const {
   if (!rail.is_usable() || rail.is_in_short_slice()) return false;
+  // Room is made for a slice that cannot begin before the one of another rail, which has no answer.
   const bool is_stuck = any_rail([](const Rail& other) {
     return other.is_usable() && other.is_probing && !other.is_in_short_slice();
   });

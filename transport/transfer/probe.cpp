@@ -82,7 +82,6 @@ struct Probe::Slice {
 };
 
 Probe::Probe(std::function<Clock::time_point()> now) : now_(std::move(now)) {}
-Probe::~Probe() = default;
 
 double Probe::seconds_since(Clock::time_point begin) const {
   return std::chrono::duration<double>(now_() - begin).count();

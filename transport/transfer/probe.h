@@ -1,17 +1,16 @@
 // Finds out with what settings a channel carries most, by trying them on the peer's proving ground.
 //
-// Shape:   a series of slices of a few milliseconds each, so that they fit between
-// transfers: the
+// Shape:   a series of slices of a few milliseconds each, so that they fit between transfers: the
 //          time of an answer, an estimate of the rate, then every candidate in turn, writes and
 //          reads, five times over. Operations of 1 MiB choose the part, those of 64 KiB the eager
 //          limit. The best slice of a candidate counts, since what disturbs can only slow it.
 // Choice:  the defaults stand until another candidate carries kPartGain or kEagerGain as much. A
-// link too slow for its
-//          processors to matter, or too far for a slice, is not tried: there a question more costs
-//          a round trip, so parts of 64 KiB go unasked.
+//          link too slow for its processors to matter, or too far for a slice, is not tried: there
+//          a question more costs a round trip, so parts of 64 KiB go unasked.
 // Cost:    52 slices, kProbeBudget together; on this side kProvingGroundBytes while it runs.
-// Errors:  what fails, or comes too late, ends the probe: the defaults stand, and the report says
-// why. Threads: the channel's.
+// Errors:  what fails ends the probe: the defaults stand, and the report says why. When the budget
+//          is spent, what was measured until then decides.
+// Threads: the channel's.
 #pragma once
 
 #include <functional>
@@ -50,7 +49,6 @@ class Probe : public std::enable_shared_from_this<Probe> {
  public:
   using Clock = std::chrono::steady_clock;
   explicit Probe(std::function<Clock::time_point()> now = Clock::now);
-  ~Probe();
 
   [[nodiscard]] bool is_done() const noexcept { return is_done_; }
   [[nodiscard]] const ProbeReport& report() const noexcept { return report_; }

@@ -23,6 +23,7 @@
 namespace causeway {
 
 constexpr std::uint64_t kTransferChunkBytes = 1 << 20;
+constexpr auto kSliceLimit = std::chrono::milliseconds(100);  // Then nothing waits for a slice.
 
 struct Chunk {
   std::size_t piece = 0;
@@ -82,7 +83,7 @@ struct Rail {
   }
   // A longer one has met a peer that does not answer: nothing waits for it.
   [[nodiscard]] bool is_in_short_slice() const noexcept {
-    return is_usable() && is_probing && Clock::now() - slice_at < std::chrono::milliseconds(100);
+    return is_usable() && is_probing && Clock::now() - slice_at < kSliceLimit;
   }
   void started(std::uint64_t bytes);
   void ended(std::uint64_t bytes, bool is_good);

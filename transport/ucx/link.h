@@ -198,8 +198,6 @@ class Link : public std::enable_shared_from_this<Link> {
   bool take_leftover(std::uint64_t tag, std::span<std::byte> target, Completion& done);
   [[nodiscard]] Unexpected pop(std::unordered_map<std::uint64_t, Mailbox>::iterator mailbox);
   void end_requests(const Error& reason);
-  [[nodiscard]] Error too_long(std::uint64_t tag, std::uint64_t target_bytes,
-                               std::uint64_t size_bytes) const;
 
   // What the peer asks for: link_serve.cpp.
   ucs_status_t serve_write(const Header& header, const Payload& payload);

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "transport/too_long.h"
 #include "transport/ucx/link.h"
 
 namespace causeway::ucx {
@@ -264,7 +265,8 @@ bool Link::take_leftover(std::uint64_t tag, std::span<std::byte> target, Complet
     return false;
   const auto message = pop(mailbox);
   if (message.size_bytes > target.size()) {
-    worker_->finish(std::move(done), too_long(tag, target.size(), message.size_bytes), 0);
+    worker_->finish(std::move(done), too_long(describe(), tag, target.size(), message.size_bytes),
+                    0);
     return true;
   }
   if (!message.bytes.empty())
@@ -277,7 +279,7 @@ bool Link::take_leftover(std::uint64_t tag, std::span<std::byte> target, Complet
 void Link::give(Requests::iterator request, Unexpected& message) {
   auto& [id, state] = *request;
   if (message.size_bytes > state.size_bytes) {
-    state.error = too_long(state.tag, state.size_bytes, message.size_bytes);
+    state.error = too_long(describe(), state.tag, state.size_bytes, message.size_bytes);
     release(message);
     return finish(request);
   }
@@ -304,14 +306,6 @@ void Link::count_unexpected(int more, std::uint64_t size_bytes) noexcept {
 void Link::release(Unexpected& message) {
   if (message.rendezvous != nullptr)
     ucp_am_data_release(worker_->handle(), std::exchange(message.rendezvous, nullptr));
-}
-
-Error Link::too_long(std::uint64_t tag, std::uint64_t target_bytes,
-                     std::uint64_t size_bytes) const {
-  return Error(Errc::out_of_bounds, "a message of " + std::to_string(size_bytes) + " bytes from " +
-                                        describe() + " does not fit the receive of " +
-                                        std::to_string(target_bytes) + " bytes for tag " +
-                                        std::to_string(tag) + " and was dropped");
 }
 
 void Link::land_message(const Flight& flight, bool good) {

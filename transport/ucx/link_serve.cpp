@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "transport/checksum.h"
+#include "transport/too_long.h"
 #include "transport/ucx/link.h"
 
 namespace causeway::ucx {
@@ -375,7 +376,7 @@ ucs_status_t Link::take_message(const Header& header, const Payload& payload) {
 ucs_status_t Link::take_now(Requests::iterator request, const Payload& payload) {
   auto& [id, state] = *request;
   if (payload.size_bytes > state.size_bytes) {
-    state.error = too_long(state.tag, state.size_bytes, payload.size_bytes);
+    state.error = too_long(describe(), state.tag, state.size_bytes, payload.size_bytes);
     finish(request);
     return kDone;
   }

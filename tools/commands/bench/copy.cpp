@@ -121,16 +121,6 @@ void print_table(const CopyBenchOptions& bench, const CopyBenchResult& result) {
 constexpr std::chrono::seconds kProbePatience{3};
 constexpr std::chrono::milliseconds kProbePoll{50};
 
-bool is_probed(const CopyBenchOptions& bench, const PoolStatus& status) {
-  for (const auto& node : status.nodes)
-    for (const auto& rail : node.rails) {
-      const bool is_of_copy = (node.name == bench.from.node && rail.node == bench.to.node) ||
-                              (node.name == bench.to.node && rail.node == bench.from.node);
-      if (is_of_copy && rail.is_open && rail.reason.empty()) return false;
-    }
-  return true;
-}
-
 // What the two nodes found out about the way between them.
 json::array probed_rails(const CopyBenchOptions& bench, const PoolStatus& status) {
   json::array list;
@@ -148,6 +138,12 @@ json::array probed_rails(const CopyBenchOptions& bench, const PoolStatus& status
     }
   }
   return list;
+}
+
+bool is_probed(const json::array& rails) {
+  return std::ranges::none_of(rails, [](const json::value& rail) {
+    return rail.at("open").as_bool() && rail.at("reason").as_string().empty();
+  });
 }
 
 void print_probed_rail(const json::object& rail) {
@@ -178,12 +174,14 @@ json::object explanation(const CopyBenchOptions& bench, Pool& pool, bool mapped)
   json::object value{{"mapped", mapped}};
   if (mapped) return value;
   auto status = pool.status();
+  auto probed = probed_rails(bench, status);
   // A probe begins when the copies are over.
   const auto limit = std::chrono::steady_clock::now() + kProbePatience;
-  while (!is_probed(bench, status) && std::chrono::steady_clock::now() < limit) {
+  while (!is_probed(probed) && std::chrono::steady_clock::now() < limit) {
     throw_if_interrupted();
     std::this_thread::sleep_for(kProbePoll);
     status = pool.status();
+    probed = probed_rails(bench, status);
   }
   std::string addresses;
   for (const auto& node : status.nodes)
@@ -193,7 +191,7 @@ json::object explanation(const CopyBenchOptions& bench, Pool& pool, bool mapped)
     const auto settings = json::parse(line).as_object();
     for (const auto& entry : settings) value[entry.key()] = entry.value();
   });
-  value["probed"] = probed_rails(bench, status);
+  value["probed"] = std::move(probed);
   return value;
 }
 
@@ -281,8 +279,7 @@ int run_bench_copy(const BenchOptions& options, bool as_json) {
   write_plot(options.plot, plot_of(bench, result));
   std::optional<json::object> explained;
   if (options.explain)
-    explained =
-        explanation(bench, pool, !result.points.empty() && result.points.front().mapped);
+    explained = explanation(bench, pool, !result.points.empty() && result.points.front().mapped);
   if (as_json) {
     print_json(bench, result, skipped, explained);
     return kExitOk;
