@@ -29,6 +29,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kTermPatience{5};
+// When a rank fails, others often fail alike, and only one of them says why.
+constexpr std::chrono::seconds kLastWords{1};
 constexpr std::size_t kMaxLineBytes = 65536;
 constexpr std::size_t kReadBytes = 16384;
 constexpr int kReadsPerPipe = 65536 / kReadBytes + 1;  // pipe(7): 64 KiB.
@@ -124,6 +126,7 @@ class Job {
       if (!wait_for_event()) return 128 + SIGKILL;
       for (auto info = signals_.next(); info; info = signals_.next()) handle(*info);
       reap();
+      if (last_words_until_ && Clock::now() >= *last_words_until_) end_others();
       if (deadline_ && Clock::now() >= *deadline_) {
         for (std::size_t i = 0; i < ranks_.size(); ++i) kill_rank(i, SIGKILL);
         deadline_.reset();
@@ -167,8 +170,8 @@ class Job {
     for (const auto& output : outputs_) entries.push_back({output.fd(), POLLIN, 0});
     int timeout_ms =
         -1;  // The end of a rank is a signal, so there is nothing to look for in between.
-    if (deadline_) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - Clock::now());
+    if (const auto until = last_words_until_ ? last_words_until_ : deadline_) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(*until - Clock::now());
       timeout_ms = static_cast<int>(std::max<std::int64_t>(left.count(), 0));
     }
     if (::poll(entries.data(), entries.size(), timeout_ms) <= 0) return true;
@@ -205,7 +208,13 @@ class Job {
     fmt::print(stderr, "causeway: rank {} {} {}; ending the others\n", i,
                WIFSIGNALED(status) ? "was ended by signal" : "failed with exit code",
                WIFSIGNALED(status) ? WTERMSIG(status) : code);
-    for (std::size_t other = 0; other < ranks_.size(); ++other) kill_rank(other, SIGTERM);
+    if (WIFSIGNALED(status)) return end_others();
+    last_words_until_ = Clock::now() + kLastWords;
+  }
+
+  void end_others() {
+    last_words_until_.reset();
+    for (std::size_t i = 0; i < ranks_.size(); ++i) kill_rank(i, SIGTERM);
     begin_end();
   }
 
@@ -232,7 +241,8 @@ class Job {
   SignalSource signals_;
   std::vector<Rank> ranks_;
   std::vector<PrefixedOutput> outputs_;
-  std::optional<Clock::time_point> deadline_;  // Set once the job is ending.
+  std::optional<Clock::time_point> last_words_until_;  // Set once a rank has failed.
+  std::optional<Clock::time_point> deadline_;          // Set once the job is ending.
   int result_ = 0;
 };
 
