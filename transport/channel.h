@@ -132,6 +132,10 @@ class Channel {
 
   [[nodiscard]] virtual ChannelId id() const noexcept = 0;
 
+  // Seconds of the shortest way to the peer and back, without what the two processes take; nothing
+  // if the body cannot tell.
+  [[nodiscard]] virtual std::optional<double> round_trip() const noexcept { return std::nullopt; }
+
   // For the requests of this side from now on. Sizes are cut to what the body can do.
   virtual void set_settings(const LinkSettings& settings) { static_cast<void>(settings); }
   [[nodiscard]] virtual LinkSettings settings() const noexcept { return {}; }

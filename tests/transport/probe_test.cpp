@@ -17,6 +17,7 @@ using Clock = std::chrono::steady_clock;
 // One operation after the other; an answer takes its time beside the others.
 struct Wire {
   double answer_seconds = 20e-6;
+  std::optional<double> round_trip;  // What the channel says of it.
   double bytes_per_second = 4e9;
   // How much longer an operation takes with these settings, or at this moment.
   std::function<double(std::uint64_t size_bytes, const LinkSettings&)> slower =
@@ -49,6 +50,9 @@ class WireChannel final : public Channel {
   [[nodiscard]] const std::string& peer_name() const noexcept override { return name_; }
   [[nodiscard]] const Hello& peer() const noexcept override { return hello_; }
   [[nodiscard]] ChannelId id() const noexcept override { return {}; }
+  [[nodiscard]] std::optional<double> round_trip() const noexcept override {
+    return wire_.round_trip;
+  }
   void set_settings(const LinkSettings& settings) override { settings_ = settings; }
   [[nodiscard]] LinkSettings settings() const noexcept override { return settings_; }
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
@@ -236,6 +240,15 @@ TEST_CASE("a fast link of some length takes more streams") {
   }
   const auto outcome = probe(wire);
   CHECK(outcome.report.is_far);
+  CHECK(outcome.report.trials.size() == 5);
+}
+
+TEST_CASE("a busy machine is not a long way") {
+  Wire wire;
+  wire.answer_seconds = 5e-3;
+  wire.round_trip = 20e-6;
+  const auto outcome = probe(wire);
+  CHECK_FALSE(outcome.report.is_far);
   CHECK(outcome.report.trials.size() == 5);
 }
 

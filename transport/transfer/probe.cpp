@@ -117,7 +117,9 @@ void Probe::measure_answer(const std::shared_ptr<Slice>& slice) {
         auto& best = self->report_.answer_seconds;
         best = best == 0 ? took : std::min(best, took);
         ++slice->answers;
-        // On a busy machine the first ones wait for a processor, and none of them tells of a way.
+        // On a busy machine they wait for processors, which tells nothing of the way.
+        const auto way = slice->channel->round_trip();
+        self->report_.way_seconds = way ? std::min(*way, best) : best;
         const auto time = slice->answers < kMinAnswers ? kFarAnswerSlice : kAnswerSlice;
         if (slice->answers < kAnswers && self->now_() - slice->began < time)
           return self->measure_answer(slice);
@@ -152,14 +154,14 @@ void Probe::estimate(const std::shared_ptr<Slice>& slice, std::uint64_t size_byt
 void Probe::plan_trials() {
   is_planned_ = true;
   auto& report = report_;
-  report.is_far = report.answer_seconds >= kFarSeconds ||
-                  report.answer_seconds * report.bytes_per_second >= kFarBytes;
-  if (report.answer_seconds >= kFarSeconds || report.bytes_per_second < kSlowRate) {
+  report.is_far = report.way_seconds >= kFarSeconds ||
+                  report.way_seconds * report.bytes_per_second >= kFarBytes;
+  if (report.way_seconds >= kFarSeconds || report.bytes_per_second < kSlowRate) {
     report.settings = kUnasked;
     report.reason =
-        report.answer_seconds >= kFarSeconds
-            ? fmt::format("an answer takes {:.1f} ms: the fewest round trips win",
-                          report.answer_seconds * 1e3)
+        report.way_seconds >= kFarSeconds
+            ? fmt::format("the way there and back takes {:.1f} ms: the fewest round trips win",
+                          report.way_seconds * 1e3)
             : fmt::format("{:.2f} GB/s leave the processors time: the fewest round trips win",
                           report.bytes_per_second / 1e9);
     return;

@@ -38,6 +38,7 @@ struct ProbeReport {
   LinkSettings settings;        // What was chosen.
   bool is_far = false;          // One stream cannot fill it: more of them may.
   double answer_seconds = 0;    // From a write of 8 bytes to its answer, the shortest.
+  double way_seconds = 0;       // Of these, on the way: all, if the channel cannot tell.
   double bytes_per_second = 0;  // The estimate.
   std::vector<Trial> trials;    // Without a figure: none was measured.
   double seconds = 0;           // That its slices took.

@@ -15,8 +15,8 @@
 
 #include <memory>
 #include <set>
-#include <unordered_set>
 #include <span>
+#include <unordered_set>
 #include <vector>
 
 #include "transport/ucx/net.h"
@@ -52,7 +52,7 @@ class SocketGuard {
  private:
   struct Doors;
   struct Party;
-  std::set<std::uint64_t> before_;  // Inodes of the sockets that listened already.
+  std::set<std::uint64_t> before_;              // Inodes of the sockets that listened already.
   std::unordered_set<std::uint64_t> shielded_;  // Cookies of data sockets.
   std::shared_ptr<Doors> doors_;
 };

@@ -187,6 +187,10 @@ void Lifeline::hear() {
       });
 }
 
+std::optional<double> Lifeline::round_trip() const noexcept {
+  return shortest_round_trip(socket_->tcp.native_handle());
+}
+
 bool Lifeline::is_silent() const noexcept {
   tcp_info info{};
   socklen_t size_bytes = sizeof(info);

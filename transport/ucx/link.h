@@ -78,6 +78,9 @@ class Link : public std::enable_shared_from_this<Link> {
   [[nodiscard]] const Hello& peer() const noexcept { return peer_; }
   [[nodiscard]] bool is_open() const noexcept { return phase_ == Phase::open && !failure_; }
   [[nodiscard]] ChannelCounters counters() const noexcept { return counters_; }
+  [[nodiscard]] std::optional<double> round_trip() const noexcept {
+    return lifeline_->round_trip();
+  }
   void set_settings(const LinkSettings& settings);
   [[nodiscard]] const LinkSettings& settings() const noexcept { return settings_; }
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,

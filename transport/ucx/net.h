@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace causeway::ucx {
@@ -42,5 +43,9 @@ struct SocketAddress {
 // The interface through which the kernel would reach `peer`. Errors: peer_lost if there is no
 // route.
 [[nodiscard]] std::string interface_towards(const SocketAddress& peer);
+
+// Seconds of the shortest way to the peer of a TCP socket and back, as the kernels measured it: no
+// process had to be awake. Nothing if it has not been measured. Source: round_trip.cpp.
+[[nodiscard]] std::optional<double> shortest_round_trip(int socket_fd) noexcept;
 
 }  // namespace causeway::ucx

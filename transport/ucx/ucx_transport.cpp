@@ -41,6 +41,9 @@ class UcxChannel final : public Channel {
   void on_close(std::function<void(const Error&)> handler) override {
     link_->on_close(std::move(handler));
   }
+  [[nodiscard]] std::optional<double> round_trip() const noexcept override {
+    return link_->round_trip();
+  }
   void set_settings(const LinkSettings& settings) override { link_->set_settings(settings); }
   [[nodiscard]] LinkSettings settings() const noexcept override { return link_->settings(); }
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
