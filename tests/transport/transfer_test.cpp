@@ -568,3 +568,20 @@ TEST_CASE("bytes that change on the way go once more, and then the transfer fail
     CHECK((buffer == right));
   }
 }
+
+TEST_CASE("a rail that failed while nobody waited is tried again when another one opens") {
+  TransferWorld world(2);
+  world.way(0).is_held = true;
+  world.cut(1);
+  Bytes bytes = pattern(100, 1);
+  const auto transfer = world.write(0, bytes, 50ms);
+  REQUIRE(world.finish(transfer));
+  CHECK(transfer.error()->code() == Errc::timed_out);
+  world.run_for(200ms);  // It may have a try under way; behind that it has given up.
+  world.cut(1, false);
+  world.release(0);
+  CHECK(world.run_until([&] {
+    const auto list = world.rails->status();
+    return std::ranges::all_of(list, &Rails::Status::is_open);
+  }));
+}

@@ -29,6 +29,8 @@ class TransferWorld {
     std::shared_ptr<Wire> wire;
     bool is_cut = false;     // Nobody gets through.
     int refused_chance = 0;  // In thousands.
+    bool is_held = false;  // Who asks has no answer until release().
+    std::vector<std::function<void()>> held{};
     int connects = 0;
     std::vector<std::weak_ptr<Channel>> channels;
   };
@@ -72,6 +74,11 @@ class TransferWorld {
     if (!is_cut) return;
     for (const auto& weak : way(number).channels)
       if (const auto channel = weak.lock()) channel->close(Error(Errc::peer_lost, "cut"));
+  }
+
+  void release(int number) {
+    way(number).is_held = false;
+    for (const auto& connect : std::exchange(way(number).held, {})) connect();
   }
 
   // Runs the world until `test` holds. False: it did not in time.
@@ -118,6 +125,9 @@ class TransferWorld {
 
  private:
   void connect(Way& to, Deadline deadline, Transport::Connected connected) {
+    if (to.is_held)
+      return to.held.push_back(
+          [this, &to, deadline, connected] { connect(to, deadline, connected); });
     ++to.connects;
     if (to.is_cut || to.wire->happens(to.refused_chance)) {
       boost::asio::post(context, [connected = std::move(connected)] {

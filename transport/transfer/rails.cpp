@@ -169,6 +169,7 @@ void Rails::State::rail_opened(const RailPtr& rail, std::shared_ptr<Channel> cha
                                            "'s other addresses"));
     be_another(leads_to);
   }
+  const bool is_first = !has_usable_rail();
   rail->phase = Rail::Phase::open;
   rail->channel = std::move(channel);
   rail->failures = 0;
@@ -176,6 +177,7 @@ void Rails::State::rail_opened(const RailPtr& rail, std::shared_ptr<Channel> cha
     if (const auto self = weak.lock()) self->rail_lost(rail, reason);
   });
   tune(rail);
+  if (is_first) open_rails();  // Those that were not worth another try while nobody waited.
   pass_fences();
   deal();
 }

@@ -180,7 +180,9 @@ struct Rails::State : std::enable_shared_from_this<Rails::State> {
     return any_rail([](const Rail& rail) { return rail.is_usable(); });
   }
   // Whether a rail that is down is worth connecting.
-  [[nodiscard]] bool is_wanted() const { return !transfers.empty() || has_usable_rail(); }
+  [[nodiscard]] bool is_wanted() const {
+    return !is_stopped && (!transfers.empty() || has_usable_rail());
+  }
 
   struct Fence {
     ChannelId id;
