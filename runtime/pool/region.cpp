@@ -66,7 +66,7 @@ template <typename Byte>
 void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) const {
   static constexpr bool kReads = !std::is_const_v<Byte>;
   check_range(offset_bytes, bytes.size());
-  std::map<std::string, std::vector<Pool::State::Start>> remote;
+  std::map<std::string, std::vector<Pool::State::Part>> remote;
   const auto visit = [&](const Extent& extent, std::uint64_t at, std::uint64_t size) {
     const auto part = bytes.subspan(at - offset_bytes, size);
     if (extent.mapped) {
@@ -76,18 +76,15 @@ void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) co
         std::memcpy(range.data() + at, part.data(), size);
       return;
     }
-    remote[extent.device.node].push_back([part, there = RemoteAddress{pool->session, id, at}](
-                                             Channel& channel, Deadline limit, Completion done) {
-      if constexpr (kReads)
-        channel.read(part, there, limit, std::move(done));
-      else
-        channel.write(there, part, limit, std::move(done));
-    });
+    // A write only reads them.
+    remote[extent.device.node].push_back({at, {const_cast<std::byte*>(part.data()), part.size()}});
   };
   for_each_part(offset_bytes, bytes.size(), visit);
   const CallTime time(pool->time_for(bytes.size()));
-  for (const auto& [node, operations] : remote)
-    pool->run_batch(*pool->link(node), operations, bytes.size());
+  for (const auto& [node, parts] : remote)
+    pool->move_parts(*pool->link(node),
+                     kReads ? Pool::State::Direction::from_node : Pool::State::Direction::to_node,
+                     id, parts);
 }
 
 void Region::read(std::uint64_t offset_bytes, std::span<std::byte> target) const {

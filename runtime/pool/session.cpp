@@ -105,13 +105,13 @@ void Pool::State::open() {
   directory_address = get_string(place, "address", kWhere);
   token = local ? get_string(answer, "token", kWhere) : options.token;
   client_name += "@" + (local ? node : "elsewhere");
-  const auto data_address = first_address(get_string(answer, "data", kWhere));
-  data_host = data_address.substr(0, data_address.rfind(':'));
+  auto data_addresses = split_addresses(get_string(answer, "data", kWhere));
+  data_host = data_addresses.front().substr(0, data_addresses.front().rfind(':'));
   io.run_on([&] {
     transport_ = make_ucx_transport(
         io.context(), {.listen = "", .name = client_name, .service = nullptr, .on_accept = {}});
   });
-  auto home = std::make_shared<DaemonLink>(node, target, options.token, data_address);
+  auto home = std::make_shared<DaemonLink>(node, target, options.token, std::move(data_addresses));
   watch(home, holder.release_connection());
   {
     const std::lock_guard lock(mutex_);
@@ -130,7 +130,7 @@ std::shared_ptr<DaemonLink> Pool::State::add_link(const std::string& name,
   constexpr auto kWhere = "answer to POST /v1/sessions";
   const auto answer = parse_object(reply.body, kWhere);
   auto link = std::make_shared<DaemonLink>(name, address, token,
-                                           first_address(get_string(answer, "data", kWhere)));
+                                           split_addresses(get_string(answer, "data", kWhere)));
   watch(link, holder.release_connection());
   const std::lock_guard lock(mutex_);
   if (closed_) throw Error(Errc::closed, "the pool is closed");
@@ -182,7 +182,7 @@ void Pool::State::lose(DaemonLink& link, const Error& error) {
     const std::lock_guard lock(link.mutex_);
     if (!link.lost_) link.lost_ = error;
   }
-  if (link.channel_) link.channel_->close(error);
+  link.rails_.reset();  // What they have under way ends, and its caller asks check().
   std::vector<std::function<void(const Error&)>> handlers;
   {
     const std::lock_guard lock(mutex_);
@@ -224,9 +224,7 @@ void Pool::State::close() noexcept {
   try {
     io.run_on([&] {
       for (const auto& [_, link] : links) link->watch_.reset();
-      for (const auto& [_, link] : links)
-        if (const auto channel = std::exchange(link->channel_, nullptr))
-          channel->close({Errc::closed, "the pool is closed"});
+      for (const auto& [_, link] : links) link->rails_.reset();
       transport_.reset();
     });
     io.run_on([] {});  // A watch that had fired already has run now, while its links live.
@@ -270,65 +268,48 @@ Json Pool::State::call(DaemonLink& link, const char* method, const std::string& 
                       fmt::format("answer of node {} to {} {}", link.name(), method, path));
 }
 
-namespace {
-
-// What run_batch() shares with the completions: lives until the last of them.
-struct BatchProgress {
-  const std::vector<Pool::State::Start>* operations;
-  Deadline deadline;
-  Completion done;
-  std::shared_ptr<Channel> channel;
-  std::size_t next = 0;
-  std::size_t in_flight = 0;
-  std::uint64_t bytes = 0;
-  std::optional<Error> error;
-  static constexpr std::size_t kWindow = 32;
-
-  static void pump(const std::shared_ptr<BatchProgress>& self) {
-    while (!self->error && self->in_flight < kWindow && self->next < self->operations->size()) {
-      ++self->in_flight;
-      const auto& start = (*self->operations)[self->next++];
-      start(*self->channel, self->deadline,
-            [self](std::optional<Error> failed, std::uint64_t size) {
-              --self->in_flight;
-              self->bytes += size;
-              if (failed && !self->error) self->error = std::move(failed);
-              pump(self);
-            });
-    }
-    const bool ended = self->error || self->next == self->operations->size();
-    if (ended && self->in_flight == 0 && self->done) {
-      const auto finish = std::exchange(self->done, {});
-      finish(self->error, self->bytes);
-    }
+Rails& Pool::State::rails_to(DaemonLink& link) {
+  if (!transport_) throw Error(Errc::closed, "the pool is closed");
+  link.check();  // A node that was lost gets no rails again.
+  if (!link.rails_) {
+    const auto connect = [this](const std::string& address, Deadline deadline,
+                                Transport::Connected connected) {
+      transport_->connect(address, {Hello::Role::client, client_name, session, key}, deadline,
+                          std::move(connected));
+    };
+    link.rails_ = std::make_unique<Rails>(io.context(), "node " + link.name(), connect);
+    link.rails_->set_addresses(link.data_addresses_);
   }
-};
+  return *link.rails_;
+}
 
-}  // namespace
-
-void Pool::State::run_batch(DaemonLink& link, const std::vector<Start>& operations,
-                            std::uint64_t bytes) {
+void Pool::State::move_parts(DaemonLink& link, Direction direction, RegionId region,
+                             const std::vector<Part>& parts) {
+  std::vector<TransferPiece> pieces;
+  std::uint64_t bytes = 0;
+  for (const auto& part : parts) {
+    pieces.push_back({{session, region, part.offset_bytes}, part.bytes.size()});
+    bytes += part.bytes.size();
+  }
   link.check();
   const auto deadline = CallTime::deadline(time_for(bytes));
   try {
     io.wait_for([&](Completion done) {
-      const auto progress = std::make_shared<BatchProgress>();
-      progress->operations = &operations;
-      progress->deadline = deadline;
-      progress->done = std::move(done);
-      if (link.channel_ && link.channel_->is_open()) {
-        progress->channel = link.channel_;
-        BatchProgress::pump(progress);
-        return;
-      }
-      if (!transport_) return progress->done(Error(Errc::closed, "the pool is closed"), 0);
-      transport_->connect(
-          link.data_address_, {Hello::Role::client, client_name, session, key}, deadline,
-          [progress, &link](std::optional<Error> failed, std::shared_ptr<Channel> channel) {
-            if (failed) return progress->done(std::move(failed), 0);
-            link.channel_ = progress->channel = std::move(channel);
-            BatchProgress::pump(progress);
-          });
+      auto& rails = rails_to(link);
+      // Done means that nothing is in flight: the caller's memory needs no pin.
+      auto pin = [&parts](std::size_t piece, std::uint64_t offset, std::uint64_t size) {
+        return PinnedMemory{parts[piece].bytes.subspan(offset, size), nullptr};
+      };
+      const auto held = std::make_shared<std::optional<Transfer>>();
+      TransferOptions how{
+          .deadline = deadline,
+          .on_done = [held, done](std::optional<Error> failed, std::uint64_t moved) {
+            held->reset();
+            done(std::move(failed), moved);
+          }};
+      *held = direction == Direction::to_node
+                  ? rails.write(std::move(pieces), std::move(pin), std::move(how))
+                  : rails.read(std::move(pieces), std::move(pin), std::move(how));
     });
   } catch (const Error& error) {
     check_open();

@@ -1,11 +1,11 @@
 // One process's session with the daemons of a pool: what Pool, Region and Worker share.
 //
 // Shape:   a link per daemon that this process has business with: connections for requests, one
-//          more that holds the session (its end, at either side, is the other's death), and a
-//          channel for data, made when first needed.
+//          more that holds the session (its end, at either side, is the other's death), and rails
+//          for data, made when first needed.
 // Errors:  as Pool. Once a daemon is lost, every call that needs it throws peer_lost with its name.
 //          Once the pool is closed, every call throws closed, those under way too.
-// Threads: any; requests of several threads run side by side. Channels live on the io thread.
+// Threads: any; requests of several threads run side by side. Rails live on the io thread.
 #pragma once
 
 #include <boost/json.hpp>
@@ -23,6 +23,7 @@
 #include "runtime/pool/connections.h"
 #include "transport/blocking.h"
 #include "transport/channel.h"
+#include "transport/transfer/rails.h"
 
 namespace causeway {
 
@@ -61,9 +62,15 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   [[nodiscard]] boost::json::object credentials() const;
   [[nodiscard]] bool is_local(const std::string& node_name) const;  // Can be mapped.
 
-  // A batch of channel operations towards one node, kept in flight together.
-  using Start = std::function<void(Channel& channel, Deadline deadline, Completion done)>;
-  void run_batch(DaemonLink& link, const std::vector<Start>& operations, std::uint64_t bytes);
+  // Moves bytes between this process and one node's extents of `region`, over all rails to it.
+  // Returns, or throws, when nothing touches the memory any more. Errors: as Transfer.
+  enum class Direction : std::uint8_t { to_node, from_node };
+  struct Part {
+    std::uint64_t offset_bytes;  // Within the region.
+    std::span<std::byte> bytes;  // Only read if they go to the node.
+  };
+  void move_parts(DaemonLink& link, Direction direction, RegionId region,
+                  const std::vector<Part>& parts);
 
   // Copies from one region's extents to another's by their daemons: `pull` lets the target's node
   // execute it. Every piece lies within one extent on either side. Returns the seconds it took
@@ -102,6 +109,7 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   std::shared_ptr<DaemonLink> add_link(const std::string& name, const std::string& address);
   void watch(const std::shared_ptr<DaemonLink>& link, UniqueFd connection);
   void lose(DaemonLink& link, const Error& error);  // On the io thread.
+  Rails& rails_to(DaemonLink& link);                // On the io thread. Errors: closed.
   boost::json::object pool_document(const char* path);
   void check_open();  // Errors: closed.
 
@@ -121,9 +129,9 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
 class DaemonLink {
  public:
   DaemonLink(std::string name, const std::string& target, const std::string& token,
-             std::string data_address)
+             std::vector<std::string> data_addresses)
       : name_(std::move(name)),
-        data_address_(std::move(data_address)),
+        data_addresses_(std::move(data_addresses)),
         connections_(target, token, "node " + name_) {}
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
@@ -134,12 +142,12 @@ class DaemonLink {
   void check() const;
 
   std::string name_;
-  std::string data_address_;
+  std::vector<std::string> data_addresses_;
   Connections connections_;
   mutable std::mutex mutex_;  // Guards lost_.
   std::optional<Error> lost_;
-  std::shared_ptr<Channel> channel_;  // On the io thread.
-  std::shared_ptr<Watch> watch_;      // On the io thread.
+  std::unique_ptr<Rails> rails_;  // On the io thread.
+  std::shared_ptr<Watch> watch_;  // On the io thread.
 };
 
 }  // namespace causeway
