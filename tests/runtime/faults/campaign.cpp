@@ -17,6 +17,7 @@
 #include "live_pool.h"
 #include "runtime/control/client.h"
 #include "runtime/control/json.h"
+#include "transport/addresses.h"
 #include "worker_process.h"
 
 namespace causeway::test {
@@ -50,6 +51,10 @@ bool has_own_books() {  // Sanitizers keep memory back.
 boost::json::object ask(const Daemons& daemons, char node, const char* path) {
   ControlClient client(daemons.control(node), Daemons::token(), std::string("daemon ") + node);
   return parse_object(client.call("GET", path, "", 5s).body, path);
+}
+
+std::string rails_of(const Daemons& daemons, char node) {
+  return boost::json::serialize(ask(daemons, node, "/v1/node").at("rails"));
 }
 
 // What a process has open, by kind: for the message.
@@ -197,6 +202,9 @@ void Campaign::apply(const Plan& plan, const Fault& fault) {
     case FaultKind::cut:
       network_.cut(fault.node, fault.is_silent);
       break;
+    case FaultKind::lose_card:
+      network_.cut(fault.node, Network::second, fault.is_silent);
+      break;
     case FaultKind::disk_full:
       daemons_->fill_disk();
       break;
@@ -213,7 +221,7 @@ void Campaign::apply(const Plan& plan, const Fault& fault) {
                                    plan.seed,
                                    *fault.lasts,
                                    daemons_->control(fault.node),
-                                   daemons_->data(fault.node),
+                                   first_address(daemons_->data(fault.node)),
                                    Daemons::token(),
                                    Network::interface_towards(fault.node),
                                    bystander_->session(),
@@ -245,6 +253,7 @@ void Campaign::end(Active& active) {
       break;
     case FaultKind::blink:
     case FaultKind::cut:
+    case FaultKind::lose_card:
       network_.mend(fault.node);
       break;
     case FaultKind::disk_full:
@@ -390,7 +399,8 @@ void Campaign::check_descriptors() {
         return wrong(fmt::format("{} has {} descriptors open instead of {}:{}",
                                  who == kSelf ? "the bystander" : std::string("daemon ") + who,
                                  of(who), descriptors_[who],
-                                 open_things(who == kSelf ? ::getpid() : daemons_->pid(who))));
+                                 open_things(who == kSelf ? ::getpid() : daemons_->pid(who))) +
+                     (who == kSelf ? "" : "; rails: " + rails_of(*daemons_, who)));
       std::this_thread::sleep_for(20ms);
       // A channel that a cut has hurt may still have been lost a moment ago.
       bystander_->check("");

@@ -109,6 +109,8 @@ std::string Daemons::log_tail(char node) const {
 void Daemons::start(char node) {
   keep_descriptors_to_ourselves();
   const auto host = Network::host(node);
+  auto data = host + ":0";
+  if (Network::is_entered()) data += "," + Network::host(node, Network::second) + ":0";
   const bool is_new = !addresses_.contains(node);
   tools::SpawnOptions options;
   options.command = network_.prefix(node);
@@ -117,7 +119,7 @@ void Daemons::start(char node) {
         std::string("--node"), std::string(1, node), std::string("--token-file"),
         folder_ + "/token", std::string("--socket"), socket(node), std::string("--state-file"),
         path(node, ".json"), std::string("--listen"), is_new ? host + ":0" : addresses_[node],
-        std::string("--data-listen"), host + ":0"})
+        std::string("--data-listen"), data})
     options.command.push_back(word);
   if (node != 'a') options.command.insert(options.command.end(), {"--join", addresses_.at('a')});
   options.die_with_parent = true;

@@ -35,7 +35,7 @@ class Daemons {
 
   [[nodiscard]] std::string socket(char node) const;
   [[nodiscard]] std::string control(char node) const;  // HOST:PORT
-  [[nodiscard]] std::string data(char node) const;
+  [[nodiscard]] std::string data(char node) const;     // With commas between.
   [[nodiscard]] static std::string token();
   [[nodiscard]] std::string log_tail(char node) const;
 

@@ -16,6 +16,7 @@ namespace causeway::test {
 
 namespace {
 
+constexpr Network::Card kCards[] = {Network::first, Network::second};
 constexpr const char* kEntered = "CAUSEWAY_TEST_NETWORK";
 
 void run(const std::string& command) {
@@ -23,6 +24,12 @@ void run(const std::string& command) {
 }
 
 std::string number(char node) { return std::to_string(node - 'a' + 1); }
+
+std::string name_of(Network::Card card) { return "e" + std::to_string(card); }
+
+std::string net_of(char node, Network::Card card) {
+  return (card == Network::first ? "10.97." : "10.98.") + number(node);
+}
 
 std::string network_of(const std::string& process) {
   std::error_code gone;
@@ -79,15 +86,30 @@ Network::Network() {
   run("mount -t sysfs sysfs /sys && ip link set lo up && echo 1 > /proc/sys/net/ipv4/ip_forward");
   for (const char node : {'a', 'b', 'c'}) {
     machines_.push_back({hold_namespaces()});
-    const auto net = "10.97." + number(node);
-    const auto card = interface_towards(node);
-    run("ip link add " + card + " type veth peer name e0 netns " +
-        std::to_string(machines_.back().holder.id().pid) + " && ip addr add " + net + ".2/24 dev " +
-        card + " && ip link set " + card + " up");
-    run_there(node, "ip link set lo up; ip addr add " + net +
-                        ".1/24 dev e0; ip link set e0 up; ip route add default via " + net + ".2");
-    wait_up(node);
+    run_there(node, "ip link set lo up");
+    for (const auto card : kCards) add_card(node, card);
   }
+}
+
+void Network::add_card(char node, Card card) const {
+  const auto here = interface_towards(node, card);
+  const auto there = name_of(card);
+  run("ip link add " + here + " type veth peer name " + there + " netns " +
+      std::to_string(machines_.back().holder.id().pid) + " && ip addr add " + net_of(node, card) +
+      ".2/24 dev " + here + " && ip link set " + here + " up");
+  run_there(node, "ip addr add " + host(node, card) + "/24 dev " + there);
+  start_card(node, card);
+}
+
+// What goes to the other nodes' cards of the same number leaves by this one.
+void Network::start_card(char node, Card card) const {
+  const auto name = name_of(card);
+  const std::string to = card == first ? "default" : "10.98.0.0/16";
+  run_there(node, "ip link set " + name + " up; ip route add " + to + " via " + net_of(node, card) +
+                      ".2 dev " + name);
+  // UCX takes no card that is not running yet.
+  run_there(node, "for i in $(seq 1000); do grep -q up /sys/class/net/" + name +
+                      "/operstate && exit 0; sleep 0.005; done; exit 1");
 }
 
 Network::~Network() {
@@ -97,12 +119,12 @@ Network::~Network() {
   }
 }
 
-std::string Network::host(char node) {
-  return is_entered() ? "10.97." + number(node) + ".1" : "127.0.0.1";
+std::string Network::host(char node, Card card) {
+  return is_entered() ? net_of(node, card) + ".1" : "127.0.0.1";
 }
 
-std::string Network::interface_towards(char node) {
-  return is_entered() ? "h" + number(node) : "lo";
+std::string Network::interface_towards(char node, Card card) {
+  return is_entered() ? "h" + std::to_string(card) + number(node) : "lo";
 }
 
 std::vector<std::string> Network::prefix(char node) const {
@@ -117,33 +139,34 @@ void Network::run_there(char node, const std::string& command) const {
   run(whole + "sh -c '" + command + "'");
 }
 
-// UCX takes no card that is not running yet.
-void Network::wait_up(char node) const {
-  run_there(node,
-            "for i in $(seq 1000); do grep -q up /sys/class/net/e0/operstate && exit 0; "
-            "sleep 0.005; done; exit 1");
+void Network::cut(char node, Card card, bool silent) {
+  auto& state = machine(node).cards[static_cast<std::size_t>(card)];
+  if (silent) {  // A bucket that no packet fits into.
+    const std::string drop = " root tbf rate 8bit burst 1b limit 1b";
+    run("tc qdisc replace dev " + interface_towards(node, card) + drop);
+    run_there(node, "tc qdisc replace dev " + name_of(card) + drop);
+    state.is_silent = true;
+  } else {
+    run_there(node, "ip link set " + name_of(card) + " down");
+    state.is_down = true;
+  }
 }
 
 void Network::cut(char node, bool silent) {
-  if (silent) {  // A bucket that no packet fits into.
-    const std::string drop = " root tbf rate 8bit burst 1b limit 1b";
-    run("tc qdisc replace dev " + interface_towards(node) + drop);
-    run_there(node, "tc qdisc replace dev e0" + drop);
-    machine(node).is_silent = true;
-  } else {
-    run_there(node, "ip link set e0 down");
-    machine(node).is_down = true;
+  for (const auto card : kCards) cut(node, card, silent);
+}
+
+void Network::mend(char node, Card card) {
+  auto& state = machine(node).cards[static_cast<std::size_t>(card)];
+  if (std::exchange(state.is_silent, false)) {
+    run("tc qdisc del dev " + interface_towards(node, card) + " root");
+    run_there(node, "tc qdisc del dev " + name_of(card) + " root");
   }
+  if (std::exchange(state.is_down, false)) start_card(node, card);
 }
 
 void Network::mend(char node) {
-  if (std::exchange(machine(node).is_silent, false)) {
-    run("tc qdisc del dev " + interface_towards(node) + " root");
-    run_there(node, "tc qdisc del dev e0 root");
-  }
-  if (!std::exchange(machine(node).is_down, false)) return;
-  run_there(node, "ip link set e0 up; ip route add default via 10.97." + number(node) + ".2");
-  wait_up(node);
+  for (const auto card : kCards) mend(node, card);
 }
 
 }  // namespace causeway::test

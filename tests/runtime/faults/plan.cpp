@@ -29,6 +29,7 @@ constexpr std::array<Kind, kFaultKinds> kKinds = {{
     {"worker stopped", 5, false, 0, 0},
     {"link cut for a moment", 12, true, 20, 700},
     {"link cut", 6, true, 1500, 3000},
+    {"one of two cards lost", 10, true, 0, 0},
     {"disk full for logs", 8, true, 0, 0},
     {"log that nobody reads", 8, false, 0, 0},
     {"garbage on the data port", 8, false, 300, 300},
@@ -82,7 +83,8 @@ std::string Fault::to_string() const {
   auto text =
       fmt::format("{} ({}) at {} ms", test::to_string(kind),
                   hits_worker() ? std::to_string(worker) : std::string(1, node), at.count());
-  if (kind == FaultKind::blink || kind == FaultKind::cut) text += is_silent ? ", silent" : ", down";
+  if (kind == FaultKind::blink || kind == FaultKind::cut || kind == FaultKind::lose_card)
+    text += is_silent ? ", silent" : ", down";
   if (lasts) text += fmt::format(", for {} ms", lasts->count());
   return text;
 }

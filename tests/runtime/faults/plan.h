@@ -20,15 +20,16 @@ enum class FaultKind : std::uint8_t {
   stop_daemon,   // SIGSTOP that lasts.
   pause_worker,
   stop_worker,
-  blink,  // A link that is cut for a moment.
-  cut,    // A link that is cut for longer than a peer is waited for.
+  blink,      // A link that is cut for a moment.
+  cut,        // A link that is cut for longer than a peer is waited for.
+  lose_card,  // The second of a node's two, which carries data only: nobody may feel it.
   disk_full,
   log_unread,
   garbage_data,
   garbage_control,
   garbage_admitted,
 };
-inline constexpr int kFaultKinds = 13;
+inline constexpr int kFaultKinds = 14;
 
 [[nodiscard]] const char* to_string(FaultKind kind);
 
