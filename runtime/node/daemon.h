@@ -77,6 +77,13 @@ class Daemon : public ControlHandler {
   boost::asio::awaitable<Json> pool_json(bool with_regions);
   boost::asio::awaitable<Json> ask_node(NodeRecord node);
   Answer topology();
+  struct PoolCluster {
+    std::uint64_t version = 0;  // With these nodes it is the cluster of this topology.
+    std::vector<std::string> nodes{};
+    ClusterSpec spec{};
+    std::string yaml{};
+  };
+  const PoolCluster& pool_cluster(const std::vector<NodeRecord>& records);
   ControlResponse metrics() const;
   [[nodiscard]] std::vector<RailStatus> rails_status() const;
   [[nodiscard]] std::string rail_metrics() const;
@@ -98,6 +105,7 @@ class Daemon : public ControlHandler {
   std::map<ConnectionId, std::string> joined_;           // Nodes by the connection they hold.
   // Of the directory's node: changes when a node comes or goes, and is another after a new start.
   std::uint64_t topology_version_;
+  PoolCluster pool_cluster_;
   std::uint64_t requests_ = 0;
   // Every request that is being answered holds a copy: a coroutine may outlive this.
   std::shared_ptr<const int> running_ = std::make_shared<const int>();

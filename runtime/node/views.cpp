@@ -48,6 +48,18 @@ ClusterSpec cluster_of(const std::string& name, const std::vector<NodeRecord>& r
 
 }  // namespace
 
+// Everyone who allocates asks for it, and to read a cluster file of each node takes its time.
+const Daemon::PoolCluster& Daemon::pool_cluster(const std::vector<NodeRecord>& records) {
+  std::vector<std::string> nodes;
+  for (const auto& record : records) nodes.push_back(record.name);
+  auto& known = pool_cluster_;
+  if (known.version == topology_version_ && known.nodes == nodes) return known;
+  auto cluster = cluster_of(options_.cluster.name, records);
+  auto yaml = cluster.to_yaml();
+  known = {topology_version_, std::move(nodes), std::move(cluster), std::move(yaml)};
+  return known;
+}
+
 std::vector<RailStatus> Daemon::rails_status() const {
   std::vector<RailStatus> list;
   for (const auto& [node, rails] : rails_)
@@ -185,14 +197,11 @@ asio::awaitable<Daemon::Json> Daemon::pool_json(bool with_regions) {
                            {"size_bytes", record.region.size_bytes},
                            {"extents", std::move(extents)}});
   }
-  co_return Json{{"directory", options_.node},
-                 {"nodes", std::move(nodes)},
-                 {"regions", std::move(regions)},
-                 {"regions_omitted", omitted},
-                 {"routes", std::move(routes)},
-                 {"clients", std::move(clients)},
-                 {"cluster", cluster_of(options_.cluster.name, living).to_yaml()},
-                 {"topology_version", to_hex(topology_version_)}};
+  co_return Json{
+      {"directory", options_.node},           {"nodes", std::move(nodes)},
+      {"regions", std::move(regions)},        {"regions_omitted", omitted},
+      {"routes", std::move(routes)},          {"clients", std::move(clients)},
+      {"cluster", pool_cluster(living).yaml}, {"topology_version", to_hex(topology_version_)}};
 }
 
 // Nodes that left are not in it; those that do not answer are, until their connection ends.
@@ -208,8 +217,7 @@ Daemon::Answer Daemon::topology() {
   for (const auto& record : records)
     if (!record.topology.empty())
       machines.push_back(parse_published_graph(record.topology, record.name));
-  response.body =
-      graph_to_json(pool_graph(cluster_of(options_.cluster.name, records), std::move(machines)));
+  response.body = graph_to_json(pool_graph(pool_cluster(records).spec, std::move(machines)));
   co_return response;
 }
 
