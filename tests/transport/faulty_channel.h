@@ -68,6 +68,7 @@ class FaultyChannel final : public Channel {
     return state_->receiver->counters();
   }
   [[nodiscard]] bool is_open() const noexcept override { return !state_->ended; }
+  [[nodiscard]] bool is_busy() const noexcept { return !state_->operations.empty(); }
   void close(Error reason) override { end(state_, reason); }
   void set_settings(const LinkSettings& settings) override {
     state_->receiver->set_settings(settings);

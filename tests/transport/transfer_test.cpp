@@ -585,3 +585,28 @@ TEST_CASE("a rail that failed while nobody waited is tried again when another on
     return std::ranges::all_of(list, &Rails::Status::is_open);
   }));
 }
+
+TEST_CASE("links to several peers are probed one slice at a time") {
+  Faults faults;
+  faults.bytes_per_second = 100 * kMega;
+  TransferWorld world(1, 1, faults);
+  std::vector<std::unique_ptr<Rails>> peers;  // As good as several.
+  const auto small = pattern(1000, 1);
+  for (int i = 0; i < 5; ++i) {
+    peers.push_back(world.more_rails());
+    const auto transfer = peers.back()->write({7, 1, 0}, small, world.pins, world.until(10s));
+    REQUIRE(world.finish(transfer));
+    CHECK_FALSE(transfer.error());
+  }
+  const auto is_busy = [](const std::weak_ptr<Channel>& weak) {
+    const auto channel = std::dynamic_pointer_cast<FaultyChannel>(weak.lock());
+    return channel && channel->is_busy();
+  };
+  std::ptrdiff_t most = 0;
+  CHECK(world.run_until([&] {
+    most = std::max(most, std::ranges::count_if(world.way(0).channels, is_busy));
+    return std::ranges::all_of(peers,
+                               [](const auto& rails) { return rails->status()[0].probes == 1; });
+  }));
+  CHECK(most == 1);
+}

@@ -29,7 +29,7 @@ class TransferWorld {
     std::shared_ptr<Wire> wire;
     bool is_cut = false;     // Nobody gets through.
     int refused_chance = 0;  // In thousands.
-    bool is_held = false;  // Who asks has no answer until release().
+    bool is_held = false;    // Who asks has no answer until release().
     std::vector<std::function<void()>> held{};
     int connects = 0;
     std::vector<std::weak_ptr<Channel>> channels;
@@ -41,14 +41,7 @@ class TransferWorld {
     memory.regions[{7, 1}].bytes = Bytes(1 << 20);
     start_server();
     client = make_local_transport(network, {false, "client", nullptr, {}});
-    rails = std::make_unique<Rails>(
-        context, "server",
-        [this](const std::string& address, Deadline deadline, Transport::Connected connected) {
-          connect(ways_[address], deadline, std::move(connected));
-        });
-    std::vector<std::string> addresses;
-    for (const auto& [address, each] : ways_) addresses.push_back(address);
-    rails->set_addresses(addresses);
+    rails = more_rails();
   }
   ~TransferWorld() {
     rails.reset();
@@ -57,6 +50,19 @@ class TransferWorld {
     server.reset();
     client.reset();
     settle();
+  }
+
+  // To the same server.
+  std::unique_ptr<Rails> more_rails() {
+    auto made = std::make_unique<Rails>(
+        context, "server",
+        [this](const std::string& address, Deadline deadline, Transport::Connected connected) {
+          connect(ways_[address], deadline, std::move(connected));
+        });
+    std::vector<std::string> addresses;
+    for (const auto& [address, each] : ways_) addresses.push_back(address);
+    made->set_addresses(addresses);
+    return made;
   }
 
   void start_server() {

@@ -7,7 +7,7 @@
 // Choice:  the defaults stand until another candidate carries kPartGain or kEagerGain as much. A
 //          link too slow for its processors to matter, or too far for a slice, is not tried: there
 //          a question more costs a round trip, so parts of 64 KiB go unasked.
-// Cost:    52 slices, kProbeBudget together; on this side kProvingGroundBytes while it runs.
+// Cost:    52 slices, kProbeBudget together; on this side kProvingGroundBytes while any runs.
 // Errors:  what fails ends the probe: the defaults stand, and the report says why. When the budget
 //          is spent, what was measured until then decides.
 // Threads: the channel's.

@@ -17,13 +17,13 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 
+#include "transport/transfer/probe_turns.h"
 #include "transport/transfer/rails.h"
 #include "transport/transfer/transfer.h"
 
 namespace causeway {
 
 constexpr std::uint64_t kTransferChunkBytes = 1 << 20;
-constexpr auto kSliceLimit = std::chrono::milliseconds(100);  // Then nothing waits for a slice.
 
 struct Chunk {
   std::size_t piece = 0;
@@ -153,7 +153,8 @@ struct Rails::State : std::enable_shared_from_this<Rails::State> {
   void tune(const RailPtr& rail);  // That has just been opened.
   void probe_rails(bool is_idle);
   void make_room_for_probes();
-  void start_slice(const RailPtr& rail);
+  [[nodiscard]] ProbeTurns::Turn take_turn();
+  void start_slice(const RailPtr& rail, ProbeTurns::Turn turn);
   void slice_ended(const RailPtr& rail, const std::shared_ptr<Probe>& probe, Channel& channel);
   void add_streams(Rail& rail);
 
@@ -202,6 +203,7 @@ struct Rails::State : std::enable_shared_from_this<Rails::State> {
   std::optional<Error> last_loss;
   boost::asio::steady_timer tick;
   bool is_ticking = false;
+  bool waits_for_turn = false;  // To probe.
   bool is_stopped = false;
 };
 

@@ -27,10 +27,28 @@ void Rails::State::tune(const RailPtr& rail) {
 void Rails::State::probe_rails(bool is_idle) {
   if (is_stopped || any_rail([](const Rail& rail) { return rail.is_in_short_slice(); })) return;
   if (any_rail([](const Rail& rail) { return rail.out_count > 0; })) is_idle = false;
-  for (const auto& rail : rails)
-    if (rail->is_usable() && rail->probe && !rail->is_probing && rail->out_count == 0 &&
-        (is_idle || rail->makes_room || rail->is_suspect))
-      return start_slice(rail);
+  const auto next = std::ranges::find_if(rails, [&](const RailPtr& rail) {
+    return rail->is_usable() && rail->probe && !rail->is_probing && rail->out_count == 0 &&
+           (is_idle || rail->makes_room || rail->is_suspect);
+  });
+  if (next == rails.end()) return;
+  if (const auto turn = take_turn()) return start_slice(*next, turn);
+  if (!(*next)->makes_room) return;
+  (*next)->makes_room = false;  // Its transfers do not wait for other peers' slices.
+  (*next)->slice_at = Clock::now();
+  deal_chunks();
+}
+
+ProbeTurns::Turn Rails::State::take_turn() {
+  if (waits_for_turn) return 0;
+  const auto turn = boost::asio::use_service<ProbeTurns>(context).take([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (!self) return;
+    self->waits_for_turn = false;
+    self->deal();
+  });
+  waits_for_turn = turn == 0;
+  return turn;
 }
 
 // By the tick. A rail that had no idle moment in a while gets one; the others carry on meanwhile.
@@ -50,12 +68,14 @@ void Rails::State::make_room_for_probes() {
   if (next != rails.end()) (*next)->makes_room = true;
 }
 
-void Rails::State::start_slice(const RailPtr& rail) {
+void Rails::State::start_slice(const RailPtr& rail, ProbeTurns::Turn turn) {
   rail->is_probing = true;
   rail->slice_at = Clock::now();
   const auto probe = rail->probe;
   const auto channel = rail->channel;
-  probe->run_slice(channel, [weak = weak_from_this(), rail, probe, channel] {
+  auto& turns = boost::asio::use_service<ProbeTurns>(context);
+  probe->run_slice(channel, [weak = weak_from_this(), rail, probe, channel, turn, &turns] {
+    turns.give_back(turn);
     if (const auto self = weak.lock()) self->slice_ended(rail, probe, *channel);
   });
 }
