@@ -116,6 +116,10 @@ std::string Plan::may_fail(int worker) const {
     } else if (fault.is_felt()) {
       nodes += fault.node;
     }
+  // Calls are short where something is felt; that a card is lost takes longer to notice.
+  if (!nodes.empty())
+    for (const auto& fault : faults)
+      if (fault.kind == FaultKind::lose_card) nodes += fault.node;
   return nodes;
 }
 
