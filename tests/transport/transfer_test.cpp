@@ -610,3 +610,30 @@ TEST_CASE("links to several peers are probed one slice at a time") {
   }));
   CHECK(most == 1);
 }
+
+TEST_CASE("rails or addresses that go in mid-slice leave the turn to others") {
+  for (const bool all : {true, false}) {
+    INFO("all: ", all);
+    TransferWorld world(1);
+    const auto small = pattern(1000, 1);
+    const auto greet = [&](Rails& rails) {
+      const auto transfer = rails.write({7, 1, 0}, small, world.pins, world.until(10s));
+      REQUIRE(world.finish(transfer));
+      CHECK_FALSE(transfer.error());
+    };
+    auto going = world.more_rails();
+    auto staying = world.more_rails();
+    greet(*going);
+    // Its slice has no answer any more.
+    world.way(0).wire->faults.lost = 1000;
+    world.run_for(10ms);
+    CHECK(going->status()[0].probes == 0);
+    if (all)
+      going.reset();
+    else
+      going->set_addresses({});
+    world.way(0).wire->faults.lost = 0;
+    greet(*staying);
+    CHECK(world.run_until([&] { return staying->status()[0].probes == 1; }, 5s));
+  }
+}
