@@ -57,3 +57,14 @@ TEST_CASE("messages go through shared memory") {
   CHECK(shares_memory(*world.here.channel));
   CHECK(shares_memory(*world.there.channel));
 }
+
+TEST_CASE("the channel below is told how to carry writes and reads") {
+  World<SharedTwoThreads> world;
+  constexpr LinkSettings kSettings{64 << 10, 8 << 10};
+  world.here.thread->run_on([&] {
+    auto& channel = *world.here.channel;
+    channel.set_settings(kSettings);
+    CHECK((channel.settings() == kSettings));
+    CHECK(channel.round_trip());
+  });
+}

@@ -122,6 +122,15 @@ class SharedChannel final : public Channel {
   [[nodiscard]] ChannelId id() const noexcept override { return pair_->below().id(); }
   [[nodiscard]] bool is_open() const noexcept override { return pair_->is_open(); }
   [[nodiscard]] ChannelCounters counters() const noexcept override { return pair_->counters(); }
+  [[nodiscard]] std::optional<double> round_trip() const noexcept override {
+    return pair_->below().round_trip();
+  }
+  void set_settings(const LinkSettings& settings) override {
+    pair_->below().set_settings(settings);
+  }
+  [[nodiscard]] LinkSettings settings() const noexcept override {
+    return pair_->below().settings();
+  }
   void close(Error reason) override { pair_->close(reason); }
   void on_close(std::function<void(const Error&)> handler) override {
     pair_->on_close(std::move(handler));
