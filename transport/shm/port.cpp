@@ -128,7 +128,7 @@ void Port::pump() {
   const auto until = steady_clock::now() + kSlice;
   for (;;) {
     bool moved = false;
-    for (int i = 0; i < looks_; ++i) {
+    for (int i = 0; i < looks_ && !moved; ++i) {
       const bool came = look();
       if (deliver() || came)
         moved = true;
