@@ -53,7 +53,10 @@ std::shared_ptr<Port> Port::create(boost::asio::io_context& context) {
 }
 
 Port::Port(boost::asio::io_context& context)
-    : context_(context), waiter_(std::make_unique<Waiter>(context)), looks_(kMostLooks) {}
+    : context_(context),
+      waiter_(std::make_unique<Waiter>(context)),
+      places_(std::make_shared<char>()),
+      looks_(kMostLooks) {}
 
 Port::~Port() = default;
 
@@ -65,6 +68,11 @@ void Port::add(Wire& wire) {
 void Port::remove(Wire& wire) noexcept {
   std::erase(wires_, &wire);
   std::erase_if(alarms_, [&](const auto& entry) { return entry.second.wire == &wire; });
+}
+
+std::shared_ptr<const void> Port::take_place() const noexcept {
+  const auto taken = static_cast<std::size_t>(places_.use_count()) - 1;
+  return taken < kMostWires ? places_ : nullptr;
 }
 
 void Port::make_room_for_held(std::uint64_t size_bytes) {

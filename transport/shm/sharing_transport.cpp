@@ -175,11 +175,13 @@ asio::awaitable<std::shared_ptr<Channel>> share(std::shared_ptr<Common> common,
                                                 Deadline deadline) {
   std::optional<Error> failure;
   try {
-    auto known = co_await shm::acquaint(
-        common->port, channel,
-        {connecting, common->options.island, common->options.ring_bytes, deadline});
+    const auto place = common->port->take_place();
+    auto known = co_await shm::acquaint(common->port, channel,
+                                        {connecting, place != nullptr, common->options.island,
+                                         common->options.ring_bytes, deadline});
     if (common->is_gone) throw Error(Errc::cancelled, "the transport was destroyed");
     if (!known) co_return channel;
+    known->wire.place = place;
     // The wire comes into being before its pair can be named.
     const auto named = std::make_shared<std::weak_ptr<Pair>>();
     known->wire.broken = [named](const Error& error) {

@@ -39,6 +39,7 @@ Wire::Wire(std::shared_ptr<Port> port, Setup setup)
       bell_(std::move(setup.bell)),
       peer_(std::move(setup.peer)),
       broken_(std::move(setup.broken)),
+      place_(std::move(setup.place)),
       own_(end_of(segment_, setup.is_first)),
       theirs_(end_of(segment_, !setup.is_first)),
       writer_(ring_of(segment_, setup.ring_bytes, setup.is_first), own_, theirs_),

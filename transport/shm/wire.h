@@ -47,6 +47,7 @@ class Wire {
     UniqueFd bell;                             // The peer's.
     std::string peer;                          // For messages.
     std::function<void(const Error&)> broken;  // The peer broke a rule, in this moment.
+    std::shared_ptr<const void> place{};       // Port::take_place().
   };
   Wire(std::shared_ptr<Port> port, Setup setup);
   ~Wire();  // After end(), or nobody is told.
@@ -145,6 +146,7 @@ class Wire {
   UniqueFd bell_;
   std::string peer_;
   std::function<void(const Error&)> broken_;
+  std::shared_ptr<const void> place_;
   RingEnd& own_;
   RingEnd& theirs_;
   RingWriter writer_;
