@@ -75,13 +75,9 @@ std::shared_ptr<const void> Port::take_place() const noexcept {
   return taken < kMostWires ? places_ : nullptr;
 }
 
-void Port::make_room_for_held(std::uint64_t size_bytes) {
-  if (held_bytes_ + size_bytes <= kHeldBytes) return;
-  Wire* most = nullptr;
-  for (auto* const wire : wires_)
-    if (wire->is_open() && (most == nullptr || wire->held_bytes() > most->held_bytes()))
-      most = wire;
-  if (most != nullptr && most->held_bytes() > 0) most->overflow();
+Wire* Port::who_makes_room_for(std::uint64_t size_bytes) const noexcept {
+  if (held_bytes_ + size_bytes <= kHeldBytes) return nullptr;
+  return *std::ranges::max_element(wires_, {}, &Wire::held_bytes);
 }
 
 void Port::finish(Completion done, std::optional<Error> error, std::uint64_t bytes) {
@@ -203,7 +199,7 @@ void Port::run_alarms() {
   while (!alarms_.empty() && alarms_.begin()->first <= now) {
     const auto alarm = alarms_.begin()->second;
     alarms_.erase(alarms_.begin());
-    alarm.wire->expire(alarm.id);
+    alarm.wire->expire(alarm.id, alarm.tag);
   }
 }
 

@@ -30,6 +30,7 @@ class Port : public std::enable_shared_from_this<Port> {
   struct Alarm {
     Wire* wire;
     std::uint64_t id;
+    std::uint64_t tag;
   };
   using Alarms = std::multimap<Deadline, Alarm>;
 
@@ -45,8 +46,8 @@ class Port : public std::enable_shared_from_this<Port> {
   [[nodiscard]] std::shared_ptr<const void> take_place() const noexcept;
 
   // Copies of messages that nobody received yet, of all wires: before they grow past a bound, the
-  // wire with the most ends.
-  void make_room_for_held(std::uint64_t size_bytes);
+  // wire with the most ends and lets go of them. Which one that is, if so many bytes are too many.
+  [[nodiscard]] Wire* who_makes_room_for(std::uint64_t size_bytes) const noexcept;
   void count_held(std::uint64_t more_bytes) noexcept { held_bytes_ += more_bytes; }
 
   // Until remove(): a wire goes without a word.
