@@ -57,3 +57,62 @@ TEST_CASE("messages go through shared memory") {
   CHECK(shares_memory(*world.here.channel));
   CHECK(shares_memory(*world.there.channel));
 }
+
+TEST_CASE("the channel below is told how to carry writes and reads") {
+  World<SharedTwoThreads> world;
+  constexpr LinkSettings kSettings{64 << 10, 8 << 10};
+  world.here.thread->run_on([&] {
+    auto& channel = *world.here.channel;
+    channel.set_settings(kSettings);
+    CHECK((channel.settings() == kSettings));
+    CHECK(channel.round_trip());
+  });
+}
+
+TEST_CASE("no more channels share memory than there is room for, also if all open at once") {
+  IoThread thread{"shm-many"};
+  LocalNetwork network(thread.context());
+  constexpr std::size_t kCount = 300;
+  std::vector<std::shared_ptr<Channel>> accepted, connected;
+  std::promise<void> all;
+  std::unique_ptr<Transport> server, client;
+  const auto ended = [&] {
+    if (accepted.size() + connected.size() == 2 * kCount) all.set_value();
+  };
+  thread.run_on([&] {
+    server = make_sharing_transport(thread.context(),
+                                    {.on_accept =
+                                         [&](std::shared_ptr<Channel> channel) {
+                                           accepted.push_back(std::move(channel));
+                                           ended();
+                                         },
+                                     .ring_bytes = 256 << 10},
+                                    [&](Transport::Accepted on_accept) {
+                                      return make_local_transport(
+                                          network,
+                                          {.name = "server", .on_accept = std::move(on_accept)});
+                                    });
+    client = make_sharing_transport(
+        thread.context(), {.ring_bytes = 256 << 10}, [&](Transport::Accepted) {
+          return make_local_transport(network,
+                                      {.listens = false, .name = "client", .on_accept = {}});
+        });
+    for (std::size_t i = 0; i < kCount; ++i)
+      client->connect(server->address(), {}, in(kAmple),
+                      [&](const std::optional<Error>& error, std::shared_ptr<Channel> channel) {
+                        CHECK_FALSE(error);
+                        connected.push_back(std::move(channel));
+                        ended();
+                      });
+  });
+  all.get_future().wait();
+  thread.run_on([&] {
+    for (const auto* ends : {&accepted, &connected})
+      CHECK(std::ranges::count_if(*ends, [](const auto& end) { return shares_memory(*end); }) ==
+            256);
+    accepted.clear();
+    connected.clear();
+    client.reset();
+    server.reset();
+  });
+}

@@ -213,3 +213,49 @@ TEST_CASE("channels that are gone leave no descriptor") {
     CHECK(descriptors() <= before);
   }
 }
+
+TEST_CASE("a peer that dies or stops while it makes the acquaintance costs the deadline at most") {
+  Client client;
+  std::size_t before = 0;
+  for (int round = 0; round < 60; ++round) {
+    INFO("round=", round);
+    {
+      auto peer = Pair::start({});
+      const auto address = peer.read_line();
+      const bool stops = round % 3 == 2;
+      Side side{&client.thread, nullptr};
+      std::promise<Result> promise;
+      auto connected = promise.get_future();
+      const auto deadline = in(stops ? 700ms : 5000ms);
+      client.thread.run_on([&] {
+        client.transport->connect(
+            address, {Hello::Role::client, "alice", 7, "secret"}, deadline,
+            [&](std::optional<Error> error, std::shared_ptr<Channel> channel) {
+              side.channel = std::move(channel);
+              promise.set_value(error ? Result{error->code(), error->what(), 0} : Result{});
+            });
+      });
+      // From the greeting below to the first message.
+      connected.wait_for(std::chrono::microseconds(150 * round));
+      peer.signal(stops ? SIGSTOP : SIGKILL);
+      REQUIRE((connected.wait_until(deadline + 1s) == std::future_status::ready));
+      const auto got = connected.get();
+      INFO(got.text);
+      if (got.code) {
+        CHECK((got.code == Errc::peer_lost || got.code == Errc::timed_out));
+      } else {
+        auto closing = side.closing();
+        peer.signal(SIGKILL);
+        REQUIRE((closing.wait_for(kNoticed) == std::future_status::ready));
+        CHECK((closing.get().code == Errc::peer_lost));
+      }
+      side.drop();
+    }
+    if (round == 2) before = descriptors();
+  }
+  const auto limit = std::chrono::steady_clock::now() + 5s;
+  constexpr std::size_t kMadeOnce = 2;  // UCX makes some when it first needs them.
+  while (descriptors() > before + kMadeOnce && std::chrono::steady_clock::now() < limit)
+    std::this_thread::sleep_for(10ms);
+  CHECK(descriptors() <= before + kMadeOnce);
+}

@@ -5,12 +5,15 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
 // Boost 1.81 with g++ 12 and C++20 wants <utility> first.
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 
 #include "transport/shm/wire.h"
 
@@ -227,8 +230,8 @@ TEST_CASE("what all wires hold is bounded, too: the one that holds the most ends
   boost::asio::io_context context;
   const auto port = Port::create(context);
   std::vector<std::unique_ptr<Bench>> benches;
-  const auto held = [&](Bench& bench, std::uint64_t messages) {
-    for (std::uint64_t i = 1; i <= messages; ++i) {
+  const auto held = [&](Bench& bench, std::uint64_t messages, std::uint64_t first = 1) {
+    for (std::uint64_t i = first; i < first + messages; ++i) {
       bench.send(i, 1, Bytes(Wire::kEagerBytes));
       bench.wire->advance();
     }
@@ -240,8 +243,45 @@ TEST_CASE("what all wires hold is bounded, too: the one that holds the most ends
   }
   for (const auto& bench : benches) CHECK_FALSE(bench->broken);
   held(*benches.back(), 16);  // These 16 are what the others had left.
+  // What it held is given up: there is room again, and nobody else pays.
+  held(*benches.back(), 100, 17);
   for (std::size_t i = 0; i < benches.size(); ++i)
     CHECK(benches[i]->broken.has_value() == (i == 7));
+}
+
+TEST_CASE("a wire that ends for what it holds takes nothing behind what it lost") {
+  boost::asio::io_context context;
+  const auto port = Port::create(context);
+  std::vector<std::unique_ptr<Bench>> benches;
+  const Bytes full(Wire::kEagerBytes), small(16);
+  const auto held = [&](std::uint64_t messages) {
+    auto& bench = *benches.emplace_back(std::make_unique<Bench>(port));
+    for (std::uint64_t i = 1; i <= messages; ++i) {
+      bench.send(i, 1, full);
+      bench.wire->advance();
+    }
+  };
+  constexpr std::uint64_t kOwn = Wire::kMaxUnexpectedBytes / Wire::kEagerBytes - 1;
+  for (int i = 0; i < 15; ++i) held(961);
+  held(16384 - kOwn - 15 * 961);
+  held(kOwn);  // All that there may be, and the last one holds the most.
+  auto& bench = *benches.back();
+  bench.send(kOwn + 1, 1, full);
+  bench.put({Kind::offer, kOwn + 2, 2, 1000});
+  bench.send(kOwn + 3, 1, small);
+  bench.wire->advance();
+  REQUIRE(bench.broken);
+  CHECK((bench.broken->code() == Errc::exhausted));
+  Bytes target(full.size());
+  std::vector<std::shared_ptr<Outcome>> received;
+  for (std::uint64_t i = 0; i <= kOwn; ++i) received.push_back(bench.receive(1, target));
+  received.push_back(bench.receive(2, target));
+  port->wake();
+  context.poll();
+  for (std::uint64_t i = 0; i < kOwn; ++i) CHECK(went_well(received[i]));
+  for (std::uint64_t i = kOwn; i < received.size(); ++i)
+    CHECK(failed_with(received[i], Errc::closed));
+  for (const auto& each : benches) CHECK(each->broken.has_value() == (each == benches.back()));
 }
 
 TEST_CASE("a receive that ends between two parts takes nothing of what follows") {
@@ -288,6 +328,76 @@ TEST_CASE("a receive whose message is withdrawn between two parts gets the next 
     if (other) CHECK_FALSE(other->is_there);
     CHECK_FALSE(bench.broken);
   }
+}
+
+TEST_CASE("receives whose messages are withdrawn keep their order") {
+  Bench bench;
+  std::vector<Bytes> targets(4, Bytes(60000));
+  std::vector<std::shared_ptr<Outcome>> received;
+  for (auto& target : targets) received.push_back(bench.receive(1, target));
+  for (std::uint64_t i = 1; i <= 3; ++i) bench.put({Kind::offer, i, 1, 60000});
+  for (const std::uint64_t i : {1, 3, 2}) bench.put({Kind::withdraw, i, 1, 0});
+  for (std::uint64_t i = 4; i <= 7; ++i) bench.send(i, 1, Bytes(i));
+  bench.look();
+  for (std::size_t i = 0; i < received.size(); ++i) {
+    CHECK(went_well(received[i]));
+    CHECK(received[i]->bytes == i + 4);
+  }
+}
+
+TEST_CASE("withdrawals of what never was cost no more than they take") {
+  Bench bench;
+  for (std::uint64_t i = 1; i <= Wire::kMaxUnexpectedCount; ++i) {
+    bench.send(i, 1, {});
+    if (i % 1024 == 0) bench.look();
+  }
+  REQUIRE_FALSE(bench.broken);
+  std::chrono::nanoseconds time{};
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i < 8000; ++i) bench.put({Kind::withdraw, 1'000'000, 1, 0});
+    const auto begin = std::chrono::steady_clock::now();
+    bench.look();
+    time += std::chrono::steady_clock::now() - begin;
+  }
+  CHECK_FALSE(bench.broken);
+  CHECK(time < 1s);
+}
+
+TEST_CASE("peers that never rest leave others their turn") {
+  boost::asio::io_context context;
+  const auto port = Port::create(context);
+  std::vector<std::unique_ptr<Bench>> benches;
+  const Bytes block(Wire::kEagerBytes);
+  Bytes target(block.size());
+  bool is_over = false;
+  std::size_t taken = 0, most = 0;
+  std::function<void(Bench&, std::uint64_t)> take = [&](Bench& bench, std::uint64_t number) {
+    bench.wire->receive(1, target, in(60s),
+                        [&, number](const std::optional<Error>&, std::uint64_t bytes) {
+                          if (is_over) return;
+                          taken += bytes;
+                          bench.send(number + 8, 1, block);
+                          take(bench, number + 8);
+                        });
+  };
+  for (int i = 0; i < 16; ++i) {
+    auto& bench = *benches.emplace_back(std::make_unique<Bench>(port));
+    for (std::uint64_t number = 1; number <= 8; ++number) {
+      bench.send(number, 1, block);
+      take(bench, number);
+    }
+  }
+  std::function<void(int)> turn = [&](int left) {
+    most = std::max(most, std::exchange(taken, 0));
+    if (left > 0) return boost::asio::post(context, [&turn, left] { turn(left - 1); });
+    is_over = true;
+  };
+  turn(100);
+  context.poll();
+  CHECK(is_over);
+  CHECK(most > 0);
+  // A look takes 64 KiB of each. So many looks are a third of a millisecond on no machine.
+  CHECK(most < 20 * 16 * 64 * 1024);
 }
 
 TEST_CASE("a send whose deadline passes is taken back without the peer's help") {

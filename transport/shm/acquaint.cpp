@@ -115,7 +115,8 @@ Acquaintance made(const Channel& channel, SharedSegment segment, std::size_t rin
            .is_first = is_first,
            .bell = std::move(bell),
            .peer = channel.peer_name(),
-           .broken = {}},
+           .broken = {},
+           .place = {}},
           std::move(process)};
 }
 
@@ -185,7 +186,7 @@ asio::awaitable<std::optional<Acquaintance>> take_segment(const Port& port, Chan
 asio::awaitable<std::optional<Acquaintance>> acquaint(std::shared_ptr<Port> port,
                                                       std::shared_ptr<Channel> channel,
                                                       Introduction introduction) {
-  const Card own{this_host(introduction.island), ::getpid(), port->is_full() ? 0U : 1U};
+  const Card own{this_host(introduction.island), ::getpid(), introduction.has_room ? 1U : 0U};
   Card theirs{};
   co_await exchange(*channel, &own, &theirs, introduction.deadline);
   if (!own.host.is_known() || own.host != theirs.host || own.has_room == 0 || theirs.has_room == 0)

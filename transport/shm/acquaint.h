@@ -25,6 +25,7 @@ struct Acquaintance {
 
 struct Introduction {
   bool connecting;  // This end opened the channel.
+  bool has_room;    // For one more to share memory.
   std::uint64_t island;
   std::size_t ring_bytes;
   Deadline deadline;

@@ -53,7 +53,10 @@ std::shared_ptr<Port> Port::create(boost::asio::io_context& context) {
 }
 
 Port::Port(boost::asio::io_context& context)
-    : context_(context), waiter_(std::make_unique<Waiter>(context)), looks_(kMostLooks) {}
+    : context_(context),
+      waiter_(std::make_unique<Waiter>(context)),
+      places_(std::make_shared<char>()),
+      looks_(kMostLooks) {}
 
 Port::~Port() = default;
 
@@ -67,13 +70,14 @@ void Port::remove(Wire& wire) noexcept {
   std::erase_if(alarms_, [&](const auto& entry) { return entry.second.wire == &wire; });
 }
 
-void Port::make_room_for_held(std::uint64_t size_bytes) {
-  if (held_bytes_ + size_bytes <= kHeldBytes) return;
-  Wire* most = nullptr;
-  for (auto* const wire : wires_)
-    if (wire->is_open() && (most == nullptr || wire->held_bytes() > most->held_bytes()))
-      most = wire;
-  if (most != nullptr && most->held_bytes() > 0) most->overflow();
+std::shared_ptr<const void> Port::take_place() const noexcept {
+  const auto taken = static_cast<std::size_t>(places_.use_count()) - 1;
+  return taken < kMostWires ? places_ : nullptr;
+}
+
+Wire* Port::who_makes_room_for(std::uint64_t size_bytes) const noexcept {
+  if (held_bytes_ + size_bytes <= kHeldBytes) return nullptr;
+  return *std::ranges::max_element(wires_, {}, &Wire::held_bytes);
 }
 
 void Port::finish(Completion done, std::optional<Error> error, std::uint64_t bytes) {
@@ -128,7 +132,7 @@ void Port::pump() {
   const auto until = steady_clock::now() + kSlice;
   for (;;) {
     bool moved = false;
-    for (int i = 0; i < looks_; ++i) {
+    for (int i = 0; i < looks_ && !moved; ++i) {
       const bool came = look();
       if (deliver() || came)
         moved = true;
@@ -195,7 +199,7 @@ void Port::run_alarms() {
   while (!alarms_.empty() && alarms_.begin()->first <= now) {
     const auto alarm = alarms_.begin()->second;
     alarms_.erase(alarms_.begin());
-    alarm.wire->expire(alarm.id);
+    alarm.wire->expire(alarm.id, alarm.tag);
   }
 }
 

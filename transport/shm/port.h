@@ -30,6 +30,7 @@ class Port : public std::enable_shared_from_this<Port> {
   struct Alarm {
     Wire* wire;
     std::uint64_t id;
+    std::uint64_t tag;
   };
   using Alarms = std::multimap<Deadline, Alarm>;
 
@@ -41,11 +42,12 @@ class Port : public std::enable_shared_from_this<Port> {
   [[nodiscard]] boost::asio::io_context& context() const noexcept { return context_; }
   // The descriptor that others ring at.
   [[nodiscard]] int bell() const noexcept { return bell_.get(); }
-  [[nodiscard]] bool is_full() const noexcept { return wires_.size() >= kMostWires; }
+  // For a wire that may come: null if there is none. Whoever keeps it has it.
+  [[nodiscard]] std::shared_ptr<const void> take_place() const noexcept;
 
   // Copies of messages that nobody received yet, of all wires: before they grow past a bound, the
-  // wire with the most ends.
-  void make_room_for_held(std::uint64_t size_bytes);
+  // wire with the most ends and lets go of them. Which one that is, if so many bytes are too many.
+  [[nodiscard]] Wire* who_makes_room_for(std::uint64_t size_bytes) const noexcept;
   void count_held(std::uint64_t more_bytes) noexcept { held_bytes_ += more_bytes; }
 
   // Until remove(): a wire goes without a word.
@@ -80,6 +82,7 @@ class Port : public std::enable_shared_from_this<Port> {
   UniqueFd bell_;
   std::unique_ptr<Waiter> waiter_;
   std::vector<Wire*> wires_;
+  const std::shared_ptr<const void> places_;  // One owner more for each that is taken.
   std::vector<Finished> finished_;
   std::vector<Finished> delivering_;  // Kept for its memory.
   std::uint64_t held_bytes_ = 0;

@@ -122,6 +122,15 @@ class SharedChannel final : public Channel {
   [[nodiscard]] ChannelId id() const noexcept override { return pair_->below().id(); }
   [[nodiscard]] bool is_open() const noexcept override { return pair_->is_open(); }
   [[nodiscard]] ChannelCounters counters() const noexcept override { return pair_->counters(); }
+  [[nodiscard]] std::optional<double> round_trip() const noexcept override {
+    return pair_->below().round_trip();
+  }
+  void set_settings(const LinkSettings& settings) override {
+    pair_->below().set_settings(settings);
+  }
+  [[nodiscard]] LinkSettings settings() const noexcept override {
+    return pair_->below().settings();
+  }
   void close(Error reason) override { pair_->close(reason); }
   void on_close(std::function<void(const Error&)> handler) override {
     pair_->on_close(std::move(handler));
@@ -166,11 +175,13 @@ asio::awaitable<std::shared_ptr<Channel>> share(std::shared_ptr<Common> common,
                                                 Deadline deadline) {
   std::optional<Error> failure;
   try {
-    auto known = co_await shm::acquaint(
-        common->port, channel,
-        {connecting, common->options.island, common->options.ring_bytes, deadline});
+    const auto place = common->port->take_place();
+    auto known = co_await shm::acquaint(common->port, channel,
+                                        {connecting, place != nullptr, common->options.island,
+                                         common->options.ring_bytes, deadline});
     if (common->is_gone) throw Error(Errc::cancelled, "the transport was destroyed");
     if (!known) co_return channel;
+    known->wire.place = place;
     // The wire comes into being before its pair can be named.
     const auto named = std::make_shared<std::weak_ptr<Pair>>();
     known->wire.broken = [named](const Error& error) {

@@ -39,6 +39,7 @@ Wire::Wire(std::shared_ptr<Port> port, Setup setup)
       bell_(std::move(setup.bell)),
       peer_(std::move(setup.peer)),
       broken_(std::move(setup.broken)),
+      place_(std::move(setup.place)),
       own_(end_of(segment_, setup.is_first)),
       theirs_(end_of(segment_, !setup.is_first)),
       writer_(ring_of(segment_, setup.ring_bytes, setup.is_first), own_, theirs_),
@@ -73,11 +74,10 @@ void Wire::send(std::uint64_t tag, std::span<const std::byte> message, Deadline 
                 Completion done) {
   if (refuse(deadline, done)) return;
   const auto number = next_number_++;
-  const bool is_eager = message.size() <= kEagerBytes;
-  const Record record{is_eager ? Kind::message : Kind::offer, number, tag, message.size()};
+  const bool may_go = message.size() <= kEagerBytes && !has_unsent() && !is_part_next_;
   bool is_sent = false;
   try {
-    is_sent = is_eager && outgoing_.empty() && put(record, message);
+    is_sent = may_go && put({Kind::message, number, tag, message.size()}, message);
   } catch (const Error& error) {
     broken_(error);
     return port_->finish(std::move(done), error, 0);
@@ -87,9 +87,8 @@ void Wire::send(std::uint64_t tag, std::span<const std::byte> message, Deadline 
     tell_peer(kRecords);
     return port_->finish(std::move(done), std::nullopt, message.size());
   }
-  sends_.emplace(number,
-                 Send{tag, message, std::move(done), port_->set_alarm(deadline, {this, number})});
-  outgoing_.push_back(record);
+  const auto alarm = port_->set_alarm(deadline, {this, number, tag});
+  sends_.emplace(number, Send{tag, message, std::move(done), alarm});
   send_soon();
 }
 
@@ -99,10 +98,19 @@ void Wire::send_soon() {
   } catch (const Error& error) {
     broken_(error);
   }
+  // Who sleeps has not said that it waits for room.
+  if (has_outgoing()) port_->wake();
 }
 
-void Wire::finish(std::unordered_map<std::uint64_t, Send>::iterator send,
-                  std::optional<Error> error) {
+bool Wire::has_unsent() const noexcept {
+  return !sends_.empty() && sends_.rbegin()->first >= first_unsent_;
+}
+
+bool Wire::has_outgoing() const noexcept {
+  return !answers_.empty() || has_unsent() || !asked_for_.empty();
+}
+
+void Wire::finish(Sends::iterator send, std::optional<Error> error) {
   auto& state = send->second;
   port_->clear_alarm(state.alarm);
   if (!error) counters_.sent_bytes += state.message.size();
@@ -119,24 +127,24 @@ bool Wire::put(const Record& record, std::span<const std::byte> payload) {
   return true;
 }
 
-// False if there is no room for it.
-bool Wire::put_out(const Record& record) {
-  if (record.kind != Kind::message && record.kind != Kind::offer) return put(record);
-  const auto send = sends_.find(record.number);
-  if (send == sends_.end()) return true;  // Its deadline has passed.
-  if (record.kind == Kind::offer) {
-    send->second.is_offered = put(record);
-    return send->second.is_offered;
-  }
-  if (!put(record, send->second.message)) return false;
-  finish(send, std::nullopt);
+// The oldest message that the peer knows nothing of, or an offer of it. False if there is no room.
+bool Wire::put_unsent() {
+  const auto send = sends_.lower_bound(first_unsent_);
+  const auto& [number, state] = *send;
+  const auto size = state.message.size();
+  const bool is_eager = size <= kEagerBytes;
+  if (!put({is_eager ? Kind::message : Kind::offer, number, state.tag, size},
+           state.message.first(is_eager ? size : 0)))
+    return false;
+  first_unsent_ = number + 1;
+  if (is_eager) finish(send, std::nullopt);
   return true;
 }
 
-// Parts of the message whose turn it is. False if nothing went.
-bool Wire::put_parts() {
+// Of the message whose turn it is. False if there is no room.
+bool Wire::put_part() {
   const auto send = sends_.find(asked_for_.front());
-  if (send == sends_.end()) return asked_for_.pop_front(), true;
+  if (send == sends_.end()) return asked_for_.pop_front(), true;  // Its deadline has passed.
   auto& state = send->second;
   const auto rest = state.message.subspan(state.sent_bytes);
   const auto part = rest.first(std::min(rest.size(), Ring::kMaxPayload));
@@ -148,26 +156,22 @@ bool Wire::put_parts() {
   return true;
 }
 
+// One part at a time: what has come meanwhile has its turn, and the peer something to take. What is
+// small goes before it, but not for ever.
 bool Wire::flush() {
   bool moved = false;
-  while (!outgoing_.empty() && put_out(outgoing_.front())) {
-    outgoing_.pop_front();
-    moved = true;
-  }
-  // A few parts at a time: what has come meanwhile has its turn, and the peer something to take.
-  for (std::uint64_t sent = 0; outgoing_.empty() && !asked_for_.empty() && sent < kTurnBytes;
-       sent += Ring::kMaxPayload) {
-    if (!put_parts()) break;
-    moved = true;
-  }
-  return moved;
+  for (; !answers_.empty() && put(answers_.front()); moved = true) answers_.pop_front();
+  while (!is_part_next_ && has_unsent() && put_unsent()) moved = true;
+  if (asked_for_.empty()) return moved;
+  is_part_next_ = !put_part();
+  return moved || !is_part_next_;
 }
 
 bool Wire::advance() {
   if (ended_) return false;
   try {
     const bool took = take_some(kTurnBytes);
-    const bool sent = (!outgoing_.empty() || !asked_for_.empty()) && flush();
+    const bool sent = has_outgoing() && flush();
     if (took || sent) tell_peer((took ? kRoom : 0) | (sent ? kRecords : 0));
     return took || sent;
   } catch (const Error& error) {
@@ -186,7 +190,7 @@ void Wire::tell_peer(std::uint32_t news) noexcept {
 
 bool Wire::fall_asleep() noexcept {
   if (ended_) return true;
-  const bool waits_for_room = !outgoing_.empty() || !asked_for_.empty();
+  const bool waits_for_room = has_outgoing();
   own_.asleep.store(waits_for_room ? kRecords | kRoom : kRecords);
   return reader_.is_empty() && !(waits_for_room && writer_.has_news());
 }
@@ -197,7 +201,7 @@ void Wire::stay_awake() noexcept {
 
 bool Wire::has_peer_left() const noexcept { return theirs_.has_left.load() != 0; }
 
-void Wire::expire(std::uint64_t id) {
+void Wire::expire(std::uint64_t id, std::uint64_t tag) {
   const auto late = [&](const char* what, std::size_t size_bytes) {
     return Error(Errc::timed_out, fmt::format("a {} of {} bytes with {} reached its deadline", what,
                                               size_bytes, peer_));
@@ -205,7 +209,7 @@ void Wire::expire(std::uint64_t id) {
   if (const auto send = sends_.find(id); send != sends_.end()) {
     auto& state = send->second;
     state.alarm = {};
-    if (state.is_offered) outgoing_.push_back({Kind::withdraw, id, state.tag, 0});
+    if (id < first_unsent_) answers_.push_back({Kind::withdraw, id, tag, 0});
     auto done = std::move(state.done);
     const auto size = state.message.size();
     sends_.erase(send);
@@ -219,10 +223,11 @@ void Wire::expire(std::uint64_t id) {
     receives.erase(found);
     return true;
   };
-  for (auto mailbox = mailboxes_.begin(); mailbox != mailboxes_.end(); ++mailbox) {
-    if (!drop(mailbox->second.receives)) continue;
-    if (mailbox->second.receives.empty()) mailboxes_.erase(mailbox);
-    return;
+  if (const auto mailbox = mailboxes_.find(tag); mailbox != mailboxes_.end()) {
+    const bool is_dropped = drop(mailbox->second.receives);
+    if (mailbox->second.receives.empty() && mailbox->second.messages.empty())
+      mailboxes_.erase(mailbox);
+    if (is_dropped) return;
   }
   for (auto& [number, taking] : taking_)
     if (drop(taking.receive)) return;
@@ -238,13 +243,9 @@ void Wire::end(const Error& reason) {
   } catch (const Error&) {
     // What is no message is lost.
   }
-  outgoing_.clear();
+  answers_.clear();
   asked_for_.clear();
-  while (!sends_.empty()) {
-    const auto oldest =
-        std::ranges::min_element(sends_, {}, [](const auto& entry) { return entry.first; });
-    finish(oldest, reason);
-  }
+  while (!sends_.empty()) finish(sends_.begin(), reason);
   for (auto& [number, taking] : taking_)
     for (auto& receive : taking.receive) finish(receive, reason, 0);
   taking_.clear();

@@ -15,6 +15,7 @@
 #include <deque>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,6 +48,7 @@ class Wire {
     UniqueFd bell;                             // The peer's.
     std::string peer;                          // For messages.
     std::function<void(const Error&)> broken;  // The peer broke a rule, in this moment.
+    std::shared_ptr<const void> place{};       // Port::take_place().
   };
   Wire(std::shared_ptr<Port> port, Setup setup);
   ~Wire();  // After end(), or nobody is told.
@@ -66,9 +68,9 @@ class Wire {
 
   // For the port.
   [[nodiscard]] std::uint64_t held_bytes() const noexcept { return held_bytes_; }
-  void overflow();  // Ends it for what it holds.
+  void overflow();  // Ends it for what it holds, and lets go of that.
   bool advance();   // True if anything moved.
-  void expire(std::uint64_t id);
+  void expire(std::uint64_t id, std::uint64_t tag);
   bool fall_asleep() noexcept;  // False if there is something to do.
   void stay_awake() noexcept;
 
@@ -84,9 +86,9 @@ class Wire {
     Completion done;
     Alarm alarm;
     std::uint64_t sent_bytes = 0;  // In parts.
-    bool is_offered = false;
     bool is_asked_for = false;
   };
+  using Sends = std::map<std::uint64_t, Send>;
   struct Receive {
     std::uint64_t id;
     std::uint64_t tag;
@@ -95,14 +97,13 @@ class Wire {
     Alarm alarm;
   };
   struct Unexpected {  // A copy, or what waits at the sender.
-    std::uint64_t number;
     std::uint64_t size_bytes;
     bool is_offer;
     std::vector<std::byte> bytes;
   };
-  struct Mailbox {  // At most one of the two has entries.
-    std::list<Receive> receives;
-    std::list<Unexpected> messages;
+  struct Mailbox {                                 // At most one of the two has entries.
+    std::list<Receive> receives;                   // As they were asked for.
+    std::map<std::uint64_t, Unexpected> messages;  // By number.
   };
   struct Taking {  // What was asked for: it comes in parts.
     std::uint64_t size_bytes;
@@ -113,14 +114,16 @@ class Wire {
 
   bool refuse(Deadline deadline, Completion& done);
   void finish(Receive& receive, std::optional<Error> error, std::uint64_t bytes);
-  void finish(std::unordered_map<std::uint64_t, Send>::iterator send, std::optional<Error> error);
+  void finish(Sends::iterator send, std::optional<Error> error);
 
   // What goes out: wire.cpp.
   bool put(const Record& record, std::span<const std::byte> payload = {});
+  [[nodiscard]] bool has_unsent() const noexcept;
+  [[nodiscard]] bool has_outgoing() const noexcept;
   bool flush();      // True if anything went.
   void send_soon();  // Now, as far as there is room.
-  bool put_out(const Record& record);
-  bool put_parts();
+  bool put_unsent();
+  bool put_part();
   void tell_peer(std::uint32_t news) noexcept;
 
   // What comes in: wire_incoming.cpp.
@@ -129,13 +132,13 @@ class Wire {
   void take_message(const RingReader::Taken& taken);
   void take_offer(const Record& record);
   void take_part(const RingReader::Taken& taken);
-  void take_withdrawal(std::uint64_t number);
+  void take_withdrawal(const Record& record);
   void ask_for(std::uint64_t number, std::uint64_t size_bytes, std::list<Receive> receive);
-  void match(std::list<Receive> receive, bool is_first);
-  void hold(std::uint64_t tag, Unexpected message);
+  void match(std::list<Receive> receive);
+  void hold(const Record& record, Unexpected message);
   void give(Receive& receive, std::span<const std::byte> message);
   bool take_held(std::uint64_t tag, std::span<std::byte> target, Completion& done);
-  [[nodiscard]] Unexpected pop(Mailboxes::iterator mailbox);
+  [[nodiscard]] std::pair<std::uint64_t, Unexpected> pop(Mailboxes::iterator mailbox);
   void count_held(int more, std::uint64_t size_bytes) noexcept;
   [[nodiscard]] Error too_many() const;
   void drop_offers();
@@ -145,6 +148,7 @@ class Wire {
   UniqueFd bell_;
   std::string peer_;
   std::function<void(const Error&)> broken_;
+  std::shared_ptr<const void> place_;
   RingEnd& own_;
   RingEnd& theirs_;
   RingWriter writer_;
@@ -152,11 +156,13 @@ class Wire {
   std::optional<Error> ended_;
   ChannelCounters counters_;
 
-  std::uint64_t next_number_ = 1;  // Of sends; of receives, which are no numbers on the wire.
-  std::unordered_map<std::uint64_t, Send> sends_;  // By number: those that are not in the ring yet.
-  std::deque<Record> outgoing_;                    // In order; messages have their bytes in sends_.
-  std::deque<std::uint64_t> asked_for_;            // Offers whose parts go out, in order.
-  Mailboxes mailboxes_;                            // By tag.
+  std::uint64_t next_number_ = 1;        // Of sends; of receives, which are no numbers on the wire.
+  Sends sends_;                          // By number: those that are not all in the ring yet.
+  std::uint64_t first_unsent_ = 1;       // Of lower numbers the peer knows, by an offer.
+  std::deque<Record> answers_;           // To go out: what is no message.
+  std::deque<std::uint64_t> asked_for_;  // Offers whose parts go out, in order.
+  bool is_part_next_ = false;            // One found no room: nothing goes before it.
+  Mailboxes mailboxes_;                  // By tag.
   std::unordered_map<std::uint64_t, Taking> taking_;
   std::uint64_t last_number_in_ = 0;
   std::uint64_t held_bytes_ = 0;

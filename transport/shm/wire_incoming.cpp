@@ -47,12 +47,12 @@ void Wire::take(const RingReader::Taken& taken) {
     case Kind::part:
       return take_part(taken);
     case Kind::withdraw:
-      return take_withdrawal(record.number);
+      return take_withdrawal(record);
     case Kind::ask:
     case Kind::drop: {
       const auto send = sends_.find(record.number);
       if (send == sends_.end()) return;  // Withdrawn meanwhile.
-      if (!send->second.is_offered || send->second.is_asked_for)
+      if (record.number >= first_unsent_ || send->second.is_asked_for)
         violate("an answer to what was not offered");
       send->second.is_asked_for = true;
       if (record.kind == Kind::drop) return finish(send, std::nullopt);
@@ -65,10 +65,8 @@ void Wire::take_message(const RingReader::Taken& taken) {
   const auto tag = taken.record.tag;
   const auto mailbox = mailboxes_.find(tag);
   if (mailbox == mailboxes_.end() || mailbox->second.receives.empty())
-    return hold(tag, {taken.record.number,
-                      taken.payload.size(),
-                      false,
-                      {taken.payload.begin(), taken.payload.end()}});
+    return hold(taken.record,
+                {taken.payload.size(), false, {taken.payload.begin(), taken.payload.end()}});
   auto& receives = mailbox->second.receives;
   auto receive = std::move(receives.front());
   receives.pop_front();
@@ -94,7 +92,7 @@ void Wire::take_offer(const Record& record) {
   if (record.total_bytes == 0) violate("an offer of nothing");
   const auto mailbox = mailboxes_.find(record.tag);
   if (mailbox == mailboxes_.end() || mailbox->second.receives.empty())
-    return hold(record.tag, {record.number, record.total_bytes, true, {}});
+    return hold(record, {record.total_bytes, true, {}});
   std::list<Receive> one;
   auto& receives = mailbox->second.receives;
   one.splice(one.end(), receives, receives.begin());
@@ -106,10 +104,10 @@ void Wire::ask_for(std::uint64_t number, std::uint64_t size_bytes, std::list<Rec
   auto& one = receive.front();
   if (size_bytes > one.target.size()) {
     finish(one, too_long(peer_, one.tag, one.target.size(), size_bytes), 0);
-    outgoing_.push_back({Kind::drop, number, 0, 0});
+    answers_.push_back({Kind::drop, number, 0, 0});
     return;
   }
-  outgoing_.push_back({Kind::ask, number, 0, 0});
+  answers_.push_back({Kind::ask, number, 0, 0});
   taking_.emplace(number, Taking{size_bytes, 0, std::move(receive)});
 }
 
@@ -129,34 +127,33 @@ void Wire::take_part(const RingReader::Taken& taken) {
   taking_.erase(found);
 }
 
-void Wire::take_withdrawal(std::uint64_t number) {
-  if (const auto found = taking_.find(number); found != taking_.end()) {
+void Wire::take_withdrawal(const Record& record) {
+  if (const auto found = taking_.find(record.number); found != taking_.end()) {
     auto receive = std::move(found->second.receive);
     taking_.erase(found);
-    // It waits for the next one, before those that were asked for later.
-    if (!receive.empty()) match(std::move(receive), true);
+    if (!receive.empty()) match(std::move(receive));
     return;
   }
-  for (auto mailbox = mailboxes_.begin(); mailbox != mailboxes_.end(); ++mailbox) {
-    auto& messages = mailbox->second.messages;
-    const auto message = std::ranges::find(messages, number, &Unexpected::number);
-    if (message == messages.end()) continue;
-    count_held(-1, message->bytes.size());
-    messages.erase(message);
-    if (messages.empty()) mailboxes_.erase(mailbox);
-    return;
-  }
+  const auto mailbox = mailboxes_.find(record.tag);
+  if (mailbox == mailboxes_.end()) return;
+  auto& messages = mailbox->second.messages;
+  const auto message = messages.find(record.number);
+  if (message == messages.end()) return;
+  count_held(-1, message->second.bytes.size());
+  messages.erase(message);
+  if (messages.empty()) mailboxes_.erase(mailbox);
 }
 
-void Wire::hold(std::uint64_t tag, Unexpected message) {
+void Wire::hold(const Record& record, Unexpected message) {
   const auto size = message.bytes.size();
   if (held_count_ >= kMaxUnexpectedCount || held_bytes_ + size > kMaxUnexpectedBytes)
     throw too_many();
-  const bool was_open = is_open();
-  port_->make_room_for_held(size);
-  if (was_open && ended_) return;  // It was this one that held the most.
+  if (auto* const most = port_->who_makes_room_for(size)) {
+    if (most == this) throw too_many();
+    most->overflow();
+  }
   count_held(1, size);
-  mailboxes_[tag].messages.push_back(std::move(message));
+  mailboxes_[record.tag].messages.emplace(record.number, std::move(message));
 }
 
 Error Wire::too_many() const {
@@ -166,7 +163,13 @@ Error Wire::too_many() const {
                       peer_, held_count_, held_bytes_)};
 }
 
-void Wire::overflow() { broken_(too_many()); }
+// It holds the most until the last of it is dropped, so its own end makes nobody else's.
+void Wire::overflow() {
+  if (!ended_) broken_(too_many());
+  port_->count_held(0 - std::exchange(held_bytes_, 0));
+  held_count_ = 0;
+  mailboxes_.clear();
+}
 
 void Wire::count_held(int more, std::uint64_t size_bytes) noexcept {
   held_count_ += static_cast<std::size_t>(more);
@@ -175,13 +178,12 @@ void Wire::count_held(int more, std::uint64_t size_bytes) noexcept {
   port_->count_held(bytes);
 }
 
-Wire::Unexpected Wire::pop(Mailboxes::iterator mailbox) {
+std::pair<std::uint64_t, Wire::Unexpected> Wire::pop(Mailboxes::iterator mailbox) {
   auto& messages = mailbox->second.messages;
-  auto message = std::move(messages.front());
-  messages.pop_front();
+  auto oldest = messages.extract(messages.begin());
   if (messages.empty()) mailboxes_.erase(mailbox);
-  count_held(-1, message.bytes.size());
-  return message;
+  count_held(-1, oldest.mapped().bytes.size());
+  return {oldest.key(), std::move(oldest.mapped())};
 }
 
 void Wire::receive(std::uint64_t tag, std::span<std::byte> target, Deadline deadline,
@@ -190,28 +192,32 @@ void Wire::receive(std::uint64_t tag, std::span<std::byte> target, Deadline dead
   if (refuse(deadline, done)) return;
   const auto id = next_number_++;
   std::list<Receive> one;
-  one.push_back({id, tag, target, std::move(done), port_->set_alarm(deadline, {this, id})});
-  match(std::move(one), false);
-  if (!outgoing_.empty()) send_soon();
+  one.push_back({id, tag, target, std::move(done), port_->set_alarm(deadline, {this, id, tag})});
+  match(std::move(one));
+  if (!answers_.empty()) send_soon();
 }
 
 // Gives a receive the oldest message of its tag, or a place among those that wait.
-void Wire::match(std::list<Receive> receive, bool is_first) {
+void Wire::match(std::list<Receive> receive) {
   auto& one = receive.front();
   const auto mailbox = mailboxes_.try_emplace(one.tag).first;
   auto& [receives, messages] = mailbox->second;
-  if (messages.empty())
-    return receives.splice(is_first ? receives.begin() : receives.end(), receive);
-  const auto message = pop(mailbox);
+  if (messages.empty()) {
+    // One whose message was withdrawn waits before those that were asked for later.
+    auto place = receives.end();
+    while (place != receives.begin() && std::prev(place)->id > one.id) --place;
+    return receives.splice(place, receive);
+  }
+  const auto [number, message] = pop(mailbox);
   if (!message.is_offer) return give(one, message.bytes);
-  ask_for(message.number, message.size_bytes, std::move(receive));
+  ask_for(number, message.size_bytes, std::move(receive));
 }
 
 // What had arrived before the end is whole, and its sender was told that it went.
 bool Wire::take_held(std::uint64_t tag, std::span<std::byte> target, Completion& done) {
   const auto mailbox = mailboxes_.find(tag);
   if (mailbox == mailboxes_.end()) return false;
-  const auto message = pop(mailbox);
+  const auto message = pop(mailbox).second;
   if (message.size_bytes > target.size()) {
     port_->finish(std::move(done), too_long(peer_, tag, target.size(), message.size_bytes), 0);
     return true;
@@ -228,9 +234,10 @@ bool Wire::take_held(std::uint64_t tag, std::span<std::byte> target, Completion&
 void Wire::drop_offers() {
   for (auto& [tag, mailbox] : mailboxes_) {
     auto& messages = mailbox.messages;
-    const auto lost = std::ranges::find_if(messages, &Unexpected::is_offer);
-    for (auto message = lost; message != messages.end(); message = messages.erase(message))
-      count_held(-1, message->bytes.size());
+    auto lost =
+        std::ranges::find_if(messages, [](const auto& entry) { return entry.second.is_offer; });
+    for (; lost != messages.end(); lost = messages.erase(lost))
+      count_held(-1, lost->second.bytes.size());
   }
   std::erase_if(mailboxes_, [](const auto& entry) { return entry.second.messages.empty(); });
 }
