@@ -306,9 +306,11 @@ std::vector<std::string> CudaProbe::to_lines() const {
     for (std::uint32_t other = 0; other < probed; ++other)
       if (peers[i][other] == Tried::yes) reached.push_back(other);
     auto line = fmt::format(
-        "GPU {}: {} at {}, {} of {} bytes free; memory {}, crosses processes {}, host memory {}, "
+        "GPU {}: {} at {}, {:.1f} of {:.1f} GB free; memory {}, crosses processes {}, host memory "
+        "{}, "
         "mixed ranges {} (one grant {}), reaches GPU {}",
-        i, gpu.name.data(), gpu.bus_id.data(), gpu.free_bytes, gpu.total_bytes, word_of(gpu.memory),
+        i, gpu.name.data(), gpu.bus_id.data(), static_cast<double>(gpu.free_bytes) / 1e9,
+        static_cast<double>(gpu.total_bytes) / 1e9, word_of(gpu.memory),
         word_of(gpu.crosses_processes), word_of(gpu.host_memory), word_of(gpu.mixed_range),
         word_of(gpu.mixed_grant),
         reached.empty() ? "none" : fmt::format("{}", fmt::join(reached, ", ")));
