@@ -30,6 +30,8 @@ struct Options {
   std::string node;
   std::vector<std::string> contribute;
   std::string token_file;
+  std::string gpus = "auto";
+  double gpu_seconds = 10;
   causeway::NodeOptions daemon;
 };
 
@@ -72,6 +74,11 @@ ClusterSpec cluster_of_this_machine(std::vector<std::string> items, const std::s
 }
 
 void complete(Options& options) {
+  options.daemon.gpus = options.gpus == "cuda"       ? causeway::GpuMode::cuda
+                        : options.gpus == "emulated" ? causeway::GpuMode::emulated
+                                                     : causeway::GpuMode::automatic;
+  options.daemon.gpu_probe_time =
+      std::chrono::milliseconds(static_cast<std::int64_t>(options.gpu_seconds * 1000));
   options.daemon.node = options.node.empty() ? host_node_name() : options.node;
   options.daemon.cluster = options.cluster.empty()
                                ? cluster_of_this_machine(options.contribute, options.daemon.node)
@@ -83,6 +90,20 @@ void complete(Options& options) {
   options.daemon.token = causeway::tools::load_or_create_token(options.token_file);
   if (options.daemon.socket_path.empty())
     options.daemon.socket_path = causeway::tools::runtime_folder() + "/causeway.sock";
+}
+
+void add_gpu_options(CLI::App& app, Options& options) {
+  app.add_option("--gpus", options.gpus,
+                 "What the GPUs of the cluster file are: memory of the card (cuda), host memory "
+                 "that stands for it (emulated), or the card's where it can be had (auto)")
+      ->type_name("MODE")
+      ->check(CLI::IsMember({"auto", "cuda", "emulated"}))
+      ->capture_default_str();
+  app.add_option("--gpu-time", options.gpu_seconds,
+                 "How long the CUDA driver may take to show at the start what it can do")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.1, 600.0))
+      ->capture_default_str();
 }
 
 int report(const std::string& message, int code) {
@@ -124,6 +145,7 @@ int run(int argc, char** argv) {
   app.add_option("--join", options.daemon.directory,
                  "Control address of the directory's node (default: serve the directory)")
       ->type_name("HOST:PORT");
+  add_gpu_options(app, options);
   app.add_option("--state-file", options.daemon.state_file, "Written as JSON once ready")
       ->type_name("FILE");
   try {

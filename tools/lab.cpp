@@ -137,7 +137,7 @@ Lab open_lab(const std::string& name) {
 }
 
 Lab lab_up(const std::string& name_or_file, const std::optional<std::string>& name,
-           const std::function<void(std::size_t, std::size_t)>& progress) {
+           const std::string& gpus, const std::function<void(std::size_t, std::size_t)>& progress) {
   auto cluster = load_cluster(name_or_file);
   Lab lab{name.value_or(cluster.name), "", std::move(cluster)};
   check_name(lab.name);
@@ -163,7 +163,8 @@ Lab lab_up(const std::string& name_or_file, const std::optional<std::string>& na
   const auto start = [&](const NodeSpec& node) {
     std::vector<std::string> arguments = {"--cluster",    lab.folder + "/cluster.yaml",
                                           "--node",       node.name,
-                                          "--token-file", lab.token_file()};
+                                          "--token-file", lab.token_file(),
+                                          "--gpus",       gpus};
     if (!directory.empty()) arguments.insert(arguments.end(), {"--join", directory});
     started.push_back(start_daemon(lab.files(node.name), std::move(arguments)));
   };

@@ -41,8 +41,10 @@ struct Lab {
 [[nodiscard]] Lab open_lab(const std::string& name);
 
 // Starts every daemon and waits until all are ready. On any failure, also an interrupt, what was
-// started is stopped again. `progress` is told of each node that is ready.
+// started is stopped again. `progress` is told of each node that is ready. `gpus`: the daemons'
+// --gpus.
 Lab lab_up(const std::string& name_or_file, const std::optional<std::string>& name,
+           const std::string& gpus = "emulated",
            const std::function<void(std::size_t ready, std::size_t all)>& progress = {});
 
 // SIGTERM, then SIGKILL; removes the folder. False if there was no such lab.

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 
@@ -141,6 +142,36 @@ int CudaDriver::device_count() const {
   int count = 0;
   check(functions_.cuDeviceGetCount(&count), "CUDA", "cuDeviceGetCount");
   return count;
+}
+
+CudaDriver::DeviceFacts CudaDriver::describe(int ordinal) const {
+  const auto label = fmt::format("GPU {}", ordinal);
+  Device device = 0;
+  check(functions_.cuDeviceGet(&device, ordinal), label, "cuDeviceGet");
+  std::array<char, 256> text{};
+  const auto size = static_cast<int>(text.size() - 1);
+  DeviceFacts facts;
+  check(functions_.cuDeviceGetName(text.data(), size, device), label, "cuDeviceGetName");
+  facts.name = text.data();
+  check(functions_.cuDeviceGetPCIBusId(text.data(), size, device), label, "cuDeviceGetPCIBusId");
+  facts.bus_id = text.data();
+  std::size_t total_bytes = 0;
+  check(functions_.cuDeviceTotalMem(&total_bytes, device), label, "cuDeviceTotalMem");
+  facts.total_bytes = total_bytes;
+  Uuid uuid{};
+  check(functions_.cuDeviceGetUuid(&uuid, device), label, "cuDeviceGetUuid");
+  facts.uuid = "GPU";
+  for (std::size_t i = 0; i < sizeof uuid.bytes; ++i) {
+    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) facts.uuid += '-';
+    facts.uuid += fmt::format("{:02x}", uuid.bytes[i]);
+  }
+  return facts;
+}
+
+std::optional<int> CudaDriver::find_device(const std::string& uuid) const {
+  for (int ordinal = 0; ordinal < device_count(); ++ordinal)
+    if (describe(ordinal).uuid == uuid) return ordinal;
+  return std::nullopt;
 }
 
 Error CudaDriver::error(const std::string& what, Result result) const {

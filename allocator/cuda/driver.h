@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "allocator/cuda/abi.h"
@@ -24,6 +25,17 @@ class CudaDriver {
   [[nodiscard]] const cuda::Functions& functions() const noexcept { return functions_; }
   [[nodiscard]] int version() const noexcept { return version_; }  // 12040 is 12.4.
   [[nodiscard]] int device_count() const;
+
+  struct DeviceFacts {
+    std::string name;
+    std::string bus_id;  // "0000:10:00.0"
+    std::string uuid;    // "GPU-e0000000-0000-0000-0000-000000000000"
+    std::uint64_t total_bytes = 0;
+  };
+  // Errors: not_found if there is no such GPU.
+  [[nodiscard]] DeviceFacts describe(int ordinal) const;
+  // Processes may count the same GPUs differently: by their UUIDs they find each other's.
+  [[nodiscard]] std::optional<int> find_device(const std::string& uuid) const;
 
   // "desktop/gpu0: cuMemCreate failed: CUDA_ERROR_OUT_OF_MEMORY (out of memory)", with the code
   // that fits `result`.

@@ -19,10 +19,17 @@ std::map<int, causeway::Region> allocate_arenas(causeway::Pool& pool, const caus
     const auto& stage = plan.stages.at(static_cast<std::size_t>(index));
     if (stage.activation_bytes == 0) continue;
     // Nowhere else: every micro-batch writes and reads it.
-    arenas.emplace(index, pool.allocate(stage.activation_bytes,
-                                        {.near = stage.device,
-                                         .only = {stage.device},
-                                         .name = fmt::format("stage {} activations", index)}));
+    auto arena =
+        pool.allocate(stage.activation_bytes, {.near = stage.device,
+                                               .only = {stage.device},
+                                               .name = fmt::format("stage {} activations", index)});
+    if (arena.memory_kind() != causeway::MemoryKind::host)
+      throw causeway::Error(
+          causeway::Errc::unsupported,
+          fmt::format("stage {} lies in memory of the GPU {}, and train_gpt computes on the "
+                      "processor: start the daemons with --gpus emulated",
+                      index, stage.device.to_string()));
+    arenas.emplace(index, std::move(arena));
   }
   return arenas;
 }

@@ -61,12 +61,22 @@ void raise_descriptor_limit() noexcept {
 Daemon::Daemon(asio::io_context& context, const NodeOptions& options)
     : context_(context),
       options_(options),
-      lender_(own_node(options), options.token),
+      lender_(open_lender()),
       topology_version_(from_hex(random_hex(8), "a random number")) {
   if (options_.directory.empty())
     directory_ = std::make_unique<EmbeddedDirectory>(context_);
   else
     directory_peer_ = {"the directory", options_.directory, options_.token};
+  const bool has_gpus = std::ranges::any_of(
+      lender_.devices(), [](const Lender::Device& device) { return device.body.gpu != nullptr; });
+  if (has_gpus) copier_ = std::make_unique<GpuCopier>(context_);
+}
+
+Lender Daemon::open_lender() {
+  auto opened = open_node_devices(own_node(options_), options_.gpus, options_.gpu_probe_time);
+  gpu_report_ = std::move(opened.gpu_report);
+  for (const auto& line : gpu_report_) spdlog::info("gpus {}", line);
+  return {options_.node, std::move(opened.devices), options_.token};
 }
 
 Daemon::~Daemon() { stop(); }

@@ -21,6 +21,7 @@
 #include "runtime/control/async_client.h"
 #include "runtime/control/server.h"
 #include "runtime/directory/directory.h"
+#include "runtime/node/gpu_copier.h"
 #include "runtime/node/lender.h"
 #include "transport/transfer/rails.h"
 
@@ -44,6 +45,7 @@ class Daemon : public ControlHandler {
   using Answer = boost::asio::awaitable<ControlResponse>;
 
   // daemon.cpp: lifetime, the pool's other nodes.
+  Lender open_lender();
   boost::asio::awaitable<void> join_pool();
   boost::asio::awaitable<void> stay_joined(boost::asio::ip::tcp::socket connection);
   boost::asio::awaitable<void> expire_sessions();
@@ -96,7 +98,9 @@ class Daemon : public ControlHandler {
   NodeOptions options_;
   std::unique_ptr<Directory> directory_;  // Null unless served here.
   PeerAddress directory_peer_;            // Where it is otherwise.
+  std::vector<std::string> gpu_report_;   // Set by open_lender().
   Lender lender_;
+  std::unique_ptr<GpuCopier> copier_;  // Null without memory of GPUs.
   std::unique_ptr<ControlServer> server_;
   std::unique_ptr<Transport> transport_;
   std::string control_address_;

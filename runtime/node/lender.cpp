@@ -5,8 +5,6 @@
 
 #include <algorithm>
 
-#include "allocator/host/host_backend.h"
-
 namespace causeway {
 
 namespace {
@@ -42,14 +40,12 @@ bool same_secret(std::string_view a, std::string_view b) noexcept {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
-Lender::Lender(const NodeSpec& node, std::string pool_token)
-    : node_(node.name), pool_token_(std::move(pool_token)) {
-  for (const auto& spec : node.devices) {
-    HostBackend::Options options{.name = spec.name.to_string(),
-                                 .capacity_bytes = spec.capacity_bytes};
-    if (spec.name.kind == DeviceKind::host) options.numa_node = spec.name.index;
-    devices_.push_back({spec.name, spec.model,
-                        std::make_unique<DeviceMemory>(std::make_shared<HostBackend>(options))});
+Lender::Lender(std::string node, std::vector<NodeDevice> devices, std::string pool_token)
+    : node_(std::move(node)), pool_token_(std::move(pool_token)) {
+  for (auto& device : devices) {
+    auto memory = std::make_unique<DeviceMemory>(device.memory);
+    auto for_gpus = device.for_gpus ? std::make_unique<DeviceMemory>(device.for_gpus) : nullptr;
+    devices_.push_back({std::move(device), std::move(memory), std::move(for_gpus)});
   }
 }
 
@@ -103,18 +99,43 @@ std::vector<SessionId> Lender::close_expired(Clock::time_point now) {
 Lender::Device& Lender::device(std::string_view local_name) {
   std::string known;
   for (auto& device : devices_) {
-    if (device.name.local() == local_name) return device;
-    known += (known.empty() ? "" : ", ") + device.name.local();
+    const auto local = device.body.name.local();
+    if (local == local_name) return device;
+    known += (known.empty() ? "" : ", ") + local;
   }
   throw Error(Errc::not_found,
               fmt::format("{} has no device '{}'; it has {}", node_, local_name, known));
 }
 
+DeviceMemory& Lender::memory_for(Device& device, bool for_gpus) const {
+  if (!for_gpus || device.body.gpu) return *device.memory;
+  if (device.for_gpus) return *device.for_gpus;
+  throw Error(Errc::unsupported,
+              fmt::format("{}: no GPU of {} can map this memory; `causeway status` says what its "
+                          "driver can do",
+                          device.body.name.to_string(), node_));
+}
+
+// Two kinds of memory share the bytes of a host device.
+void Lender::check_shared(const Device& device, const DeviceMemory& memory,
+                          std::uint64_t size_bytes) {
+  if (!device.for_gpus) return;
+  const auto available = device.capacity_bytes() - device.used_bytes();
+  const auto granule = memory.granule_bytes();
+  if (size_bytes <= available && (size_bytes + granule - 1) / granule * granule <= available)
+    return;
+  throw Error(Errc::out_of_memory, fmt::format("{}: {} bytes needed, {} bytes available of {}",
+                                               device.body.name.to_string(), size_bytes, available,
+                                               device.capacity_bytes()));
+}
+
 std::vector<std::shared_ptr<LentExtent>> Lender::lend(SessionId id, std::string_view key,
                                                       RegionId region, std::string_view device_name,
-                                                      const std::vector<Piece>& pieces) {
+                                                      const std::vector<Piece>& pieces,
+                                                      bool for_gpus) {
   auto& owner = session(id, key);
   auto& from = device(device_name);
+  auto& memory = memory_for(from, for_gpus);
   if (pieces.empty()) throw Error(Errc::invalid_argument, "no pieces were asked for");
   std::size_t held = 0;
   for (const auto& [_, extents] : owner.regions) held += extents.size();
@@ -131,10 +152,15 @@ std::vector<std::shared_ptr<LentExtent>> Lender::lend(SessionId id, std::string_
       check_free(known->second, piece, region);
     check_free(fresh, piece, region);
     auto offset = piece.offset_bytes;
-    for (auto& loan : from.memory->lend_pieces(piece.size_bytes)) {
+    check_shared(from, memory, piece.size_bytes);
+    const bool is_gpu = from.body.gpu != nullptr;
+    const auto gpu = is_gpu     ? from.body.gpu
+                     : for_gpus ? from.body.for_gpus->context()
+                                : std::shared_ptr<CudaContext>();
+    for (auto& loan : memory.lend_pieces(piece.size_bytes)) {
       const auto size = loan.size_bytes();
-      fresh.emplace(offset,
-                    std::make_shared<LentExtent>(LentExtent{from.name, offset, std::move(loan)}));
+      fresh.emplace(offset, std::make_shared<LentExtent>(
+                                LentExtent{from.body.name, offset, std::move(loan), gpu, !is_gpu}));
       offset += size;
     }
   }
@@ -206,7 +232,19 @@ void Lender::moves(const Hello& hello, std::uint64_t bytes, Access access) {
     count_route(node_, peer, bytes);
 }
 
+// The one place where memory of GPUs is kept from what loads and stores, or hands addresses to the
+// network: an address of a GPU is none of the processor's.
 PinnedMemory Lender::pin_local(const RemoteAddress& address, std::uint64_t size_bytes) const {
+  auto part = find(address, size_bytes);
+  if (part.is_for_processor) return {part.bytes, std::move(part.pin)};
+  throw Error(Errc::unsupported,
+              fmt::format("region {:016x} lies on {}, memory of a GPU, which is reached from its "
+                          "own node only: there by its addresses, or by a copy to memory of {}'s "
+                          "host",
+                          address.region, part.pin->device.to_string(), node_));
+}
+
+Lender::Part Lender::find(const RemoteAddress& address, std::uint64_t size_bytes) const {
   const auto owner = sessions_.find(address.session);
   // The same answer for "not yours" and "not there": a session learns nothing of others.
   const auto region = owner == sessions_.end() ? decltype(owner->second.regions.find(0)){}
@@ -221,7 +259,7 @@ PinnedMemory Lender::pin_local(const RemoteAddress& address, std::uint64_t size_
     const auto bytes = extent->loan.bytes();
     const auto into = address.offset_bytes - extent->offset_bytes;
     if (into < bytes.size() && size_bytes <= bytes.size() - into)
-      return {bytes.subspan(into, size_bytes), extent};
+      return {bytes.subspan(into, size_bytes), extent->gpu, extent->is_for_processor, extent};
   }
   throw Error(Errc::out_of_bounds,
               fmt::format("[{}, +{}) of region {:016x} is not inside one extent on {}",

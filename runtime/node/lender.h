@@ -4,9 +4,11 @@
 // Shape:   a session holds regions; a region, as this node knows it, is a set of extents at offsets
 //          that do not overlap. An extent's memory lives until its last user lets go: a transfer in
 //          flight outlives the session, and the bytes count as used until then.
+//          Memory of a GPU is at addresses of that GPU: what moves it says Part::gpu.
 // Units:   bytes; offsets are within the region.
 // Errors:  unauthenticated (no such session, wrong key), permission_denied (another's region),
-//          not_found, out_of_bounds, already_exists (overlap), out_of_memory (needed, available).
+//          not_found, out_of_bounds, already_exists (overlap), out_of_memory (needed, available),
+//          unsupported (memory of a GPU where the processor would have to touch it).
 // Cost:    lend O(pieces) plus one memfd each; pin two hash look-ups and a tree search.
 // Threads: the daemon's one thread.
 #pragma once
@@ -20,7 +22,7 @@
 #include <vector>
 
 #include "allocator/device_memory.h"
-#include "causeway/cluster.h"
+#include "runtime/node/node_devices.h"
 #include "transport/channel.h"
 
 namespace causeway {
@@ -29,6 +31,8 @@ struct LentExtent {
   DeviceName device;
   std::uint64_t offset_bytes;  // Within the region.
   Loan loan;
+  std::shared_ptr<CudaContext> gpu;  // Whose addresses they are; null: the processor's.
+  bool is_for_processor = true;      // False: the memory of a GPU.
 };
 
 class Lender : public DataService {
@@ -50,7 +54,7 @@ class Lender : public DataService {
     std::uint64_t size_bytes;
   };
 
-  Lender(const NodeSpec& node, std::string pool_token);
+  Lender(std::string node, std::vector<NodeDevice> devices, std::string pool_token);
 
   // Errors: already_exists if the id is taken with another key, exhausted past the limit of
   // sessions.
@@ -64,9 +68,11 @@ class Lender : public DataService {
   std::vector<SessionId> close_expired(Clock::time_point now);
 
   // Lends every piece on `device` ("gpu0"), all or nothing; a piece may come as several extents.
+  // `for_gpus`: memory that GPUs of this node can map, too, in granules of theirs.
   std::vector<std::shared_ptr<LentExtent>> lend(SessionId id, std::string_view key, RegionId region,
                                                 std::string_view device,
-                                                const std::vector<Piece>& pieces);
+                                                const std::vector<Piece>& pieces,
+                                                bool for_gpus = false);
   // Takes back the extents of `region` that lie in [offset, offset + size).
   void take_back(SessionId id, std::string_view key, RegionId region, Piece range);
   // Makes the extents of `from` part of `to`. Errors: already_exists on overlap; nothing changed.
@@ -79,13 +85,27 @@ class Lender : public DataService {
   // The same as pin() for this daemon's own transfers, on behalf of the session.
   PinnedMemory pin_local(const RemoteAddress& address, std::uint64_t size_bytes) const;
 
+  // Bytes inside one extent, whatever memory that is.
+  struct Part {
+    std::span<std::byte> bytes;
+    std::shared_ptr<CudaContext> gpu;  // As of the extent.
+    bool is_for_processor;
+    std::shared_ptr<const LentExtent> pin;
+  };
+  // Errors: permission_denied, out_of_bounds.
+  [[nodiscard]] Part find(const RemoteAddress& address, std::uint64_t size_bytes) const;
+
   [[nodiscard]] const std::unordered_map<SessionId, Session>& sessions() const noexcept {
     return sessions_;
   }
   struct Device {
-    DeviceName name;
-    std::string model;
+    NodeDevice body;
     std::unique_ptr<DeviceMemory> memory;
+    std::unique_ptr<DeviceMemory> for_gpus;  // Of the same bytes; may be null.
+    [[nodiscard]] std::uint64_t capacity_bytes() const { return memory->capacity_bytes(); }
+    [[nodiscard]] std::uint64_t used_bytes() const {
+      return memory->used_bytes() + (for_gpus ? for_gpus->used_bytes() : 0);
+    }
   };
   [[nodiscard]] const std::vector<Device>& devices() const noexcept { return devices_; }
 
@@ -96,6 +116,9 @@ class Lender : public DataService {
 
  private:
   Device& device(std::string_view local_name);
+  DeviceMemory& memory_for(Device& device, bool for_gpus) const;
+  static void check_shared(const Device& device, const DeviceMemory& memory,
+                           std::uint64_t size_bytes);
   // Errors: not_found if the session `id` holds nothing of the region here.
   Regions::iterator held_region(SessionId id, Regions& regions, RegionId region) const;
 

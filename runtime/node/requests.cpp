@@ -133,7 +133,8 @@ ControlResponse Daemon::lend(const ControlRequest& request) {
   const auto region = get_hex(body, "region", kWhere);
   const bool map = request.local && get_bool(body, "map", kWhere);
   const auto extents =
-      lender_.lend(session, key, region, get_string(body, "device", kWhere), pieces);
+      lender_.lend(session, key, region, get_string(body, "device", kWhere), pieces,
+                   body.contains("for_gpus") && get_bool(body, "for_gpus", kWhere));
   ControlResponse response;
   try {
     boost::json::array list;
@@ -200,7 +201,7 @@ Daemon::Answer Daemon::transfer(ControlRequest request) {
   else
     throw Error(Errc::parse, fmt::format("{}: kind: expected push, pull or within", kWhere));
   if (copy.kind != CopyRequest::Kind::within) rails = co_await rails_to(other);
-  const auto bytes = co_await run_copy(context_, lender_, std::move(copy), rails);
+  const auto bytes = co_await run_copy(context_, lender_, std::move(copy), rails, copier_.get());
   if (kind == "within") lender_.count_route(options_.node, options_.node, bytes);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   co_return answer({{"bytes", bytes}, {"seconds", seconds.count()}});

@@ -38,16 +38,18 @@ asio::awaitable<std::uint64_t> copy_between(Lender& lender, CopyRequest request,
 }
 
 asio::awaitable<std::uint64_t> copy_within(asio::io_context& context, Lender& lender,
-                                           const CopyRequest& request) {
+                                           const CopyRequest& request, GpuCopier* copier) {
   std::uint64_t bytes = 0;
   for (const auto& piece : request.pieces) {
     for (std::uint64_t at = 0; at < piece.size_bytes; at += kSliceBytes) {
       const auto size = std::min(kSliceBytes, piece.size_bytes - at);
       const auto from =
-          lender.pin_local({request.session, request.from, piece.from_offset_bytes + at}, size);
-      const auto to =
-          lender.pin_local({request.session, request.to, piece.to_offset_bytes + at}, size);
-      std::memmove(to.bytes.data(), from.bytes.data(), size);
+          lender.find({request.session, request.from, piece.from_offset_bytes + at}, size);
+      const auto to = lender.find({request.session, request.to, piece.to_offset_bytes + at}, size);
+      if (from.is_for_processor && to.is_for_processor)
+        std::memmove(to.bytes.data(), from.bytes.data(), size);
+      else
+        co_await copier->copy(to, from, request.deadline);
       bytes += size;
       if (std::chrono::steady_clock::now() >= request.deadline)
         throw Error(Errc::timed_out, "the copy did not end in time");
@@ -60,9 +62,9 @@ asio::awaitable<std::uint64_t> copy_within(asio::io_context& context, Lender& le
 }  // namespace
 
 asio::awaitable<std::uint64_t> run_copy(asio::io_context& context, Lender& lender,
-                                        CopyRequest request, Rails* rails) {
+                                        CopyRequest request, Rails* rails, GpuCopier* copier) {
   if (request.kind == CopyRequest::Kind::within)
-    co_return co_await copy_within(context, lender, request);
+    co_return co_await copy_within(context, lender, request, copier);
   co_return co_await copy_between(lender, std::move(request), *rails);
 }
 

@@ -3,7 +3,8 @@
 // Shape:   between nodes, one Transfer over the rails to the other; memory is pinned chunk by
 // chunk,
 //          so a session that ends in mid-copy ends the copy. Within the node, pieces are cut into
-//          slices of 4 MiB, and the daemon answers others between two.
+//          slices of 4 MiB, and the daemon answers others between two; bytes of GPUs go by a
+//          GpuCopier, which holds up nobody.
 // Errors:  the first chunk that fails ends the batch: no new one starts, those in flight end, and
 //          the error is the result. Cancelled, the batch ends at once; what is in flight ends by
 //          itself and keeps its memory until then.
@@ -17,7 +18,7 @@
 #include <memory>
 #include <vector>
 
-#include "runtime/node/lender.h"
+#include "runtime/node/gpu_copier.h"
 #include "transport/transfer/rails.h"
 
 namespace causeway {
@@ -37,9 +38,10 @@ struct CopyRequest {
   Deadline deadline;
 };
 
-// `rails` lead to the other node; null for Kind::within. Returns the bytes copied.
+// `rails` lead to the other node; null for Kind::within. `copier`: null if this node has no memory
+// of GPUs. Returns the bytes copied.
 [[nodiscard]] boost::asio::awaitable<std::uint64_t> run_copy(boost::asio::io_context& context,
                                                              Lender& lender, CopyRequest request,
-                                                             Rails* rails);
+                                                             Rails* rails, GpuCopier* copier);
 
 }  // namespace causeway

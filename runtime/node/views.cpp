@@ -46,6 +46,21 @@ ClusterSpec cluster_of(const std::string& name, const std::vector<NodeRecord>& r
   return cluster;
 }
 
+DeviceStatus status_of(const Lender::Device& device) {
+  const auto& body = device.body;
+  DeviceStatus status{.name = body.name,
+                      .model = body.model,
+                      .kind = body.kind,
+                      .capacity_bytes = device.capacity_bytes(),
+                      .used_bytes = device.used_bytes(),
+                      .granule_bytes = device.memory->granule_bytes(),
+                      .uuid = body.uuid,
+                      .reaches = {}};
+  for (const auto& local : body.reaches)
+    status.reaches.push_back(DeviceName::parse(body.name.node + "/" + local));
+  return status;
+}
+
 }  // namespace
 
 // Everyone who allocates asks for it, and to read a cluster file of each node takes its time.
@@ -92,13 +107,10 @@ std::vector<RailStatus> Daemon::rails_status() const {
 }
 
 Daemon::Json Daemon::node_json() const {
-  boost::json::array devices, clients, routes, rails;
+  boost::json::array devices, clients, routes, rails, gpus;
+  for (const auto& line : gpu_report_) gpus.emplace_back(line);
   for (const auto& rail : rails_status()) rails.push_back(rail_to_json(rail));
-  for (const auto& device : lender_.devices())
-    devices.push_back(Json{{"name", device.name.to_string()},
-                           {"model", device.model},
-                           {"capacity_bytes", device.memory->capacity_bytes()},
-                           {"used_bytes", device.memory->used_bytes()}});
+  for (const auto& device : lender_.devices()) devices.push_back(device_to_json(status_of(device)));
   for (const auto& [_, session] : lender_.sessions()) clients.emplace_back(session.client);
   for (const auto& [ends, bytes] : lender_.routes())
     routes.push_back(Json{{"from", ends.first},
@@ -113,7 +125,8 @@ Daemon::Json Daemon::node_json() const {
           {"devices", std::move(devices)},
           {"clients", std::move(clients)},
           {"routes", std::move(routes)},
-          {"rails", std::move(rails)}};
+          {"rails", std::move(rails)},
+          {"gpus", std::move(gpus)}};
 }
 
 asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
@@ -122,7 +135,7 @@ asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
     try {
       auto answer = parse_object(co_await call_peer(peer(node), "GET", "/v1/node", "", kAskTimeout),
                                  "status of " + node.name);
-      for (const char* field : {"devices", "clients", "routes", "rails"})
+      for (const char* field : {"devices", "clients", "routes", "rails", "gpus"})
         static_cast<void>(get_array(answer, field, "status of " + node.name));
       co_return answer;
     } catch (const Error&) {
@@ -136,7 +149,8 @@ asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
                  {"devices", boost::json::array()},
                  {"clients", boost::json::array()},
                  {"routes", boost::json::array()},
-                 {"rails", boost::json::array()}};
+                 {"rails", boost::json::array()},
+                 {"gpus", boost::json::array()}};
 }
 
 // The directory's node asks all others at once; any other node asks that one.
@@ -228,11 +242,11 @@ ControlResponse Daemon::metrics() const {
   text = "# TYPE causeway_device_capacity_bytes gauge\n";
   for (const auto& device : lender_.devices())
     text += fmt::format("causeway_device_capacity_bytes{{device=\"{}\",model=\"{}\"}} {}\n",
-                        device.name.to_string(), device.model, device.memory->capacity_bytes());
+                        device.body.name.to_string(), device.body.model, device.capacity_bytes());
   text += "# TYPE causeway_device_used_bytes gauge\n";
   for (const auto& device : lender_.devices())
-    text += fmt::format("causeway_device_used_bytes{{device=\"{}\"}} {}\n", device.name.to_string(),
-                        device.memory->used_bytes());
+    text += fmt::format("causeway_device_used_bytes{{device=\"{}\"}} {}\n",
+                        device.body.name.to_string(), device.used_bytes());
   text += "# TYPE causeway_route_bytes_total counter\n";
   for (const auto& [ends, bytes] : lender_.routes())
     text += fmt::format("causeway_route_bytes_total{{from=\"{}\",to=\"{}\"}} {}\n", ends.first,

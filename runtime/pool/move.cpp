@@ -23,7 +23,11 @@ void Region::State::move_extent(const Extent& old, const DeviceName& to) {
   const bool swap_here = old.mapped && fresh.size() == 1 && fresh.front().segment;
   try {
     if (swap_here)
-      range.replace(old.offset_bytes, std::move(fresh.front().segment));
+      range.replace(old.offset_bytes, std::move(fresh.front().segment),
+                    mapper ? StitchedRange::Copy([this](auto* target, const auto* from, auto size) {
+                      copy_by_gpu(target, from, size);
+                    })
+                           : StitchedRange::Copy());
     else
       pool->transfer(false, {old.device.node, id}, {to.node, staging}, pieces_of(fresh));
   } catch (...) {

@@ -7,7 +7,8 @@
 namespace causeway {
 
 std::vector<DeviceShare> place_region(const Topology& topology, std::uint64_t size_bytes,
-                                      const DeviceName& near, const AllocateOptions& options) {
+                                      const DeviceName& near, const AllocateOptions& options,
+                                      std::uint64_t granule_bytes) {
   for (const auto& device : options.only)
     if (!topology.find(device))
       throw Error(Errc::not_found, fmt::format("the pool has no device '{}'", device.to_string()));
@@ -18,7 +19,7 @@ std::vector<DeviceShare> place_region(const Topology& topology, std::uint64_t si
   for (const auto& ranked : topology.rank(near)) {
     if (!options.only.empty() && !std::ranges::count(options.only, ranked.device)) continue;
     const auto* device = topology.find(ranked.device);
-    const auto whole = device->available_bytes / kDeviceGranuleBytes * kDeviceGranuleBytes;
+    const auto whole = device->available_bytes / granule_bytes * granule_bytes;
     available += whole;
     if (asked.size() < 200) asked += (asked.empty() ? "" : ", ") + ranked.device.to_string();
     const auto take = std::min(left, whole);

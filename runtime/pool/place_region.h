@@ -2,7 +2,7 @@
 //
 // Shape:   the devices nearest to `near` first, each filled before the next is touched; shares are
 //          whole granules and sum to size_bytes.
-// Units:   bytes; size_bytes is a multiple of kDeviceGranuleBytes.
+// Units:   bytes; size_bytes is a multiple of granule_bytes.
 // Errors:  out_of_memory with needed and available bytes and the devices that were allowed;
 //          not_found for a device the topology does not have.
 // Cost:    O(devices log devices).
@@ -25,6 +25,7 @@ struct DeviceShare {
 [[nodiscard]] std::vector<DeviceShare> place_region(const Topology& topology,
                                                     std::uint64_t size_bytes,
                                                     const DeviceName& near,
-                                                    const AllocateOptions& options);
+                                                    const AllocateOptions& options,
+                                                    std::uint64_t granule_bytes);
 
 }  // namespace causeway

@@ -25,11 +25,63 @@ constexpr int kPlacementTries = 4;
 struct Group {
   std::string from_node;
   std::string to_node;
-  bool mapped;
+  bool mapped;  // Both sides, and by one kind of copy.
   auto operator<=>(const Group&) const = default;
 };
 
 using Groups = std::map<Group, std::vector<Pool::CopyPiece>>;
+
+// Where a region's bytes go, and at whose addresses.
+struct Layout {
+  std::vector<DeviceShare> shares;
+  std::uint64_t whole_bytes;
+  std::optional<DeviceStatus> gpu;
+};
+
+DeviceName choose_near(const Pool::State& pool, const Pool::State::Memory& memory,
+                       const AllocateOptions& options) {
+  if (options.near) return *options.near;
+  if (!options.only.empty()) return options.only.front();
+  // For a process elsewhere the pool's first.
+  const auto merit = [&](const DeviceName& name) {
+    const auto device = memory.devices.find(name);
+    const bool is_for_processor = device == memory.devices.end() || device->second.kind != "cuda";
+    return (name.node == pool.node ? 2 : 0) + (is_for_processor ? 1 : 0);
+  };
+  std::optional<DeviceName> best;
+  for (const auto& device : memory.topology.devices())
+    if (!best || merit(device.name) > merit(*best)) best = device.name;
+  if (!best) throw Error(Errc::out_of_memory, "the pool has no devices");
+  return *best;
+}
+
+// A region has addresses of a GPU if it is near one of this node that has memory of its own, or
+// starts there.
+Layout lay_out(Pool::State& pool, std::uint64_t size_bytes, const AllocateOptions& options) {
+  const auto memory = pool.memory();
+  const auto near = choose_near(pool, memory, options);
+  const auto own_gpu = [&](const DeviceName& name) {
+    const auto device = memory.devices.find(name);
+    return pool.is_local(name.node) && device != memory.devices.end() &&
+                   device->second.kind == "cuda"
+               ? std::optional(device->second)
+               : std::nullopt;
+  };
+  // One granule for all of it: that of the coarsest device.
+  for (auto granule = kDeviceGranuleBytes;;) {
+    Layout layout;
+    layout.whole_bytes = (size_bytes + granule - 1) / granule * granule;
+    layout.shares = place_region(memory.topology, layout.whole_bytes, near, options, granule);
+    layout.gpu = own_gpu(near);
+    if (!layout.gpu) layout.gpu = own_gpu(layout.shares.front().device);
+    auto coarsest = layout.gpu ? std::max(granule, layout.gpu->granule_bytes) : granule;
+    for (const auto& share : layout.shares)
+      if (const auto device = memory.devices.find(share.device); device != memory.devices.end())
+        coarsest = std::max(coarsest, device->second.granule_bytes);
+    if (coarsest == granule) return layout;
+    granule = coarsest;
+  }
+}
 
 }  // namespace
 
@@ -40,7 +92,7 @@ PoolStatus Pool::State::status() {
 
 // What is free is asked for without the regions of others, which may be many; the graph, which is
 // large, only when a node came or went.
-Topology Pool::State::topology() {
+Pool::State::Memory Pool::State::memory() {
   const CallTime time(options.timeout);
   const auto document = pool_document("/v1/pool/memory");
   const auto version = get_string(document, "topology_version", "the pool's status");
@@ -55,8 +107,28 @@ Topology Pool::State::topology() {
     topology_ = *known;
     topology_version_ = version;
   }
-  set_available(*known, parse_pool_status(document));
-  return std::move(*known);
+  const auto status = parse_pool_status(document);
+  set_available(*known, status);
+  Memory result{std::move(*known), {}};
+  for (const auto& each : status.nodes)
+    for (const auto& device : each.devices) result.devices[device.name] = device;
+  const std::lock_guard lock(topology_mutex_);
+  devices_ = result.devices;
+  return result;
+}
+
+DeviceStatus Pool::State::device(const DeviceName& name) {
+  const auto find = [&](const std::map<DeviceName, DeviceStatus>& devices) {
+    const auto found = devices.find(name);
+    return found == devices.end() ? std::nullopt : std::optional(found->second);
+  };
+  auto found = [&] {
+    const std::lock_guard lock(topology_mutex_);
+    return find(devices_);
+  }();
+  if (!found) found = find(memory().devices);
+  if (found) return *found;
+  throw Error(Errc::not_found, fmt::format("the pool has no device '{}'", name.to_string()));
 }
 
 Pool::Pool(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -91,25 +163,16 @@ Region Pool::allocate(std::uint64_t size_bytes, const AllocateOptions& options) 
         Errc::invalid_argument,
         fmt::format("region '{}': a size of {} bytes is not possible", options.name, size_bytes));
   const CallTime time(state_->options.timeout);
-  const auto whole =
-      (size_bytes + kDeviceGranuleBytes - 1) / kDeviceGranuleBytes * kDeviceGranuleBytes;
   for (int attempt = 1;; ++attempt) {
-    const auto topology = state_->topology();
-    auto near = options.near;
-    if (!near)  // This node's first device; for a process elsewhere the pool's first.
-      for (const auto& device : topology.devices())
-        if (!near || (device.name.node == state_->node && near->node != state_->node))
-          near = device.name;
-    if (!near) throw Error(Errc::out_of_memory, "the pool has no devices");
-    const auto shares = place_region(topology, whole, *near, options);
+    const auto layout = lay_out(*state_, size_bytes, options);
     auto region = std::make_shared<Region::State>(state_);
     region->id = random_region_id();
     region->size_bytes = size_bytes;
     region->name = options.name;
-    region->range = StitchedRange(state_->backend, whole);
+    region->reserve(layout.whole_bytes, layout.gpu);
     try {
       std::uint64_t at = 0;
-      for (const auto& share : shares) {
+      for (const auto& share : layout.shares) {
         for (auto& lent : region->lend(region->id, share.device, at, share.size_bytes))
           region->place(std::move(lent));
         at += share.size_bytes;
@@ -144,17 +207,37 @@ void split_piece(const Region::State& to, const Region::State& from, const Pool:
         fmt::format("copying {} bytes from offset {} to offset {} of region '{}' would "
                     "overwrite its own source; copy in smaller pieces",
                     piece.size_bytes, piece.from_offset_bytes, piece.to_offset_bytes, to.name));
-  to.for_each_part(
-      piece.to_offset_bytes, piece.size_bytes,
-      [&](const Region::Extent& target, std::uint64_t to_at, std::uint64_t to_size) {
-        const auto from_at = piece.from_offset_bytes + (to_at - piece.to_offset_bytes);
-        from.for_each_part(
-            from_at, to_size,
-            [&](const Region::Extent& source, std::uint64_t at, std::uint64_t size) {
-              groups[{source.device.node, target.device.node, source.mapped && target.mapped}]
-                  .push_back({to_at + (at - from_at), at, size});
-            });
-      });
+  to.for_each_part(piece.to_offset_bytes, piece.size_bytes,
+                   [&](const Region::Extent& target, std::uint64_t to_at, std::uint64_t to_size) {
+                     const auto from_at = piece.from_offset_bytes + (to_at - piece.to_offset_bytes);
+                     from.for_each_part(
+                         from_at, to_size,
+                         [&](const Region::Extent& source, std::uint64_t at, std::uint64_t size) {
+                           const bool mapped =
+                               source.mapped && target.mapped &&
+                               (!to.mapper || !from.mapper || to.mapper == from.mapper);
+                           groups[{source.device.node, target.device.node, mapped}].push_back(
+                               {to_at + (at - from_at), at, size});
+                         });
+                   });
+}
+
+void copy_mapped(const Region::State& to, const Region::State& from,
+                 const std::vector<Pool::CopyPiece>& pieces) {
+  const Region::State::Settled settled(to.mapper ? to : from);
+  for (const auto& piece : pieces) {
+    auto* const target = to.range.data() + piece.to_offset_bytes;
+    const auto* const source = from.range.data() + piece.from_offset_bytes;
+    if (to.mapper && from.mapper)
+      to.stream->copy(target, source, piece.size_bytes);
+    else if (to.mapper)
+      to.stream->copy_in(target, source, piece.size_bytes);
+    else if (from.mapper)
+      from.stream->copy_out(target, source, piece.size_bytes);
+    else
+      std::memmove(target, source, piece.size_bytes);
+  }
+  if (to.mapper || from.mapper) (to.mapper ? to : from).stream->synchronize();
 }
 
 }  // namespace
@@ -176,9 +259,7 @@ CopyReport Pool::copy_batch(Region& to, const Region& from, std::span<const Copy
     if (!report.route.empty()) report.route += ", ";
     if (group.mapped) {
       const auto start = std::chrono::steady_clock::now();
-      for (const auto& part : parts)
-        std::memmove(target.range.data() + part.to_offset_bytes,
-                     source.range.data() + part.from_offset_bytes, part.size_bytes);
+      copy_mapped(target, source, parts);
       report.seconds +=
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       report.route += group.to_node + " (mapped)";

@@ -45,15 +45,58 @@ bool Region::is_mapped() const noexcept {
                                        [](const auto& entry) { return entry.second.mapped; });
 }
 
+MemoryKind Region::memory_kind() const noexcept {
+  return state_ && state_->mapper ? MemoryKind::cuda : MemoryKind::host;
+}
+
+int Region::cuda_ordinal() const noexcept {
+  return state_ && state_->mapper ? state_->mapper->context()->ordinal() : -1;
+}
+
 std::byte* Region::data() const {
   if (!state_) return nullptr;
   for (const auto& [_, extent] : state_->extents)
     if (!extent.mapped)
       throw Error(Errc::unsupported,
-                  fmt::format("region '{}' has bytes on {}, which this process (on {}) cannot map; "
-                              "use read and write, or allocate it near a device of this node",
-                              state_->name, extent.device.to_string(), state_->pool->node));
+                  fmt::format("region '{}' has bytes on {}, which this process (on {}) cannot map "
+                              "{}; use read and write, or allocate it near a device of this node",
+                              state_->name, extent.device.to_string(), state_->pool->node,
+                              state_->whose_addresses()));
   return state_->range.data();
+}
+
+std::string Region::State::whose_addresses() const {
+  return gpu ? fmt::format("at addresses of {}", gpu->name.to_string())
+             : std::string("at addresses of the processor");
+}
+
+void Region::State::reserve(std::uint64_t size, const std::optional<DeviceStatus>& device) {
+  if (device) {
+    gpu = device;
+    mapper = pool->gpus.backend(*device);
+    stream.emplace(mapper->context());
+    range = StitchedRange(mapper, size);
+  } else {
+    range = StitchedRange(pool->backend, size);
+  }
+}
+
+bool Region::State::can_map(const DeviceName& device) const {
+  if (!pool->is_local(device.node)) return false;
+  if (gpu) return device == gpu->name || std::ranges::count(gpu->reaches, device) > 0;
+  return pool->device(device).kind != "cuda";
+}
+
+void Region::State::copy_by_gpu(std::byte* to, const std::byte* from, std::uint64_t size) const {
+  stream->copy(to, from, size);
+  stream->synchronize();
+}
+
+Region::State::Settled::~Settled() {
+  try {
+    if (state_.stream) state_.stream->synchronize();
+  } catch (const Error&) {  // Said already, by the call that ends so.
+  }
 }
 
 void Region::State::check_range(std::uint64_t offset_bytes, std::uint64_t size) const {
@@ -69,6 +112,13 @@ void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) co
   std::map<std::string, std::vector<Pool::State::Part>> remote;
   const auto visit = [&](const Extent& extent, std::uint64_t at, std::uint64_t size) {
     const auto part = bytes.subspan(at - offset_bytes, size);
+    if (extent.mapped && mapper) {
+      if constexpr (kReads)
+        stream->copy_out(part.data(), range.data() + at, size);
+      else
+        stream->copy_in(range.data() + at, part.data(), size);
+      return;
+    }
     if (extent.mapped) {
       if constexpr (kReads)
         std::memcpy(part.data(), range.data() + at, size);
@@ -79,7 +129,11 @@ void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) co
     // A write only reads them.
     remote[extent.device.node].push_back({at, {const_cast<std::byte*>(part.data()), part.size()}});
   };
-  for_each_part(offset_bytes, bytes.size(), visit);
+  {
+    const Settled settled(*this);
+    for_each_part(offset_bytes, bytes.size(), visit);
+    if (stream) stream->synchronize();
+  }
   const CallTime time(pool->time_for(bytes.size()));
   for (const auto& [node, parts] : remote)
     pool->move_parts(*pool->link(node),
@@ -133,6 +187,12 @@ std::vector<Region::State::Lent> Region::State::lend(RegionId as, const DeviceNa
                                                      std::uint64_t offset_bytes,
                                                      std::uint64_t size) {
   std::vector<Lent> result;
+  const auto granule = pool->device(device).granule_bytes;
+  if (offset_bytes % granule != 0 || size % granule != 0)
+    throw Error(Errc::invalid_argument,
+                fmt::format("region '{}': {} bytes at offset {} cannot lie on {}, which lends "
+                            "multiples of {} bytes; allocate another region there and copy",
+                            name, size, offset_bytes, device.to_string(), granule));
   const auto end = offset_bytes + size;
   try {
     for (auto at = offset_bytes; at < end;) at = lend_some(as, device, at, end, result);
@@ -146,7 +206,7 @@ std::vector<Region::State::Lent> Region::State::lend(RegionId as, const DeviceNa
 std::uint64_t Region::State::lend_some(RegionId as, const DeviceName& device, std::uint64_t at,
                                        std::uint64_t end, std::vector<Lent>& result) {
   constexpr auto kWhere = "answer to POST /v1/extents";
-  const bool local = pool->is_local(device.node);
+  const bool local = can_map(device);
   boost::json::array pieces;
   while (at < end && pieces.size() < kMaxPiecesPerRequest) {
     const auto piece = std::min(end - at, kMaxExtentBytes);
@@ -157,6 +217,7 @@ std::uint64_t Region::State::lend_some(RegionId as, const DeviceName& device, st
   body["region"] = to_hex(as);
   body["device"] = device.local();
   body["map"] = local;
+  body["for_gpus"] = local && mapper;
   body["pieces"] = std::move(pieces);
   std::vector<UniqueFd> fds;
   const auto answer =
@@ -165,13 +226,13 @@ std::uint64_t Region::State::lend_some(RegionId as, const DeviceName& device, st
   if (local && fds.size() != list.size())
     throw Error(Errc::protocol, fmt::format("node {} lent {} extents and sent {} descriptors",
                                             device.node, list.size(), fds.size()));
+  MemoryBackend& importer = mapper ? static_cast<MemoryBackend&>(*mapper) : *pool->backend;
   for (std::size_t i = 0; i < list.size(); ++i) {
     const auto& extent = as_object(list[i], kWhere);
     Lent lent{{device, get_uint(extent, "offset_bytes", kWhere),
                get_uint(extent, "size_bytes", kWhere), local},
               {}};
-    if (local)
-      lent.segment = pool->backend->import_segment(std::move(fds[i]), lent.extent.size_bytes);
+    if (local) lent.segment = importer.import_segment(std::move(fds[i]), lent.extent.size_bytes);
     result.push_back(std::move(lent));
   }
   return at;

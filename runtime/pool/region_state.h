@@ -34,7 +34,7 @@ struct Region::State {
   // One request's worth of it. Returns where the next one starts.
   std::uint64_t lend_some(RegionId as, const DeviceName& device, std::uint64_t at,
                           std::uint64_t end, std::vector<Lent>& result);
-  void place(Lent lent);  // Maps it, if it is here, and makes it part of the region.
+  void place(Lent lent);  // Maps it, if it came with a segment, and makes it part of the region.
   void publish();         // Tells the directory.
   void move_extent(const Extent& old, const DeviceName& to);
 
@@ -55,11 +55,33 @@ struct Region::State {
     }
   }
 
+  // Reserves addresses for `size` bytes: those of `device`, of kind "cuda", or the processor's.
+  void reserve(std::uint64_t size, const std::optional<DeviceStatus>& device);
+  [[nodiscard]] bool can_map(const DeviceName& device) const;
+  [[nodiscard]] std::string whose_addresses() const;  // For messages.
+  // Between two addresses of the region or of another, or of the caller: complete when it returns.
+  void copy_by_gpu(std::byte* to, const std::byte* from, std::uint64_t size) const;
+
+  // At its end no copy of the region's stream runs, so that the memory may go, also after an error.
+  class Settled {
+   public:
+    explicit Settled(const State& state) : state_(state) {}
+    Settled(const Settled&) = delete;
+    Settled& operator=(const Settled&) = delete;
+    ~Settled();
+
+   private:
+    const State& state_;
+  };
+
   std::shared_ptr<Pool::State> pool;
   RegionId id = 0;
   std::uint64_t size_bytes = 0;
   std::string name;
   bool is_published = false;
+  std::optional<DeviceStatus> gpu;           // Whose addresses `range` has; empty: the processor's.
+  std::shared_ptr<CudaBackend> mapper;       // Of that GPU; null: pool->backend maps.
+  mutable std::optional<CudaStream> stream;  // Of that GPU.
   StitchedRange range;
   std::map<std::uint64_t, Extent> extents;  // By offset; they tile the region, granule-rounded.
 };

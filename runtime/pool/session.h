@@ -21,6 +21,7 @@
 #include "allocator/host/host_backend.h"
 #include "causeway/pool.h"
 #include "runtime/pool/connections.h"
+#include "runtime/pool/gpus.h"
 #include "transport/blocking.h"
 #include "transport/channel.h"
 #include "transport/transfer/rails.h"
@@ -83,7 +84,15 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
                   std::span<const Pool::CopyPiece> pieces);
 
   PoolStatus status();
-  Topology topology();
+  // What is free now, and what the devices are.
+  struct Memory {
+    Topology topology;
+    std::map<DeviceName, DeviceStatus> devices;
+  };
+  Memory memory();
+  Topology topology() { return memory().topology; }
+  // As of the last memory(), and asked for once where that did not know it. Errors: not_found.
+  DeviceStatus device(const DeviceName& name);
   // A slow link is no dead link: large batches get time in proportion, at 10 MB/s.
   [[nodiscard]] std::chrono::milliseconds time_for(std::uint64_t bytes) const;
 
@@ -102,6 +111,7 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   std::string directory;
   std::string directory_address;
   std::shared_ptr<HostBackend> backend;  // Imports what the home daemon exports.
+  Gpus gpus;                             // The same, of GPUs.
   IoThread io;
 
  private:
@@ -121,9 +131,10 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   bool closed_ = false;
   std::unique_ptr<Transport> transport_;  // On the io thread.
 
-  std::mutex topology_mutex_;  // Guards the two below.
+  std::mutex topology_mutex_;  // Guards what follows.
   Topology topology_;
   std::string topology_version_;  // As the directory names it.
+  std::map<DeviceName, DeviceStatus> devices_;
 };
 
 class DaemonLink {

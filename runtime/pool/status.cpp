@@ -1,5 +1,9 @@
 #include "runtime/pool/status.h"
 
+#include <fmt/format.h>
+
+#include <bit>
+
 #include "runtime/control/json.h"
 
 namespace causeway {
@@ -7,6 +11,7 @@ namespace causeway {
 namespace {
 using Json = boost::json::object;
 constexpr auto kWhere = "the pool's status";
+constexpr std::uint64_t kMostGranuleBytes = std::uint64_t{1} << 30;
 
 RailStatus parse_rail(const Json& rail) {
   RailStatus result{.node = get_string(rail, "node", kWhere),
@@ -33,6 +38,24 @@ RailStatus parse_rail(const Json& rail) {
   return result;
 }
 
+DeviceStatus parse_device(const Json& device) {
+  DeviceStatus result{.name = DeviceName::parse(get_string(device, "name", kWhere)),
+                      .model = get_string(device, "model", kWhere),
+                      .kind = get_string(device, "kind", kWhere),
+                      .capacity_bytes = get_uint(device, "capacity_bytes", kWhere),
+                      .used_bytes = get_uint(device, "used_bytes", kWhere),
+                      .granule_bytes = get_uint(device, "granule_bytes", kWhere),
+                      .uuid = get_string(device, "uuid", kWhere),
+                      .reaches = {}};
+  if (!std::has_single_bit(result.granule_bytes) || result.granule_bytes > kMostGranuleBytes)
+    throw Error(Errc::parse, fmt::format("{}: granule_bytes: {} is no power of two up to {}",
+                                         kWhere, result.granule_bytes, kMostGranuleBytes));
+  for (const auto& name : get_array(device, "reaches", kWhere))
+    if (name.is_string())
+      result.reaches.push_back(DeviceName::parse(std::string_view(name.get_string())));
+  return result;
+}
+
 NodeStatus parse_node(const Json& node) {
   NodeStatus result;
   result.name = get_string(node, "name", kWhere);
@@ -41,10 +64,10 @@ NodeStatus parse_node(const Json& node) {
   result.data_address = get_string(node, "data", kWhere);
   for (const auto& value : get_array(node, "devices", kWhere)) {
     const auto& device = as_object(value, kWhere);
-    result.devices.push_back(
-        {DeviceName::parse(get_string(device, "name", kWhere)), get_string(device, "model", kWhere),
-         get_uint(device, "capacity_bytes", kWhere), get_uint(device, "used_bytes", kWhere)});
+    result.devices.push_back(parse_device(device));
   }
+  for (const auto& line : get_array(node, "gpus", kWhere))
+    if (line.is_string()) result.gpu_report.emplace_back(line.get_string());
   for (const auto& value : get_array(node, "rails", kWhere))
     result.rails.push_back(parse_rail(as_object(value, kWhere)));
   return result;
@@ -94,6 +117,19 @@ void set_available(Topology& topology, const PoolStatus& status) {
         topology.set_available(device.name, device.capacity_bytes - device.used_bytes);
 }
 
+boost::json::object device_to_json(const DeviceStatus& device) {
+  boost::json::array reaches;
+  for (const auto& name : device.reaches) reaches.emplace_back(name.to_string());
+  return {{"name", device.name.to_string()},
+          {"model", device.model},
+          {"kind", device.kind},
+          {"capacity_bytes", device.capacity_bytes},
+          {"used_bytes", device.used_bytes},
+          {"granule_bytes", device.granule_bytes},
+          {"uuid", device.uuid},
+          {"reaches", std::move(reaches)}};
+}
+
 boost::json::object rail_to_json(const RailStatus& rail) {
   boost::json::array trials;
   for (const auto& trial : rail.trials)
@@ -122,19 +158,17 @@ std::string PoolStatus::to_json() const {
   boost::json::array node_list, region_list, route_list, client_list;
   for (const auto& node : nodes) {
     boost::json::array devices;
-    for (const auto& device : node.devices)
-      devices.push_back(Json{{"name", device.name.to_string()},
-                             {"model", device.model},
-                             {"capacity_bytes", device.capacity_bytes},
-                             {"used_bytes", device.used_bytes}});
-    boost::json::array rails;
+    for (const auto& device : node.devices) devices.push_back(device_to_json(device));
+    boost::json::array rails, gpus;
+    for (const auto& line : node.gpu_report) gpus.emplace_back(line);
     for (const auto& rail : node.rails) rails.push_back(rail_to_json(rail));
     node_list.push_back(Json{{"name", node.name},
                              {"alive", node.alive},
                              {"control", node.control_address},
                              {"data", node.data_address},
                              {"devices", std::move(devices)},
-                             {"rails", std::move(rails)}});
+                             {"rails", std::move(rails)},
+                             {"gpus", std::move(gpus)}});
   }
   for (const auto& region : regions) {
     boost::json::array extents;

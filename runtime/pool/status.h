@@ -11,6 +11,7 @@
 namespace causeway {
 
 [[nodiscard]] PoolStatus parse_pool_status(const boost::json::object& document);
+[[nodiscard]] boost::json::object device_to_json(const DeviceStatus& device);
 [[nodiscard]] boost::json::object rail_to_json(const RailStatus& rail);
 // Of each device what is not lent; of a device that the pool does not lend, nothing.
 void set_available(Topology& topology, const PoolStatus& status);

@@ -62,5 +62,11 @@ void catch_faults();
 // The protection key of devices' memory, which only lines' threads may touch; -1: none to be had.
 void make_device_key();
 [[nodiscard]] int device_key() noexcept;
+// For pkey_mprotect(): that one, or the one that everybody may use. Without keys no number is one,
+// and -1 asks for none.
+[[nodiscard]] inline int page_key(bool is_hidden) noexcept {
+  const int key = device_key();
+  return key < 0 || is_hidden ? key : 0;
+}
 
 }  // namespace causeway::emulator

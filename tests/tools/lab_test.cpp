@@ -171,6 +171,56 @@ TEST_CASE("a start that fails half way shows the log and takes down what it had 
   CHECK(labs.run({"lab", "up", "desktop", "--name", std::string(41, 'a')}).exit_code == 1);
 }
 
+TEST_CASE("a lab's GPUs are memory of the CUDA driver when told so, and emulated otherwise") {
+  const LabFolder labs;
+  const auto cluster = labs.path() + "/gpus.yaml";
+  tools::write_file(cluster,
+                    "name: gpus\nnodes:\n  - name: a\n    devices:\n"
+                    "      - {gpu: rtx-4090, capacity: 64 MiB}\n      - {host: 32 MiB}\n");
+  const auto with_driver = [&](std::vector<std::string> arguments, const char* library) {
+    arguments.insert(arguments.begin(), CAUSEWAY);
+    auto environment = labs.environment();
+    environment.emplace_back("CAUSEWAY_CUDA_LIBRARY", library);
+    return test::run_command(std::move(arguments), environment);
+  };
+  const auto up = with_driver({"lab", "up", cluster, "--gpus", "cuda"}, CUDA_EMULATOR);
+  INFO(up.err);
+  REQUIRE(up.exit_code == 0);
+  auto status = labs.run({"status", "--lab", "gpus"});
+  CHECK(contains(status.out, "RTX 4090     cuda "));
+  CHECK(contains(status.out, "host memory  host "));
+  CHECK(contains(status.out, "a: CUDA driver 12.4, 2 GPUs\n"));
+  CHECK(contains(status.out, "a: a/gpu0 is Emulated GPU at 0000:10:00.0\n"));
+  const auto device = json::parse(labs.run({"status", "--lab", "gpus", "--json"}).out)
+                          .at("nodes")
+                          .at(0)
+                          .at("devices")
+                          .at(0);
+  CHECK(device.at("kind") == "cuda");
+  CHECK(device.at("reaches").at(0) == "a/host0");
+  CHECK(labs.run({"lab", "down", "gpus"}).exit_code == 0);
+
+  const auto refused = with_driver({"lab", "up", cluster, "--gpus", "cuda"}, "/nowhere/cuda.so");
+  CHECK(refused.exit_code == 1);
+  CHECK(contains(refused.err, "a/gpu0: no GPU to lend: no CUDA driver: /nowhere/cuda.so"));
+  REQUIRE(with_driver({"lab", "up", cluster}, CUDA_EMULATOR).exit_code == 0);
+  status = labs.run({"status", "--lab", "gpus"});
+  CHECK(contains(status.out, "RTX 4090     emulated "));
+  CHECK_FALSE(contains(status.out, "CUDA"));  // It was not asked.
+  CHECK(labs.run({"lab", "down", "gpus"}).exit_code == 0);
+
+  const std::vector<std::string> plain{"up", "--cluster", cluster, "--node", "a"};
+  REQUIRE(with_driver(plain, CUDA_EMULATOR).exit_code == 0);
+  CHECK(contains(labs.run({"status"}).out, "RTX 4090     cuda "));
+  CHECK(labs.run({"down"}).exit_code == 0);
+  REQUIRE(with_driver(plain, "/nowhere/cuda.so").exit_code == 0);
+  status = labs.run({"status"});
+  CHECK(contains(status.out, "RTX 4090     emulated "));
+  CHECK(contains(status.out, "a: no CUDA driver: /nowhere/cuda.so"));
+  CHECK(contains(status.out, "a: a/gpu0 is emulated in host memory\n"));
+  CHECK(labs.run({"down"}).exit_code == 0);
+}
+
 TEST_CASE("an interrupted start takes down what it had started") {
   const LabFolder labs;
   const auto cluster = labs.path() + "/many.yaml";

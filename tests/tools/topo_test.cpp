@@ -149,6 +149,27 @@ static std::size_t widest(const std::string& text) {
   return width;
 }
 
+TEST_CASE("this machine is shown with what its CUDA driver can do, or why there is none") {
+  const auto show = [](const char* library, std::vector<std::string> more = {}) {
+    std::vector<std::string> command{CAUSEWAY, "topo", "show"};
+    command.insert(command.end(), more.begin(), more.end());
+    return test::run_command(std::move(command), {{"CAUSEWAY_CUDA_LIBRARY", library},
+                                                  {"CAUSEWAY_CUDA_EMULATOR", "{devices: 1}"},
+                                                  {"COLUMNS", "500"}})
+        .out;
+  };
+  const auto has = [](const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+  };
+  const auto absent = show("/nowhere/cuda.so");
+  CHECK(has(absent, "CUDA (built in): no CUDA driver: /nowhere/cuda.so"));
+  const auto there = show(CUDA_EMULATOR);
+  CHECK(has(there, "CUDA (built in): CUDA driver 12.4, 1 GPU\n"));
+  CHECK(has(there, "CUDA (built in): GPU 0: Emulated GPU at 0000:10:00.0, 1.1 of 1.1 GB free"));
+  CHECK(has(show(CUDA_EMULATOR, {"--json"}), "CUDA driver 12.4, 1 GPU"));
+  CHECK_FALSE(has(show(CUDA_EMULATOR, {"--cluster", "desktop"}), "CUDA"));
+}
+
 TEST_CASE("the tree places devices, names figures' sources, and marks what is wrong") {
   const auto result = topo("show --from @workstation.json");
   INFO(result.out);

@@ -47,7 +47,13 @@ class Lane {
     from_.write(0, source_);
   }
 
-  [[nodiscard]] bool mapped() const { return from_.is_mapped() && to_.is_mapped(); }
+  // For the processor.
+  [[nodiscard]] bool mapped() const {
+    const auto is_here = [](const Region& region) {
+      return region.is_mapped() && region.memory_kind() == MemoryKind::host;
+    };
+    return is_here(from_) && is_here(to_);
+  }
   [[nodiscard]] const std::string& route() const noexcept { return route_; }
 
   // Timed around the call, so what the client waits for counts, not what a daemon says.

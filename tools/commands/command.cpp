@@ -31,6 +31,16 @@ CLI::App* add_command(CLI::App& parent, Shell& shell, const std::string& name,
   return command;
 }
 
+void add_gpus_option(CLI::App& command, std::string& mode) {
+  command
+      .add_option("--gpus", mode,
+                  "What the GPUs of the cluster file are: memory of the card (cuda), host memory "
+                  "that stands for it (emulated), or the card's where it can be had (auto)")
+      ->type_name("MODE")
+      ->check(CLI::IsMember({"auto", "cuda", "emulated"}))
+      ->capture_default_str();
+}
+
 void add_connection_options(CLI::App& command, Connection& connection) {
   auto* lab =
       command.add_option("--lab", connection.lab, "The pool of this lab")->type_name("NAME");

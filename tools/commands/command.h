@@ -49,6 +49,8 @@ CLI::App* add_command(CLI::App& parent, Shell& shell, const std::string& name,
                       const std::string& description, const std::string& example,
                       std::function<int()> run, const std::string& exit_codes = kExitCodesText);
 void add_connection_options(CLI::App& command, Connection& connection);
+// --gpus, as causewayd takes it; `mode` is the default.
+void add_gpus_option(CLI::App& command, std::string& mode);
 
 [[nodiscard]] PoolOptions pool_options(const Connection& connection);
 // Errors: peer_lost (exit code 4) saying how to start a daemon, if none answers.

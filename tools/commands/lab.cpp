@@ -18,6 +18,7 @@ namespace {
 struct UpOptions {
   std::string source;
   std::string name;
+  std::string gpus = "emulated";
 };
 
 struct RunOptions {
@@ -64,7 +65,7 @@ int run_up(const UpOptions& options, bool json) {
     std::fflush(stderr);
   };
   const auto name = options.name.empty() ? std::nullopt : std::optional(options.name);
-  print_lab(lab_up(options.source, name, progress), json);
+  print_lab(lab_up(options.source, name, options.gpus, progress), json);
   return kExitOk;
 }
 
@@ -172,6 +173,7 @@ void add_lab(CLI::App& app, Shell& shell) {
                  "A built-in lab (see lab list) or cluster file")
       ->required();
   up->add_option("--name", up_options->name, "What to call it (default: the cluster's name)");
+  add_gpus_option(*up, up_options->gpus);
 
   auto down_name = std::make_shared<std::string>();
   auto* down = add_command(*lab, shell, "down", "Stop a lab's daemons and remove what they left",

@@ -27,27 +27,28 @@ double share(std::uint64_t part, std::uint64_t whole) {
 }
 
 std::string device_table(const PoolStatus& status) {
-  Table table({{"DEVICE"}, {"MODEL", false, true}, {"MEMORY"}, {"USED", true}, {"NODE"}});
+  Table table({{"DEVICE"}, {"MODEL", false, true}, {"KIND"}, {"MEMORY"}, {"USED", true}, {"NODE"}});
   std::uint64_t used = 0;
   std::uint64_t capacity = 0;
-  const auto add = [&](const Cell& name, const std::string& model, std::uint64_t part,
-                       std::uint64_t whole, const Cell& node) {
+  const auto add = [&](const Cell& name, const std::string& model, const std::string& kind,
+                       std::uint64_t part, std::uint64_t whole, const Cell& node) {
     const auto fraction = share(part, whole);
     table.add({name,
                {model},
+               {kind},
                {bar(fraction, 16), fill_colour(fraction)},
                {format_share(part, whole)},
                node});
   };
   for (const auto& node : status.nodes)
     for (const auto& device : node.devices) {
-      add({device.name.to_string()}, model_title(device.model), device.used_bytes,
+      add({device.name.to_string()}, model_title(device.model), device.kind, device.used_bytes,
           device.capacity_bytes,
           node.alive ? Cell{"alive", Colour::green} : Cell{"lost", Colour::red});
       used += device.used_bytes;
       capacity += device.capacity_bytes;
     }
-  add({"pool", Colour::bold}, "", used, capacity, {});
+  add({"pool", Colour::bold}, "", "", used, capacity, {});
   return table.to_string();
 }
 
@@ -62,8 +63,16 @@ std::string route_table(const PoolStatus& status) {
   return table.empty() ? "" : "\n" + table.to_string();
 }
 
+std::string gpu_lines(const PoolStatus& status) {
+  std::string text;
+  for (const auto& node : status.nodes)
+    for (const auto& line : node.gpu_report)
+      text += fmt::format("{}{}: {}\n", text.empty() ? "\n" : "", node.name, line);
+  return text;
+}
+
 std::string render(const PoolStatus& status) {
-  return device_table(status) + route_table(status) +
+  return device_table(status) + gpu_lines(status) + route_table(status) +
          fmt::format(
              "\n{} nodes, directory on {}, {} regions, {} clients{}\n", status.nodes.size(),
              status.directory_node, status.regions.size(), status.clients.size(),

@@ -20,6 +20,7 @@ struct UpOptions {
   std::string data_listen;
   std::string join;
   std::string token_file;
+  std::string gpus = "auto";
 };
 
 constexpr std::chrono::seconds kTurnPatience{60};
@@ -50,9 +51,13 @@ int run_up(const UpOptions& options, bool json) {
   const auto token = options.token_file.empty() ? files.folder + "/token" : options.token_file;
   std::vector<std::string> arguments = {"--token-file", token};
   const std::pair<const char*, const std::string&> passed[] = {
-      {"--cluster", options.cluster},         {"--node", options.node},
-      {"--contribute", options.contribute},   {"--listen", options.listen},
-      {"--data-listen", options.data_listen}, {"--join", options.join}};
+      {"--cluster", options.cluster},
+      {"--node", options.node},
+      {"--contribute", options.contribute},
+      {"--listen", options.listen},
+      {"--data-listen", options.data_listen},
+      {"--join", options.join},
+      {"--gpus", options.gpus}};
   for (const auto& [name, value] : passed)
     if (!value.empty()) arguments.insert(arguments.end(), {name, value});
   const auto daemon = start_daemon(files, std::move(arguments));
@@ -110,6 +115,7 @@ void add_up(CLI::App& app, Shell& shell) {
       ->type_name("HOST:PORT")
       ->multi_option_policy(CLI::MultiOptionPolicy::Join)
       ->delimiter(',');
+  add_gpus_option(*command, options->gpus);
   command->add_option("--join", options->join, "Control address of the pool's directory node")
       ->type_name("HOST:PORT");
   command->add_option("--token-file", options->token_file, "The pool's token; made if absent")

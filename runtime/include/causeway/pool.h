@@ -2,11 +2,12 @@
 //
 //   auto pool = causeway::Pool::connect();
 //   auto region = pool.allocate(1 << 30, {.near = DeviceName::parse("desktop/gpu0")});
-//   std::memset(region.data(), 0, region.size_bytes());      // if it is on this node
+//   std::memset(region.data(), 0, region.size_bytes());      // if it is in this node's host memory
 //   region.write(0, bytes);                                  // wherever it is
 //
 // Shape:   a Pool is one session with the daemons. A Region is contiguous bytes [0, size) made of
-//          extents, each on one device. Extents on this node are mapped: access is load and store.
+//          extents, each on one device. Extents on this node are mapped: access is load and store,
+//          by the processor or, where Region::memory_kind() is cuda, by a GPU.
 // Units:   bytes; offsets are within the region.
 // Errors:  every call throws Error. out_of_memory carries needed and available bytes; peer_lost
 // names
@@ -47,8 +48,12 @@ struct PoolOptions {
 struct DeviceStatus {
   DeviceName name;
   std::string model;
+  std::string kind;  // "host", "emulated" (host memory that stands for a GPU's), "cuda"
   std::uint64_t capacity_bytes = 0;
   std::uint64_t used_bytes = 0;
+  std::uint64_t granule_bytes = 0;    // Extents are multiples of it.
+  std::string uuid;                   // Of kind "cuda": the card, in every process of its node.
+  std::vector<DeviceName> reaches{};  // Of kind "cuda": whose memory it can map beside its own.
 };
 
 // How one node reaches an address of another, from their first copy on.
@@ -83,7 +88,8 @@ struct NodeStatus {
   std::string control_address;
   std::string data_address;
   std::vector<DeviceStatus> devices;
-  std::vector<RailStatus> rails;  // To other nodes.
+  std::vector<RailStatus> rails;        // To other nodes.
+  std::vector<std::string> gpu_report;  // What its CUDA driver can do; empty if it was not asked.
 };
 
 struct RegionStatus {
@@ -117,9 +123,12 @@ struct PoolStatus {
 };
 
 struct AllocateOptions {
-  std::optional<DeviceName> near{};  // The device that will use it most; empty: this node's first.
-  std::vector<DeviceName> only{};    // Non-empty: no other device may be used.
-  std::string name{};                // Shown by `causeway regions`.
+  // The device that will use it most, and whose addresses the region has if it is a GPU of this
+  // node with memory of its own. Empty: the first of `only`, else this node's first that the
+  // processor can address.
+  std::optional<DeviceName> near{};
+  std::vector<DeviceName> only{};  // Non-empty: no other device may be used.
+  std::string name{};              // Shown by `causeway regions`.
 };
 
 struct CopyReport {
@@ -128,13 +137,21 @@ struct CopyReport {
   std::string route;   // "desktop -> hgx (ucx)"
 };
 
+// Who can load and store at a region's addresses.
+enum class MemoryKind : std::uint8_t {
+  host,  // The processor; also where the memory stands for an emulated GPU's.
+  // One GPU, by kernels and by the driver's copies. The processor faults there, except on extents
+  // that lie in host memory.
+  cuda,
+};
+
 class Region {
  public:
   struct Extent {
     DeviceName device;
     std::uint64_t offset_bytes;
     std::uint64_t size_bytes;
-    bool mapped;  // True if on this node.
+    bool mapped;  // True if on this node and within reach of the region's addresses.
   };
 
   Region() noexcept;  // Holds nothing; size 0.
@@ -146,11 +163,17 @@ class Region {
   [[nodiscard]] std::uint64_t size_bytes() const noexcept;
   [[nodiscard]] std::vector<Extent> extents() const;
 
-  // The first byte, if every extent is on this node; the address never changes, also across move().
-  // Errors: unsupported, naming the node that holds a remote part.
+  // The first byte, if every extent is mapped; the address never changes, also across move(). Whose
+  // address it is says memory_kind().
+  // Errors: unsupported, naming the device that holds a part which is not mapped.
   [[nodiscard]] std::byte* data() const;
   [[nodiscard]] bool is_mapped() const noexcept;
+  [[nodiscard]] MemoryKind memory_kind() const noexcept;
+  // Of kind cuda: the GPU, as cuDeviceGet() counts in this process; else -1.
+  [[nodiscard]] int cuda_ordinal() const noexcept;
 
+  // These work for every kind of memory. They do not wait for kernels of the caller's: work that
+  // uses the bytes must have ended. A GPU that hangs holds them for as long as it does.
   void read(std::uint64_t offset_bytes, std::span<std::byte> target) const;
   void write(std::uint64_t offset_bytes, std::span<const std::byte> source);
 

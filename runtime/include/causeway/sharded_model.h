@@ -32,8 +32,9 @@ class ShardedModel {
   ShardedModel& operator=(ShardedModel&&) noexcept;
   ~ShardedModel();
 
-  // The bytes of tensor `name` of the model. Optimizer state is optimizer_bytes_per_weight_byte
-  // times as long as the weights. O(1).
+  // The bytes of tensor `name` of the model, where Region::data() of memory near its stage's device
+  // has them: on a GPU with memory of its own, addresses of that GPU. Optimizer state is
+  // optimizer_bytes_per_weight_byte times as long as the weights. O(1).
   [[nodiscard]] std::span<std::byte> tensor(std::string_view name, StateKind kind) const;
   [[nodiscard]] bool holds(std::string_view name) const noexcept;
 

@@ -87,8 +87,12 @@ int Process::wait(std::chrono::milliseconds limit) {
   return WIFSIGNALED(status_) ? -WTERMSIG(status_) : WEXITSTATUS(status_);
 }
 
-LivePool::LivePool(const std::string& cluster_yaml, const std::vector<std::string>& nodes)
-    : token_("0123456789abcdef0123456789abcdef"), nodes_(nodes) {
+LivePool::LivePool(const std::string& cluster_yaml, const std::vector<std::string>& nodes,
+                   std::vector<std::string> options, std::map<std::string, std::string> environment)
+    : token_("0123456789abcdef0123456789abcdef"),
+      nodes_(nodes),
+      options_(std::move(options)),
+      environment_(std::move(environment)) {
   std::string pattern = std::filesystem::temp_directory_path() / "causeway-test-XXXXXX";
   if (!::mkdtemp(pattern.data())) throw std::runtime_error("cannot make a folder for a test pool");
   folder_ = pattern;
@@ -124,8 +128,9 @@ void LivePool::start(const std::string& node, const std::string& listen) {
     arguments.push_back("--join");
     arguments.push_back(control(nodes_.front()));
   }
+  arguments.insert(arguments.end(), options_.begin(), options_.end());
   const auto log = folder_ + "/" + node + ".log";
-  daemons_[node] = Process(arguments, {}, log);
+  daemons_[node] = Process(arguments, environment_, log);
   const bool ready = eventually(
       [&] { return std::filesystem::exists(state) || !daemons_[node].is_running(); }, 20s);
   if (!ready || !std::filesystem::exists(state))

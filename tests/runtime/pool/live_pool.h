@@ -43,7 +43,10 @@ class Process {
 
 class LivePool {
  public:
-  explicit LivePool(const std::string& cluster_yaml, const std::vector<std::string>& nodes);
+  // `options`: more of causewayd's. `environment`: the daemons'.
+  explicit LivePool(const std::string& cluster_yaml, const std::vector<std::string>& nodes,
+                    std::vector<std::string> options = {"--gpus", "emulated"},
+                    std::map<std::string, std::string> environment = {});
   ~LivePool();
 
   // Again, after kill(); `listen` for a control address of its own choice.
@@ -64,6 +67,8 @@ class LivePool {
   std::string folder_;
   std::string token_;
   std::vector<std::string> nodes_;
+  std::vector<std::string> options_;
+  std::map<std::string, std::string> environment_;
   std::map<std::string, Process> daemons_;
 };
 

@@ -22,6 +22,7 @@
 #include <thread>
 
 #include "live_pool.h"
+#include "region_checks.h"
 #include "runtime/pool/connections.h"
 #include "runtime/pool/session.h"
 #include "tests/error_of.h"
@@ -46,25 +47,6 @@ links:
 )";
 
 constexpr std::uint64_t kMiB = 1024 * 1024;
-
-std::vector<std::byte> pattern(std::size_t size, std::uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<std::byte> bytes(size);
-  for (auto& byte : bytes) byte = static_cast<std::byte>(random());
-  return bytes;
-}
-
-std::vector<std::byte> read_all(const Region& region) {
-  std::vector<std::byte> bytes(region.size_bytes());
-  region.read(0, bytes);
-  return bytes;
-}
-
-DeviceName device(const char* name) { return DeviceName::parse(name); }
-
-#define CHECK_CONTAINS(text, part)                                                               \
-  CHECK_MESSAGE(std::string(text).find(part) != std::string::npos, "'", text, "' lacks '", part, \
-                "'")
 
 // A client for tests to kill: holds a region on both nodes and says so, with the id of the program
 // that it has started.

@@ -5,6 +5,8 @@
 #include <boost/json.hpp>
 #include <memory>
 
+#include "causeway/cuda_report.h"
+#include "causeway/topology_discovery.h"
 #include "tools/base/terminal.h"
 #include "tools/commands/topo/commands.h"
 #include "tools/commands/topo/source.h"
@@ -42,8 +44,16 @@ std::string to_json(const Topology& topology, const std::optional<DeviceName>& n
                      boost::json::serialize(ranking));
 }
 
+// With what its CUDA driver shows when it is tried. Our side of it is in every build.
+Topology this_machine() {
+  auto graph = discover();
+  for (const auto& line : cuda_report())
+    graph.notes.push_back({TopologyNote::Kind::remark, "CUDA (built in)", line});
+  return Topology(std::move(graph));
+}
+
 int run_show(const ShowOptions& options, bool json) {
-  const auto topology = load_topology(options.source);
+  const auto topology = options.source.is_self() ? this_machine() : load_topology(options.source);
   std::optional<DeviceName> near;
   if (!options.near.empty()) near = DeviceName::parse(options.near);
   if (json) {
