@@ -22,10 +22,9 @@ std::uint64_t round_up(std::uint64_t size_bytes) {
 }
 
 // With an inaccessible page behind it.
-DevicePtr open_pages(std::uint64_t mapped_bytes, int key) {
+DevicePtr open_pages(std::uint64_t mapped_bytes, bool is_hidden) {
   const auto at = em::reserve_addresses(mapped_bytes + kPage, kPage);
-  if (::pkey_mprotect(reinterpret_cast<void*>(at), mapped_bytes, PROT_READ | PROT_WRITE, key) !=
-      0) {
+  if (!em::protect(reinterpret_cast<void*>(at), mapped_bytes, PROT_READ | PROT_WRITE, is_hidden)) {
     em::free_addresses(at, mapped_bytes + kPage);
     throw em::Failure{kOutOfMemory};
   }
@@ -102,7 +101,7 @@ Result cuMemAlloc_v2(DevicePtr* at, std::size_t size) {
     auto& w = em::world();
     const std::lock_guard lock(w.mutex);
     em::take_bytes(device, mapped_bytes);
-    *at = open_pages(mapped_bytes, std::max(em::device_key(), 0));
+    *at = open_pages(mapped_bytes, true);
     w.blocks.emplace(*at, em::Block{em::Block::Kind::device, size, mapped_bytes, device});
   });
 }
@@ -121,7 +120,7 @@ Result cuMemHostAlloc(void** at, std::size_t size, unsigned) {
     const auto mapped_bytes = round_up(size);
     auto& w = em::world();
     const std::lock_guard lock(w.mutex);
-    const auto start = open_pages(mapped_bytes, 0);
+    const auto start = open_pages(mapped_bytes, false);
     w.blocks.emplace(start, em::Block{em::Block::Kind::pinned, size, mapped_bytes, 0});
     *at = reinterpret_cast<void*>(start);
   });
