@@ -192,7 +192,7 @@ void Link::advance() {
   if (failure_ && (phase_ == Phase::greeting || phase_ == Phase::open)) end(*failure_);
   if (phase_ == Phase::open) issue();
   if (phase_ == Phase::leaving && is_peer_gone_) force_close();
-  if (is_endpoint_gone_ && flights_ == 0) {
+  if (is_endpoint_gone_ && flights_ == 0 && copies_ == 0) {
     worker_->clear_alarm(own_alarm_);
     worker_->forget(*this);  // The caller holds the link.
     be_gone();
@@ -210,6 +210,7 @@ void Link::end(const Error& reason) {
   worker_->clear_alarm(own_alarm_);
   worker_->expect_no_more(own_key_);
   end_requests(reason);
+  leave_line();
   worker_->turnstile().forget(this);
   if (opened_)
     worker_->later([opened = std::exchange(opened_, {}), reason] { opened(reason, nullptr); });
@@ -224,6 +225,10 @@ void Link::end(const Error& reason) {
 void Link::on_alarm(std::uint64_t id) {
   if (id != kOwnAlarm) return expire(requests_.find(id));
   worker_->clear_alarm(own_alarm_);
+  if (is_endpoint_gone_ && copies_ > 0) {  // These end by themselves.
+    own_alarm_ = worker_->set_alarm(std::chrono::steady_clock::now() + kGrace, {this, kOwnAlarm});
+    return;
+  }
   if (is_endpoint_gone_) return abandon();
   if (phase_ == Phase::greeting)
     lose(Error(Errc::timed_out, connecting_ ? "no answer from " + peer_address_ + " in time"
@@ -370,9 +375,13 @@ void Link::land(Flight& flight, ucs_status_t status) {
       leave_turnstile(flight.tenant, flight.size_bytes);
       break;
     case Cargo::peer_write:
+      if (flight.staged && good && !failure_) {
+        land_staged(flight.staged);
+        break;
+      }
       if (good) counters_.received_bytes += flight.size_bytes;
       flight.pin.reset();
-      if (good)
+      if (good && !flight.staged)
         answer(Op::write_done, flight.id);
       else
         --serving_;

@@ -425,6 +425,13 @@ void Worker::run_alarms() {
                           "the other end asked to move bytes and then moved none "
                           "for 10 s, while others waited"));
   }
+  if (std::ranges::none_of(links_, [](const auto& each) { return each.first->is_in_line(); }))
+    return;
+  for (const auto& [link, owner] : links_)
+    if (link->holds_slot_since(now - kStalled))
+      link->break_off(Error(Errc::timed_out,
+                            "the other end kept a slot of pinned memory for 10 s, while others "
+                            "waited for one"));
 }
 
 ucs_status_t Worker::on_message(void* self, const void* header, std::size_t header_bytes,
