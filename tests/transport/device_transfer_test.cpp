@@ -8,6 +8,7 @@
 #include <set>
 
 #include "tests/transport/device_world.h"
+#include "transport/device/way.h"
 
 using namespace causeway;
 using namespace causeway::test;
@@ -195,6 +196,13 @@ TEST_CASE("the chunk is the smallest that carries nearly as much as the best") {
         256 << 10);
   CHECK(choose_chunk(Trials{{1 << 20, 10}, {512 << 10, 5}, {256 << 10, 2}}) == 1 << 20);
   CHECK(choose_chunk(Trials{{1 << 20, 5}, {512 << 10, 10}, {256 << 10, 2}}) == 512 << 10);
+}
+
+TEST_CASE("bytes of a device are staged, but in a rendezvous of a library that takes them") {
+  CHECK((choose_device_way(true, true) == DeviceWay::direct));
+  CHECK((choose_device_way(true, false) == DeviceWay::staged));
+  CHECK((choose_device_way(false, true) == DeviceWay::staged));
+  CHECK((choose_device_way(false, false) == DeviceWay::staged));
 }
 
 TEST_CASE("what was measured is kept") {

@@ -7,6 +7,14 @@ namespace causeway::ucx {
 
 namespace {
 constexpr std::uint64_t kOwnAlarm = 0;
+
+// Only a UCX that takes memory of devices is given any: no machine of ours has had one.
+void name_memory(ucp_request_param_t& param, bool is_device) {
+  if (!is_device) return;
+  param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+  param.memory_type = UCS_MEMORY_TYPE_CUDA;
+}
+
 }  // namespace
 
 std::uint64_t new_key() {
@@ -324,6 +332,7 @@ void Link::submit(std::unique_ptr<Flight> flight, const void* data, std::uint64_
   param.flags = UCP_AM_SEND_FLAG_REPLY |
                 (size_bytes > eager_bytes ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER);
   param.cb.send = &Link::on_sent;
+  name_memory(param, flight->is_device);
   param.user_data = flight.get();
   const auto request =
       ucp_am_send_nbx(endpoint_, 0, flight->header.data(), kHeaderBytes, data, size_bytes, &param);
@@ -339,6 +348,7 @@ void Link::submit_receive(std::unique_ptr<Flight> flight, void* rendezvous, std:
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
   param.cb.recv_am = &Link::on_received;
+  name_memory(param, flight->is_device);
   param.user_data = flight.get();
   const auto request =
       ucp_am_recv_data_nbx(worker_->handle(), rendezvous, into, flight->size_bytes, &param);

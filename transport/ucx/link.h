@@ -158,6 +158,7 @@ class Link : public std::enable_shared_from_this<Link> {
     std::vector<std::byte> text;
     std::shared_ptr<const void> pin;
     std::shared_ptr<Staged> staged;  // Of a write whose bytes go on to a device.
+    bool is_device = false;          // The memory that UCX is given.
     Turnstile::Tenant tenant = 0;    // Whose turn it took.
     std::uint64_t size_bytes = 0;
   };
@@ -212,7 +213,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void serve_read(const Header& header);
   void send_read(const Header& header);
   void send_read_data(const Header& header, std::span<const std::byte> bytes,
-                      std::shared_ptr<const void> pin);
+                      std::shared_ptr<const void> pin, bool is_device = false);
   [[nodiscard]] Turnstile::Tenant tenant_of(const Header& header) const noexcept;
   void leave_turnstile(Turnstile::Tenant tenant, std::uint64_t size_bytes);
   void refuse_part(const Header& header);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "transport/checksum.h"
+#include "transport/device/way.h"
 #include "transport/too_long.h"
 #include "transport/ucx/link.h"
 
@@ -181,13 +182,15 @@ void Link::land_write(const Header& header, void* rendezvous) {
   bool is_taken = false;
   guard(header.id, [&] {
     auto memory = pin(header, Access::write);
-    if (memory.device != nullptr) {
+    const bool is_device = memory.device != nullptr;
+    if (is_device && choose_device_way(worker_->takes_devices(), true) == DeviceWay::staged) {
       stage_write(header, std::move(memory), rendezvous);
       is_taken = true;
       return;
     }
     auto flight = new_flight(Cargo::peer_write, header.id, {});
     flight->pin = std::move(memory.pin);
+    flight->is_device = is_device;
     flight->tenant = tenant_of(header);
     flight->size_bytes = header.part_size_bytes;
     is_taken = true;
@@ -224,21 +227,24 @@ void Link::send_read(const Header& header) {
   bool is_sent = false;
   guard(header.id, [&] {
     auto memory = pin(header, Access::read);
-    if (memory.device != nullptr)
+    const bool is_device = memory.device != nullptr;
+    const auto way = choose_device_way(worker_->takes_devices(), !header.eager);
+    if (is_device && way == DeviceWay::staged)
       stage_read(header, std::move(memory));
     else
-      send_read_data(header, memory.bytes, std::move(memory.pin));
+      send_read_data(header, memory.bytes, std::move(memory.pin), is_device);
     is_sent = true;
   });
   if (!is_sent) leave_turnstile(tenant_of(header), header.part_size_bytes);
 }
 
 void Link::send_read_data(const Header& header, std::span<const std::byte> bytes,
-                          std::shared_ptr<const void> pin) {
+                          std::shared_ptr<const void> pin, bool is_device) {
   const Header reply{
       .op = Op::read_data, .id = header.id, .part_size_bytes = header.part_size_bytes};
   auto flight = new_flight(Cargo::peer_read, header.id, reply);
   flight->pin = std::move(pin);
+  flight->is_device = is_device;
   flight->tenant = tenant_of(header);
   submit(std::move(flight), bytes.data(), bytes.size(), header.eager ? kMaxEagerBytes : 0);
 }

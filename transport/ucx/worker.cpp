@@ -124,6 +124,11 @@ void Worker::open(const std::string& interface, bool ipv6) {
   params.name = "causeway";
   check(ucp_init(&params, config, &ucp_), "start; see UCX_LOG_LEVEL=info");
 
+  ucp_context_attr_t abilities{};
+  abilities.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+  check(ucp_context_query(ucp_, &abilities), "tell which memory it takes");
+  takes_devices_ = (abilities.memory_types & UCS_BIT(UCS_MEMORY_TYPE_CUDA)) != 0;
+
   ucp_worker_params_t worker_params{};
   worker_params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE | UCP_WORKER_PARAM_FIELD_EVENTS;
   worker_params.thread_mode = UCS_THREAD_MODE_SERIALIZED;  // Made on one thread, run on another.
