@@ -123,6 +123,36 @@ TEST_CASE("a channel's own writes, reads and checksums meet memory of a device")
   check(ucx);
 }
 
+TEST_CASE("verified bytes of a device are those that lie there, not those that passed by") {
+  for (const bool at_near : {false, true}) {
+    DeviceWorld<LocalBody> world;
+    DeviceBytes near(world.near_context, kMega), far(world.far_context, kMega);
+    world.regions.device = far.bytes();
+    const auto sent = pattern(kMega, 6);
+    near.set(0, sent);
+    int spoils = 1;
+    // The peer is asked for its checksum, which is a read, when the bytes have landed.
+    world.regions.on_pin = [&](Access access) {
+      if (access == Access::read && spoils-- > 0)
+        (at_near ? near : far).set(77, Bytes(1, ~sent[77]));
+    };
+    auto transfer = world.copy(true, near.bytes(), true, {7, 2, 0}, 60s, true);
+    REQUIRE(world.finish(transfer));
+    if (!at_near) {  // It went once more.
+      CHECK(text_of(transfer) == "");
+      CHECK((far.get() == sent));
+      spoils = 1000;
+      transfer = world.copy(true, near.bytes(), true, {7, 2, 0}, 60s, true);
+      REQUIRE(world.finish(transfer));
+      REQUIRE(transfer.error());
+      CHECK((transfer.error()->code() == Errc::corrupted));
+    } else {  // What goes again is what lies there by then.
+      CHECK(text_of(transfer) == "");
+      CHECK((far.get() == near.get()));
+    }
+  }
+}
+
 TEST_CASE("copies on one device and within an island need no slot") {
   boost::asio::io_context io;
   const auto driver = open_emulator();

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -79,10 +80,12 @@ struct DeviceRegions final : DataService {
   std::span<std::byte> device;
   DeviceStaging* staging = nullptr;
   std::shared_ptr<int> pins = std::make_shared<int>(0);
+  std::function<void(Access)> on_pin;
 
   void admit(const Hello&) override {}
   PinnedMemory pin(const Hello&, const RemoteAddress& address, std::uint64_t size,
-                   Access) override {
+                   Access access) override {
+    if (on_pin) on_pin(access);
     const auto bytes = address.region == 2 ? device : std::span(host);
     if (address.offset_bytes > bytes.size() || size > bytes.size() - address.offset_bytes)
       throw Error(Errc::out_of_bounds, "outside of the region");
