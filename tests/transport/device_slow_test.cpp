@@ -97,33 +97,34 @@ std::vector<std::shared_ptr<Channel>> two_channels(DeviceWorld<Body>& world) {
   return channels;
 }
 
+// Copies of the test's own keep the lane busy for longer than UCX is given to let go of buffers.
 template <typename Body>
 void check_fence() {
   DeviceWorld<Body> world({16, 0ms});
-  DeviceBytes far(world.far_context, 8 * kMega);
-  far.fill(std::byte{2});
+  DeviceBytes far(world.far_context, 2 * kMega);
   world.regions.device = far.bytes();
   const auto channels = two_channels(world);
-  const auto sent = pattern(8 * kMega, 3);
-  std::optional<Error> written, fenced;
-  bool is_written = false, is_fenced = false;
-  channels[0]->write({7, 2, 0}, sent, in(60s),
-                     [&](auto error, auto) { written = error, is_written = true; });
-  // The bytes have left here, and are on their way to the device: 160 ms.
+  auto slot = world.far.own().take();
+  int before = 0;
+  for (int i = 0; i < 40; ++i)
+    world.far.copy_in(far.bytes().data() + kMega, slot, kMega, [&](const auto&) { ++before; });
+  const auto sent = pattern(kMega, 3);
+  std::optional<Error> written;
+  std::optional<std::size_t> free_when_fenced;
+  channels[0]->write({7, 2, 0}, sent, in(60s), [&](auto error, auto) { written = error; });
   REQUIRE(world.run_until([&] { return world.far.served().free_count() < 16; }));
-  REQUIRE(world.run_until([&] { return far.get() != Bytes(8 * kMega, std::byte{2}); }));
-  channels[1]->fence(channels[0]->id(), in(60s),
-                     [&](auto error, auto) { fenced = error, is_fenced = true; });
-  REQUIRE(world.run_until([&] { return is_fenced; }));
-  CHECK_FALSE(fenced);
-  const auto landed = far.get();
-  CHECK(world.far.served().free_count() == 16);
-  REQUIRE(world.run_until([&] { return is_written; }));
-  REQUIRE(written);
+  world.run_until([] { return false; }, 50ms);  // Its bytes have left here.
+  CHECK(before < 20);
+  channels[1]->fence(channels[0]->id(), in(60s), [&](const auto& error, auto) {
+    CHECK_FALSE(error);
+    free_when_fenced = world.far.served().free_count();
+  });
+  REQUIRE(world.run_until([&] { return free_when_fenced && written; }));
+  CHECK(free_when_fenced == 16);
+  CHECK(before == 40);
   CHECK((written->code() == Errc::closed || written->code() == Errc::peer_lost));
-  world.run_until([] { return false; }, 300ms);
-  CHECK((far.get() == landed));
-  CHECK((landed != sent));  // Or nothing was under way.
+  const auto landed = far.get();
+  CHECK(std::equal(sent.begin(), sent.end(), landed.begin()));  // What was queued has landed.
 }
 
 // A write to memory that goes while a copy to it is queued breaks the device's context for good.
