@@ -180,6 +180,31 @@ TEST_CASE("a fence is answered when no copy of its channel can land any more") {
   check_fence<UcxBody>();
 }
 
+TEST_CASE("a copy whose event fails has ended when its stream says so, and well") {
+  boost::asio::io_context io;
+  const auto context = CudaContext::retain(open_emulator(), 0);
+  DeviceBytes from(context, kMega);
+  const auto sent = pattern(kMega, 1);
+  from.set(0, sent);
+  DeviceStaging staging(io, context, kFew);
+  for (const auto* call : {"cuEventRecord", "cuEventSynchronize"}) {
+    auto slot = staging.own().take();
+    bool is_over = false;
+    CAUSEWAY_EMULATOR(causeway_cuda_fail)(call, 1, cuda::kUnknown);
+    const auto start = Clock::now();
+    staging.copy_out(slot, from.bytes().data(), kMega, [&](const auto& error) {
+      is_over = true;
+      CHECK_FALSE(error);
+      CHECK(Clock::now() - start >= 15ms);
+      CHECK(std::equal(sent.begin(), sent.end(), slot->data()));
+    });
+    io.restart();
+    io.run();
+    CHECK(is_over);
+    CHECK(CAUSEWAY_EMULATOR(causeway_cuda_failed)(nullptr));
+  }
+}
+
 TEST_CASE("a small write in line for a slot waits, and gives way at its deadline") {
   DeviceWorld<UcxBody> world({2, 0ms});
   DeviceBytes far(world.far_context, 2 * kMega);

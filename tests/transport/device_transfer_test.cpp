@@ -174,7 +174,8 @@ TEST_CASE("copies on one device and within an island need no slot") {
   CHECK((to.get() == sent));
 }
 
-TEST_CASE("the end of an event loop waits for a copy, and drops what it would have told") {
+TEST_CASE(
+    "the end of a staging waits for its copy, and that of the loop drops what it would tell") {
   const auto context = CudaContext::retain(open_emulator(), 0);
   DeviceBytes from(context, kMega);
   const auto alive = std::make_shared<int>(0);

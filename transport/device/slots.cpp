@@ -20,8 +20,7 @@ StagingSlots::StagingSlots(boost::asio::io_context& loop,
 }
 
 StagingSlotPtr StagingSlots::take() {
-  while (!line_.empty() && line_.front().expired()) line_.pop_front();
-  if (free_.empty() || !line_.empty()) return nullptr;
+  if (free_.empty()) return nullptr;  // If one is free, nobody waits.
   auto slot = std::make_shared<StagingSlot>(shared_from_this(), free_.back());
   free_.pop_back();
   return slot;
@@ -29,6 +28,7 @@ StagingSlotPtr StagingSlots::take() {
 
 StagingSlots::Place StagingSlots::wait(std::function<void(StagingSlotPtr)> taken) {
   auto place = std::make_shared<Waiter>(Waiter{std::move(taken)});
+  std::erase_if(line_, [](const auto& other) { return other.expired(); });
   line_.push_back(place);
   serve();
   return place;

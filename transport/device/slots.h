@@ -50,7 +50,7 @@ class StagingSlots : public std::enable_shared_from_this<StagingSlots> {
   StagingSlots(boost::asio::io_context& loop, const std::shared_ptr<CudaContext>& context,
                std::size_t count);
 
-  [[nodiscard]] StagingSlotPtr take();  // Null if none is free, or others wait.
+  [[nodiscard]] StagingSlotPtr take();  // Null if none is free.
   // `taken` is called later, unless the place is dropped first.
   [[nodiscard]] Place wait(std::function<void(StagingSlotPtr)> taken);
   [[nodiscard]] std::size_t count() const noexcept { return count_; }

@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
+// Boost 1.81 with g++ 12 and C++20 wants <utility> first.
+#include <algorithm>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 
 #include "transport/checksum.h"
-#include "transport/device/loop_gate.h"
 
 namespace causeway {
 
@@ -59,22 +62,24 @@ void DeviceStaging::copy_across(std::byte* to, const std::byte* from, std::size_
 
 void DeviceStaging::copy(CudaCopyLane& lane, std::byte* to, const std::byte* from,
                          std::size_t size_bytes, StagingSlotPtr slot, Done done) {
-  // What the copy holds must go on the loop's thread: so all of it moves on with the errand.
+  // The lane's thread only passes things on: what the copy holds goes on the loop's. Until then the
+  // loop has work, and it outlives the lane.
   struct Copy {
-    std::shared_ptr<LoopGate::Errand> errand;
+    boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work;
     StagingSlotPtr slot;
     Done done;
   };
-  const auto state =
-      std::make_shared<Copy>(Copy{LoopGate::begin(loop_), std::move(slot), std::move(done)});
+  const auto state = std::make_shared<Copy>(
+      Copy{boost::asio::make_work_guard(loop_), std::move(slot), std::move(done)});
   const auto ended = [state, &lane, failure = failure_](std::optional<Error> error) {
-    const auto errand = std::exchange(state->errand, nullptr);
-    errand->deliver([slot = std::exchange(state->slot, nullptr),
-                     done = std::exchange(state->done, nullptr), failure,
-                     broken = error ? lane.failure() : std::nullopt, error = std::move(error)] {
-      if (broken && !*failure) *failure = broken;
-      done(error);
-    });
+    boost::asio::post(
+        state->work.get_executor(),
+        [slot = std::exchange(state->slot, nullptr), done = std::exchange(state->done, nullptr),
+         failure, broken = error ? lane.failure() : std::nullopt, error = std::move(error)] {
+          if (broken && !*failure) *failure = broken;
+          done(error);
+        });
+    state->work.reset();
   };
   if (*failure_) return ended(*failure_);
   try {
