@@ -7,7 +7,7 @@
 namespace causeway {
 
 namespace {
-constexpr std::array<std::pair<Errc, std::string_view>, 18> kNames{{
+constexpr std::array<std::pair<Errc, std::string_view>, 19> kNames{{
     {Errc::invalid_argument, "invalid_argument"},
     {Errc::parse, "parse"},
     {Errc::not_found, "not_found"},
@@ -25,6 +25,7 @@ constexpr std::array<std::pair<Errc, std::string_view>, 18> kNames{{
     {Errc::corrupted, "corrupted"},
     {Errc::protocol, "protocol"},
     {Errc::exhausted, "exhausted"},
+    {Errc::device_failed, "device_failed"},
     {Errc::internal, "internal"},
 }};
 }  // namespace

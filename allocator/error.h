@@ -29,6 +29,7 @@ enum class Errc {
   corrupted,          // Bytes arrived that are not those that were sent.
   protocol,           // A peer sent what no correct peer sends.
   exhausted,          // A limit of the service (connections, requests, file descriptors).
+  device_failed,      // A device's driver refused or lost work; the text has its name for it.
   internal,           // A defect in Causeway.
 };
 

@@ -31,6 +31,8 @@ class io_context;
 
 namespace causeway {
 
+class DeviceStaging;  // device/staging.h
+
 using SessionId = std::uint64_t;
 using RegionId = std::uint64_t;
 using Deadline = std::chrono::steady_clock::time_point;
@@ -61,6 +63,9 @@ struct RemoteAddress {
 struct PinnedMemory {
   std::span<std::byte> bytes;
   std::shared_ptr<const void> pin;
+  // Null: the processor may touch the bytes. Else they are a device's, at its addresses, and only
+  // this reaches them. Lives as long as `pin`, on the loop of whoever asked for the memory.
+  DeviceStaging* device = nullptr;
 };
 
 // The receiving side's judge. Every call is for a request from outside.
@@ -71,7 +76,8 @@ class DataService {
   // Errors: throws (unauthenticated, ...) to refuse the connection.
   virtual void admit(const Hello& hello) = 0;
 
-  // The memory behind [offset, offset + size) of the region, contiguous at this process.
+  // The memory behind [offset, offset + size) of the region, contiguous at this process, of the
+  // host or of a device.
   // Errors: throws unless `hello`'s peer may do this: permission_denied, not_found, out_of_bounds.
   virtual PinnedMemory pin(const Hello& hello, const RemoteAddress& address,
                            std::uint64_t size_bytes, Access access) = 0;

@@ -96,7 +96,9 @@ struct AccessDesc {
 };
 
 constexpr unsigned kStreamNonBlocking = 1;
+constexpr unsigned kEventBlockingSync = 1;
 constexpr unsigned kEventDisableTiming = 2;
+constexpr unsigned kHostAllocPortable = 1;  // Pinned for every context, not only the current one.
 constexpr std::uint64_t kLegacyStream = 1;  // Of cuGetProcAddress: not the per-thread twins.
 
 using GetProcAddress = Result (*)(const char* name, void** into, int version, std::uint64_t flags);

@@ -18,7 +18,8 @@ CudaEvent::CudaEvent(std::shared_ptr<CudaContext> context, bool with_timing)
     : context_(std::move(context)) {
   const CudaContext::Current current(*context_);
   check(*context_,
-        context_->functions().cuEventCreate(&event_, with_timing ? 0 : kEventDisableTiming),
+        context_->functions().cuEventCreate(
+            &event_, kEventBlockingSync | (with_timing ? 0 : kEventDisableTiming)),
         "cuEventCreate");
 }
 

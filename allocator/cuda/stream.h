@@ -27,7 +27,7 @@ class CudaEvent {
 
   [[nodiscard]] cuda::Event handle() const noexcept { return event_; }
   [[nodiscard]] bool is_reached() const;  // True, too, if it was never recorded.
-  void wait() const;                      // Blocks the calling thread.
+  void wait() const;                      // The calling thread sleeps; it does not spin.
   // Between two events with timing, both reached.
   [[nodiscard]] double seconds_since(const CudaEvent& start) const;
 

@@ -76,7 +76,7 @@ Lender Daemon::open_lender() {
   auto opened = open_node_devices(own_node(options_), options_.gpus, options_.gpu_probe_time);
   gpu_report_ = std::move(opened.gpu_report);
   for (const auto& line : gpu_report_) spdlog::info("gpus {}", line);
-  return {options_.node, std::move(opened.devices), options_.token};
+  return {context_, options_.node, std::move(opened.devices), options_.token};
 }
 
 Daemon::~Daemon() { stop(); }

@@ -40,12 +40,15 @@ bool same_secret(std::string_view a, std::string_view b) noexcept {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
-Lender::Lender(std::string node, std::vector<NodeDevice> devices, std::string pool_token)
+Lender::Lender(boost::asio::io_context& loop, std::string node, std::vector<NodeDevice> devices,
+               std::string pool_token)
     : node_(std::move(node)), pool_token_(std::move(pool_token)) {
   for (auto& device : devices) {
     auto memory = std::make_unique<DeviceMemory>(device.memory);
     auto for_gpus = device.for_gpus ? std::make_unique<DeviceMemory>(device.for_gpus) : nullptr;
-    devices_.push_back({std::move(device), std::move(memory), std::move(for_gpus)});
+    auto staging = device.gpu ? std::make_unique<DeviceStaging>(loop, device.gpu) : nullptr;
+    devices_.push_back(
+        {std::move(device), std::move(memory), std::move(for_gpus), std::move(staging)});
   }
 }
 
@@ -159,8 +162,8 @@ std::vector<std::shared_ptr<LentExtent>> Lender::lend(SessionId id, std::string_
                                 : std::shared_ptr<CudaContext>();
     for (auto& loan : memory.lend_pieces(piece.size_bytes)) {
       const auto size = loan.size_bytes();
-      fresh.emplace(offset, std::make_shared<LentExtent>(
-                                LentExtent{from.body.name, offset, std::move(loan), gpu, !is_gpu}));
+      fresh.emplace(offset, std::make_shared<LentExtent>(LentExtent{
+                                from.body.name, offset, std::move(loan), gpu, from.staging.get()}));
       offset += size;
     }
   }
@@ -232,16 +235,10 @@ void Lender::moves(const Hello& hello, std::uint64_t bytes, Access access) {
     count_route(node_, peer, bytes);
 }
 
-// The one place where memory of GPUs is kept from what loads and stores, or hands addresses to the
-// network: an address of a GPU is none of the processor's.
 PinnedMemory Lender::pin_local(const RemoteAddress& address, std::uint64_t size_bytes) const {
   auto part = find(address, size_bytes);
-  if (part.is_for_processor) return {part.bytes, std::move(part.pin)};
-  throw Error(Errc::unsupported,
-              fmt::format("region {:016x} lies on {}, memory of a GPU, which is reached from its "
-                          "own node only: there by its addresses, or by a copy to memory of {}'s "
-                          "host",
-                          address.region, part.pin->device.to_string(), node_));
+  auto* const staging = part.pin->staging;
+  return {part.bytes, std::move(part.pin), staging};
 }
 
 Lender::Part Lender::find(const RemoteAddress& address, std::uint64_t size_bytes) const {
@@ -259,7 +256,7 @@ Lender::Part Lender::find(const RemoteAddress& address, std::uint64_t size_bytes
     const auto bytes = extent->loan.bytes();
     const auto into = address.offset_bytes - extent->offset_bytes;
     if (into < bytes.size() && size_bytes <= bytes.size() - into)
-      return {bytes.subspan(into, size_bytes), extent->gpu, extent->is_for_processor, extent};
+      return {bytes.subspan(into, size_bytes), extent->gpu, extent};
   }
   throw Error(Errc::out_of_bounds,
               fmt::format("[{}, +{}) of region {:016x} is not inside one extent on {}",

@@ -4,13 +4,13 @@
 // Shape:   a session holds regions; a region, as this node knows it, is a set of extents at offsets
 //          that do not overlap. An extent's memory lives until its last user lets go: a transfer in
 //          flight outlives the session, and the bytes count as used until then.
-//          Memory of a GPU is at addresses of that GPU: what moves it says Part::gpu.
+//          Memory of a GPU is at addresses of that GPU: its copies go by Part::gpu within the node,
+//          and by its DeviceStaging to and from others.
 // Units:   bytes; offsets are within the region.
 // Errors:  unauthenticated (no such session, wrong key), permission_denied (another's region),
-//          not_found, out_of_bounds, already_exists (overlap), out_of_memory (needed, available),
-//          unsupported (memory of a GPU where the processor would have to touch it).
+//          not_found, out_of_bounds, already_exists (overlap), out_of_memory (needed, available).
 // Cost:    lend O(pieces) plus one memfd each; pin two hash look-ups and a tree search.
-// Threads: the daemon's one thread.
+// Threads: the daemon's one thread, which runs `loop`.
 #pragma once
 
 #include <chrono>
@@ -24,6 +24,7 @@
 #include "allocator/device_memory.h"
 #include "runtime/node/node_devices.h"
 #include "transport/channel.h"
+#include "transport/device/staging.h"
 
 namespace causeway {
 
@@ -32,7 +33,7 @@ struct LentExtent {
   std::uint64_t offset_bytes;  // Within the region.
   Loan loan;
   std::shared_ptr<CudaContext> gpu;  // Whose addresses they are; null: the processor's.
-  bool is_for_processor = true;      // False: the memory of a GPU.
+  DeviceStaging* staging = nullptr;  // Of memory of a GPU; null: the processor may touch it.
 };
 
 class Lender : public DataService {
@@ -54,7 +55,9 @@ class Lender : public DataService {
     std::uint64_t size_bytes;
   };
 
-  Lender(std::string node, std::vector<NodeDevice> devices, std::string pool_token);
+  // Errors: what DeviceStaging throws, for a GPU with memory of its own.
+  Lender(boost::asio::io_context& loop, std::string node, std::vector<NodeDevice> devices,
+         std::string pool_token);
 
   // Errors: already_exists if the id is taken with another key, exhausted past the limit of
   // sessions.
@@ -89,8 +92,8 @@ class Lender : public DataService {
   struct Part {
     std::span<std::byte> bytes;
     std::shared_ptr<CudaContext> gpu;  // As of the extent.
-    bool is_for_processor;
     std::shared_ptr<const LentExtent> pin;
+    [[nodiscard]] bool is_for_processor() const noexcept { return pin->staging == nullptr; }
   };
   // Errors: permission_denied, out_of_bounds.
   [[nodiscard]] Part find(const RemoteAddress& address, std::uint64_t size_bytes) const;
@@ -102,6 +105,7 @@ class Lender : public DataService {
     NodeDevice body;
     std::unique_ptr<DeviceMemory> memory;
     std::unique_ptr<DeviceMemory> for_gpus;  // Of the same bytes; may be null.
+    std::unique_ptr<DeviceStaging> staging;  // Of a GPU with memory of its own.
     [[nodiscard]] std::uint64_t capacity_bytes() const { return memory->capacity_bytes(); }
     [[nodiscard]] std::uint64_t used_bytes() const {
       return memory->used_bytes() + (for_gpus ? for_gpus->used_bytes() : 0);

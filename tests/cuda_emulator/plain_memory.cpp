@@ -24,8 +24,7 @@ std::uint64_t round_up(std::uint64_t size_bytes) {
 // With an inaccessible page behind it.
 DevicePtr open_pages(std::uint64_t mapped_bytes, bool is_hidden) {
   const auto at = em::reserve_addresses(mapped_bytes + kPage, kPage);
-  if (::pkey_mprotect(reinterpret_cast<void*>(at), mapped_bytes, PROT_READ | PROT_WRITE,
-                      em::page_key(is_hidden)) != 0) {
+  if (!em::protect(reinterpret_cast<void*>(at), mapped_bytes, PROT_READ | PROT_WRITE, is_hidden)) {
     em::free_addresses(at, mapped_bytes + kPage);
     throw em::Failure{kOutOfMemory};
   }

@@ -126,9 +126,7 @@ void protect(DevicePtr at, const em::Mapping& mapping) {
   const bool is_hidden = processor == mapping.access.end() || processor->second == 0;
   const int protection =
       ((flags & kAccessRead) != 0 ? PROT_READ : 0) | (flags == kAccessReadWrite ? PROT_WRITE : 0);
-  require(
-      ::pkey_mprotect(address(at), mapping.size_bytes, protection, em::page_key(is_hidden)) == 0,
-      kOperatingSystem);
+  require(em::protect(address(at), mapping.size_bytes, protection, is_hidden), kOperatingSystem);
 }
 
 void check_desc(const AccessDesc& desc, const em::Mapping& mapping) {

@@ -70,6 +70,11 @@ void make_device_key() {
 
 int device_key() noexcept { return key; }
 
+bool protect(void* at, std::size_t size_bytes, int protection, bool is_hidden) {
+  if (key < 0) return ::mprotect(at, size_bytes, protection) == 0;
+  return ::pkey_mprotect(at, size_bytes, protection, is_hidden ? key.load() : 0) == 0;
+}
+
 std::shared_ptr<Line> Line::start(Owner owner) {
   std::shared_ptr<Line> line(new Line(std::move(owner)));
   std::thread([line] {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -62,11 +63,7 @@ void catch_faults();
 // The protection key of devices' memory, which only lines' threads may touch; -1: none to be had.
 void make_device_key();
 [[nodiscard]] int device_key() noexcept;
-// For pkey_mprotect(): that one, or the one that everybody may use. Without keys no number is one,
-// and -1 asks for none.
-[[nodiscard]] inline int page_key(bool is_hidden) noexcept {
-  const int key = device_key();
-  return key < 0 || is_hidden ? key : 0;
-}
+// mprotect() with that key or none. A kernel without protection keys knows not even key 0.
+[[nodiscard]] bool protect(void* at, std::size_t size_bytes, int protection, bool is_hidden);
 
 }  // namespace causeway::emulator

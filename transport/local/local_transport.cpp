@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "transport/checksum.h"
+#include "transport/local/staged_access.h"
 #include "transport/proving_ground.h"
 
 namespace causeway {
@@ -67,6 +68,9 @@ struct End : std::enable_shared_from_this<End> {
   std::shared_ptr<End> other;              // Null once closed.
   std::map<std::uint64_t, Mailbox> inbox;  // By tag: what the other end sends, this end receives.
   ChannelCounters counters;
+  std::list<std::weak_ptr<StagedAccess>> accesses;  // Of this end, to memory of devices.
+  std::size_t copies = 0;                           // Of such memory here, for the other end.
+  std::vector<std::function<void()>> when_idle;     // Called when there are none.
   std::uint64_t next_id = 0;
   std::optional<Error> ended;
   std::function<void(const Error&)> on_close;
@@ -85,6 +89,8 @@ struct End : std::enable_shared_from_this<End> {
       for (auto& send : box.sends)
         post(std::move(send.done), Error(Errc::closed, own_name() + " closed the channel"), 0);
     }
+    for (const auto& weak : std::exchange(accesses, {}))
+      if (const auto access = weak.lock()) access->stop(reason);
     if (on_close)
       boost::asio::post(context,
                         [handler = std::exchange(on_close, {}), reason] { handler(reason); });
@@ -144,6 +150,7 @@ class LocalChannel final : public Channel {
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
              Completion done) override {
     one_sided(to, source.size(), Access::write, deadline, std::move(done),
+              StagedAccess::Kind::write, {const_cast<std::byte*>(source.data()), source.size()},
               [source](std::span<std::byte> memory) {
                 if (!source.empty()) std::memcpy(memory.data(), source.data(), source.size());
               });
@@ -152,7 +159,7 @@ class LocalChannel final : public Channel {
   void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
             Completion done) override {
     one_sided(from, target.size(), Access::read, deadline, std::move(done),
-              [target](std::span<std::byte> memory) {
+              StagedAccess::Kind::read, target, [target](std::span<std::byte> memory) {
                 if (!target.empty()) std::memcpy(target.data(), memory.data(), target.size());
               });
   }
@@ -160,14 +167,22 @@ class LocalChannel final : public Channel {
   void checksum(RemoteAddress of, std::uint64_t size_bytes, Deadline deadline,
                 Completion done) override {
     if (refused(deadline, done)) return;
-    const auto sum = std::make_shared<std::uint64_t>();
+    std::uint64_t sum = 0;
+    bool is_staged = false;
     const auto failed = use_memory(
         of, size_bytes, Access::read,
-        [&](std::span<std::byte> memory) { *sum = checksum_of(memory); }, kMaxChecksumBytes);
-    end_->post(std::move(done), failed, failed ? 0 : *sum);
+        [&](const PinnedMemory& memory) {
+          is_staged = memory.device != nullptr;
+          if (is_staged)
+            stage({StagedAccess::Kind::sum, memory, {}, deadline, std::move(done)});
+          else
+            sum = checksum_of(memory.bytes);
+        },
+        kMaxChecksumBytes);
+    if (!is_staged) end_->post(std::move(done), failed, failed ? 0 : sum);
   }
 
-  // What crosses here lands at once, so the end of the channel is all.
+  // What crosses here lands at once, but for copies of devices: so the end of the channel is all.
   void fence(ChannelId other, Deadline deadline, Completion done) override {
     if (refused(deadline, done)) return;
     if (other == end_->id)
@@ -179,8 +194,10 @@ class LocalChannel final : public Channel {
           Error(Errc::not_found, end_->peer.name + " is not whom that channel led to"), 0);
     const auto found = network_->accepted.find(other.number);
     if (found != network_->accepted.end())
-      if (const auto end = found->second.lock())
+      if (const auto end = found->second.lock()) {
         end->close(Error(Errc::closed, "its peer fenced the channel"));
+        if (end->copies > 0) return fence_later(*end, deadline, std::move(done));
+      }
     end_->post(std::move(done), std::nullopt, 0);
   }
 
@@ -243,19 +260,57 @@ class LocalChannel final : public Channel {
 
   template <typename Copy>
   void one_sided(RemoteAddress address, std::uint64_t size_bytes, Access access, Deadline deadline,
-                 Completion done, Copy copy) {
+                 Completion done, StagedAccess::Kind kind, std::span<std::byte> local, Copy copy) {
     if (refused(deadline, done)) return;
     auto& partner = *end_->other;
-    const auto failed = use_memory(address, size_bytes, access, [&](std::span<std::byte> memory) {
+    bool is_staged = false;
+    const auto failed = use_memory(address, size_bytes, access, [&](const PinnedMemory& memory) {
       if (!ProvingGround::is_at(address)) partner.service->moves(partner.peer, size_bytes, access);
-      copy(memory);
+      is_staged = memory.device != nullptr;
+      if (is_staged)
+        stage({kind, memory, local, deadline, std::move(done)});
+      else
+        copy(memory.bytes);
     });
+    if (is_staged) return;
     if (failed) return end_->post(std::move(done), failed, 0);
-    auto& from = access == Access::write ? *end_ : partner;
-    auto& to = access == Access::write ? partner : *end_;
-    from.counters.sent_bytes += size_bytes;
-    to.counters.received_bytes += size_bytes;
+    count(*end_, partner, access, size_bytes);
     end_->post(std::move(done), std::nullopt, size_bytes);
+  }
+
+  static void count(End& own, End& partner, Access access, std::uint64_t size_bytes) {
+    (access == Access::write ? own : partner).counters.sent_bytes += size_bytes;
+    (access == Access::write ? partner : own).counters.received_bytes += size_bytes;
+  }
+
+  void stage(StagedAccess::Setup setup) {
+    const auto partner = end_->other;
+    ++partner->copies;
+    setup.done = [own = end_, partner, kind = setup.kind, done = std::move(setup.done)](
+                     std::optional<Error> error, std::uint64_t bytes) {
+      if (!error && kind != StagedAccess::Kind::sum)
+        count(*own, *partner, kind == StagedAccess::Kind::write ? Access::write : Access::read,
+              bytes);
+      if (--partner->copies == 0)
+        for (const auto& idle : std::exchange(partner->when_idle, {})) idle();
+      done(std::move(error), bytes);
+    };
+    std::erase_if(end_->accesses, [](const auto& weak) { return weak.expired(); });
+    end_->accesses.push_back(StagedAccess::start(end_->context, std::move(setup)));
+  }
+
+  // Whichever comes first: the end of what is under way, or the deadline.
+  void fence_later(End& other, Deadline deadline, Completion done) {
+    const auto timer = std::make_shared<steady_timer>(end_->context, deadline);
+    const auto once = std::make_shared<Completion>(std::move(done));
+    timer->async_wait([once, timer](boost::system::error_code) {
+      if (const auto tell = std::exchange(*once, nullptr))
+        tell(Error(Errc::timed_out, "a copy of a device was still under way"), 0);
+    });
+    other.when_idle.push_back([own = end_, once, timer] {
+      timer->cancel();
+      if (*once) own->post(std::exchange(*once, nullptr), std::nullopt, 0);
+    });
   }
 
   // Calls `use` with the peer's memory, if its service agrees.
@@ -276,7 +331,7 @@ class LocalChannel final : public Channel {
         throw Error(Errc::internal, end_->peer.name + " pinned " +
                                         std::to_string(memory.bytes.size()) + " bytes instead of " +
                                         std::to_string(size_bytes));
-      use(memory.bytes);
+      use(memory);
       return std::nullopt;
     } catch (const Error& error) {
       return error;

@@ -144,6 +144,12 @@ void Rails::State::deal() {
 }
 
 bool Rails::State::deal_chunks() {
+  for (std::size_t i = 0; i < transfers.size(); ++i) {
+    if (!transfers[i]->may_stage()) continue;
+    const auto before = transfers.size();
+    stage_ahead(TransferPtr(transfers[i]));
+    if (transfers.size() < before) --i;  // It has failed, and is none of them any more.
+  }
   std::uint64_t left_bytes = 0;
   for (const auto& transfer : transfers) left_bytes += transfer->left_bytes;
   for (std::size_t idle = 0; idle < transfers.size();) {
@@ -163,24 +169,33 @@ bool Rails::State::deal_chunks() {
   return true;
 }
 
-void Rails::State::start(const RailPtr& rail, const TransferPtr& transfer) {
-  auto chunk = transfer->take();
+// This side's memory of a chunk; false: the transfer has failed.
+bool Rails::State::pin(Transfer::State& transfer, Chunk& chunk) {
   try {
-    if (chunk.attempts++ == 0)
-      chunk.memory = transfer->pin(chunk.piece, chunk.offset_bytes, chunk.size_bytes);
+    chunk.memory = transfer.pin(chunk.piece, chunk.offset_bytes, chunk.size_bytes);
     if (chunk.memory.bytes.size() != chunk.size_bytes)
       throw Error(Errc::internal, fmt::format("{} bytes were pinned instead of {}",
                                               chunk.memory.bytes.size(), chunk.size_bytes));
+    chunk.is_pinned = true;
+    return true;
   } catch (const Error& error) {
-    return transfer->fail(error);
+    transfer.fail(error);
   } catch (const std::exception& error) {
-    return transfer->fail(Error(Errc::internal, error.what()));
+    transfer.fail(Error(Errc::internal, error.what()));
   }
+  return false;
+}
+
+void Rails::State::start(const RailPtr& rail, const TransferPtr& transfer) {
+  auto chunk = transfer->take();
+  if (!chunk.is_pinned && !pin(*transfer, chunk)) return;
+  if (chunk.memory.device != nullptr && !chunk.slot) return stage(transfer, std::move(chunk));
+  ++chunk.attempts;
   transfer->has_begun = true;
   ++transfer->in_flight;
   rail->started(chunk.size_bytes);
   const auto channel = rail->channel;
-  const auto bytes = chunk.memory.bytes;
+  const auto bytes = chunk.slot ? chunk.slot->bytes().first(chunk.size_bytes) : chunk.memory.bytes;
   const auto remote = remote_of(*transfer, chunk);
   const auto deadline = transfer->options.deadline;
   auto done = [self = shared_from_this(), rail, channel, transfer, chunk = std::move(chunk)](
@@ -203,17 +218,51 @@ void Rails::State::landed(const RailPtr& rail, const std::shared_ptr<Channel>& c
     chunk.lost_with = channel->id();
     pass_fences();
   }
-  if (error || transfer->error || !transfer->options.verify)
-    return ended(transfer, std::move(chunk), error);
+  if (error || transfer->error) return ended(transfer, std::move(chunk), error);
+  if (!chunk.slot || transfer->is_write) return verify(rail, channel, transfer, std::move(chunk));
+  // A read has landed when its bytes are on the device.
+  auto& device = *chunk.memory.device;
+  auto* const to = chunk.memory.bytes.data();
+  const auto slot = chunk.slot;
+  const auto size_bytes = chunk.size_bytes;
+  device.copy_in(to, slot, size_bytes,
+                 [self = shared_from_this(), rail, channel, transfer,
+                  chunk = std::move(chunk)](const std::optional<Error>& failed) mutable {
+                   if (failed) return self->ended(transfer, std::move(chunk), failed);
+                   self->verify(rail, channel, transfer, std::move(chunk));
+                 });
+  deal();  // The rail has room meanwhile.
+}
+
+// If that is asked for. What this side compares is read from its memory anew, wherever that is.
+void Rails::State::verify(const RailPtr& rail, const std::shared_ptr<Channel>& channel,
+                          const TransferPtr& transfer, Chunk chunk) {
+  if (transfer->error || !transfer->options.verify)
+    return ended(transfer, std::move(chunk), std::nullopt);
   const auto remote = remote_of(*transfer, chunk);
   const auto size_bytes = chunk.size_bytes;
   channel->checksum(remote, size_bytes, transfer->options.deadline,
                     [self = shared_from_this(), rail, transfer, chunk = std::move(chunk)](
                         std::optional<Error> failed, std::uint64_t sum) mutable {
+                      if (!failed && chunk.slot)
+                        return self->verify_staged(rail, transfer, std::move(chunk), sum);
                       if (!failed && sum != checksum_of(chunk.memory.bytes))
                         failed = self->differs(*transfer, chunk, *rail);
                       self->ended(transfer, std::move(chunk), failed);
                     });
+}
+
+void Rails::State::verify_staged(const RailPtr& rail, const TransferPtr& transfer, Chunk chunk,
+                                 std::uint64_t theirs) {
+  auto& device = *chunk.memory.device;
+  const auto slot = chunk.slot;
+  const auto memory = chunk.memory.bytes;
+  device.sum(slot, memory.data(), memory.size(),
+             [self = shared_from_this(), rail, transfer, chunk = std::move(chunk), theirs](
+                 std::optional<Error> failed, std::uint64_t ours) mutable {
+               if (!failed && ours != theirs) failed = self->differs(*transfer, chunk, *rail);
+               self->ended(transfer, std::move(chunk), failed);
+             });
 }
 
 Error Rails::State::differs(const Transfer::State& transfer, const Chunk& chunk,
@@ -230,6 +279,7 @@ void Rails::State::ended(const TransferPtr& transfer, Chunk chunk,
   --transfer->in_flight;
   if (!error) {
     transfer->done_bytes += chunk.size_bytes;
+    if (std::exchange(chunk.slot, nullptr)) --transfer->staged;
   } else if (!transfer->error) {
     const bool may_retry = error->code() == Errc::corrupted
                                ? !std::exchange(chunk.has_differed, true)

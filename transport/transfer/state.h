@@ -4,6 +4,9 @@
 //          its chunks is in flight. A rail: down -> connecting -> open -> down. transfer.cpp cuts
 //          and counts chunks, dealing.cpp gives them to rails, rails.cpp opens, fences and loses
 //          rails.
+// Devices: a chunk whose memory is a device's gets a slot of pinned memory before it is dealt
+//          (staging.cpp): a write's bytes are copied there ahead of the rails, a read's go on from
+//          there once its rail is free again. So rails are measured without the device.
 // Stale:   bytes are stale that a write has sent and given up: they may land until their channel is
 //          fenced, and over anything that was written since. So a chunk goes again behind the fence
 //          of the channel that lost it, and a write begins behind those of all writes before it.
@@ -17,6 +20,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 
+#include "transport/device/staging.h"
 #include "transport/transfer/probe_turns.h"
 #include "transport/transfer/rails.h"
 #include "transport/transfer/transfer.h"
@@ -30,6 +34,8 @@ struct Chunk {
   std::uint64_t offset_bytes = 0;
   std::uint64_t size_bytes = 0;
   PinnedMemory memory{};  // From its first start to its end.
+  StagingSlotPtr slot{};  // Of memory of a device, likewise: where rails take and put the bytes.
+  bool is_pinned = false;
   int attempts = 0;
   bool has_differed = false;
   std::optional<ChannelId> lost_with{};  // Goes again behind its fence.
@@ -44,6 +50,11 @@ struct Transfer::State : std::enable_shared_from_this<Transfer::State> {
   [[nodiscard]] std::uint64_t peek() const noexcept;
   [[nodiscard]] Chunk take();
   void put_back(Chunk chunk);
+
+  // Of a transfer from or to a device: whether one more chunk may get in line for a slot. One at a
+  // time, so that transfers take turns; and none has all the slots.
+  [[nodiscard]] bool may_stage() const noexcept;
+  [[nodiscard]] Chunk take_new();
 
   void begin();
   void fail(const Error& reason);  // The first one counts.
@@ -62,6 +73,10 @@ struct Transfer::State : std::enable_shared_from_this<Transfer::State> {
   std::size_t next_piece = 0;    // Where the next chunk is cut from.
   std::uint64_t next_offset_bytes = 0;
   std::deque<Chunk> again;
+  std::optional<StagingReport> staging;  // Once the first chunk was found to be a device's.
+  StagingSlots::Place in_line;           // Of a chunk that waits for a slot.
+  std::size_t staged = 0;                // Chunks with a slot or in line.
+  std::uint64_t chunk_bytes = kTransferChunkBytes;
   std::size_t in_flight = 0;
   bool has_begun = false;  // A chunk was given to a rail.
   bool is_done = false;
@@ -164,12 +179,23 @@ struct Rails::State : std::enable_shared_from_this<Rails::State> {
   [[nodiscard]] RailPtr choose(std::uint64_t size_bytes, std::uint64_t left_bytes) const;
   [[nodiscard]] double rate_of(const Rail& rail) const;
   [[nodiscard]] bool has_room(const Rail& rail, std::uint64_t size_bytes) const;
+  bool pin(Transfer::State& transfer, Chunk& chunk);
   void start(const RailPtr& rail, const TransferPtr& transfer);
   void landed(const RailPtr& rail, const std::shared_ptr<Channel>& channel,
               const TransferPtr& transfer, Chunk chunk, std::optional<Error> error);
+  void verify(const RailPtr& rail, const std::shared_ptr<Channel>& channel,
+              const TransferPtr& transfer, Chunk chunk);
+  void verify_staged(const RailPtr& rail, const TransferPtr& transfer, Chunk chunk,
+                     std::uint64_t theirs);
   [[nodiscard]] Error differs(const Transfer::State& transfer, const Chunk& chunk,
                               const Rail& rail) const;
   void ended(const TransferPtr& transfer, Chunk chunk, const std::optional<Error>& error);
+
+  // staging.cpp
+  void stage_ahead(const TransferPtr& transfer);
+  void stage(const TransferPtr& transfer, Chunk chunk);
+  void fill(const TransferPtr& transfer, Chunk chunk);
+  void filled(const TransferPtr& transfer, Chunk chunk, const std::optional<Error>& error);
 
   template <typename Test>
   [[nodiscard]] bool any_rail(Test test) const {

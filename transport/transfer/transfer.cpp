@@ -26,6 +26,7 @@ Transfer::~Transfer() {
 
 bool Transfer::is_done() const noexcept { return state_->is_done; }
 const std::optional<Error>& Transfer::error() const noexcept { return state_->error; }
+const std::optional<StagingReport>& Transfer::staging() const noexcept { return state_->staging; }
 Transfer::Progress Transfer::progress() const noexcept {
   return {state_->done_bytes, state_->total_bytes};
 }
@@ -70,22 +71,33 @@ std::deque<Chunk>::const_iterator Transfer::State::next_again() const noexcept {
 
 bool Transfer::State::has_work() const noexcept {
   if (error || (is_write && !rails->may_write(*this))) return false;
-  return next_piece < pieces.size() || next_again() != again.end();
+  return (!staging && next_piece < pieces.size()) || next_again() != again.end();
+}
+
+bool Transfer::State::may_stage() const noexcept {
+  return staging && !error && !in_line && next_piece < pieces.size() &&
+         staged < staging->slots / 2 && (!is_write || rails->may_write(*this));
 }
 
 std::uint64_t Transfer::State::peek() const noexcept {
   if (const auto found = next_again(); found != again.end()) return found->size_bytes;
-  return std::min(pieces[next_piece].size_bytes - next_offset_bytes, kTransferChunkBytes);
+  return std::min(pieces[next_piece].size_bytes - next_offset_bytes, chunk_bytes);
 }
 
 Chunk Transfer::State::take() {
-  left_bytes -= peek();
   if (const auto found = next_again(); found != again.end()) {
     auto chunk = *found;
     again.erase(found);
+    left_bytes -= chunk.size_bytes;
     return chunk;
   }
-  const Chunk chunk{next_piece, next_offset_bytes, peek()};
+  return take_new();
+}
+
+Chunk Transfer::State::take_new() {
+  const Chunk chunk{next_piece, next_offset_bytes,
+                    std::min(pieces[next_piece].size_bytes - next_offset_bytes, chunk_bytes)};
+  left_bytes -= chunk.size_bytes;
   next_offset_bytes += chunk.size_bytes;
   if (next_offset_bytes == pieces[next_piece].size_bytes) ++next_piece, next_offset_bytes = 0;
   return chunk;
@@ -115,6 +127,7 @@ void Transfer::State::fail(const Error& reason) {
   if (error || is_done) return;
   error = reason;
   again.clear();
+  if (std::exchange(in_line, nullptr)) --in_flight;
   next_piece = pieces.size();
   left_bytes = 0;
   end_if_idle();

@@ -9,8 +9,11 @@
 //          500 ms after it (timed_out; cancelled; peer_lost when no rail is left and none can be
 //          opened again; corrupted; what the peer's check refused). Of a write that failed, any
 //          part may have landed.
+//          device_failed: of the device at either end. A copy to a device that is under way ends
+//          before the transfer does.
 // Cost:    one message and one answer per chunk of 1 MiB; `verify` adds a second round and one pass
-//          over the bytes at either end.
+//          over the bytes at either end. Bytes of a device cross the slots of its DeviceStaging,
+//          several chunks at once, so that the copies of both ends and the rails overlap.
 // Threads: the Rails' io_context.
 #pragma once
 
@@ -31,13 +34,16 @@
 
 namespace causeway {
 
+struct StagingReport;  // device/staging.h
+
 struct TransferPiece {
   RemoteAddress remote;
   std::uint64_t size_bytes;
 };
 
-// This side's memory of [offset, offset + size) of a piece. Called when a chunk first starts; what
-// it throws ends the transfer. The pin is held until nothing touches the memory any more.
+// This side's memory of [offset, offset + size) of a piece, of the host or (all of a transfer) of
+// one device. Called when a chunk first starts; what it throws ends the transfer. The pin is held
+// until nothing touches the memory any more.
 using PinLocal = std::function<PinnedMemory(std::size_t piece, std::uint64_t offset_bytes,
                                             std::uint64_t size_bytes)>;
 
@@ -66,6 +72,9 @@ class Transfer {
   [[nodiscard]] bool is_done() const noexcept;
   [[nodiscard]] const std::optional<Error>& error() const noexcept;  // Final once it is done.
   [[nodiscard]] Progress progress() const noexcept;
+  // How bytes of a device pass at this end, once its first chunk has begun; nothing: they lie in
+  // host memory.
+  [[nodiscard]] const std::optional<StagingReport>& staging() const noexcept;
 
   // Starts nothing more; it is done when what is in flight has ended. Idempotent.
   void cancel();

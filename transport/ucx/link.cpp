@@ -7,6 +7,14 @@ namespace causeway::ucx {
 
 namespace {
 constexpr std::uint64_t kOwnAlarm = 0;
+
+// Only a UCX that takes memory of devices is given any: no machine of ours has had one.
+void name_memory(ucp_request_param_t& param, bool is_device) {
+  if (!is_device) return;
+  param.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+  param.memory_type = UCS_MEMORY_TYPE_CUDA;
+}
+
 }  // namespace
 
 std::uint64_t new_key() {
@@ -192,7 +200,7 @@ void Link::advance() {
   if (failure_ && (phase_ == Phase::greeting || phase_ == Phase::open)) end(*failure_);
   if (phase_ == Phase::open) issue();
   if (phase_ == Phase::leaving && is_peer_gone_) force_close();
-  if (is_endpoint_gone_ && flights_ == 0) {
+  if (is_endpoint_gone_ && flights_ == 0 && copies_ == 0) {
     worker_->clear_alarm(own_alarm_);
     worker_->forget(*this);  // The caller holds the link.
     be_gone();
@@ -210,6 +218,7 @@ void Link::end(const Error& reason) {
   worker_->clear_alarm(own_alarm_);
   worker_->expect_no_more(own_key_);
   end_requests(reason);
+  leave_line();
   worker_->turnstile().forget(this);
   if (opened_)
     worker_->later([opened = std::exchange(opened_, {}), reason] { opened(reason, nullptr); });
@@ -224,6 +233,10 @@ void Link::end(const Error& reason) {
 void Link::on_alarm(std::uint64_t id) {
   if (id != kOwnAlarm) return expire(requests_.find(id));
   worker_->clear_alarm(own_alarm_);
+  if (is_endpoint_gone_ && copies_ > 0) {  // These end by themselves.
+    own_alarm_ = worker_->set_alarm(std::chrono::steady_clock::now() + kGrace, {this, kOwnAlarm});
+    return;
+  }
   if (is_endpoint_gone_) return abandon();
   if (phase_ == Phase::greeting)
     lose(Error(Errc::timed_out, connecting_ ? "no answer from " + peer_address_ + " in time"
@@ -319,6 +332,7 @@ void Link::submit(std::unique_ptr<Flight> flight, const void* data, std::uint64_
   param.flags = UCP_AM_SEND_FLAG_REPLY |
                 (size_bytes > eager_bytes ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER);
   param.cb.send = &Link::on_sent;
+  name_memory(param, flight->is_device);
   param.user_data = flight.get();
   const auto request =
       ucp_am_send_nbx(endpoint_, 0, flight->header.data(), kHeaderBytes, data, size_bytes, &param);
@@ -334,6 +348,7 @@ void Link::submit_receive(std::unique_ptr<Flight> flight, void* rendezvous, std:
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
   param.cb.recv_am = &Link::on_received;
+  name_memory(param, flight->is_device);
   param.user_data = flight.get();
   const auto request =
       ucp_am_recv_data_nbx(worker_->handle(), rendezvous, into, flight->size_bytes, &param);
@@ -370,9 +385,13 @@ void Link::land(Flight& flight, ucs_status_t status) {
       leave_turnstile(flight.tenant, flight.size_bytes);
       break;
     case Cargo::peer_write:
+      if (flight.staged && good && !failure_) {
+        land_staged(flight.staged);
+        break;
+      }
       if (good) counters_.received_bytes += flight.size_bytes;
       flight.pin.reset();
-      if (good)
+      if (good && !flight.staged)
         answer(Op::write_done, flight.id);
       else
         --serving_;

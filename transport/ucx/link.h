@@ -103,6 +103,8 @@ class Link : public std::enable_shared_from_this<Link> {
   void advance();
   void on_alarm(std::uint64_t id);
   [[nodiscard]] std::uint64_t unexpected_bytes() const noexcept { return unexpected_bytes_; }
+  [[nodiscard]] bool is_in_line() const noexcept { return !in_line_.empty(); }  // For a slot.
+  [[nodiscard]] bool holds_slot_since(Deadline then);
   void force_close();  // Outside of UCX callbacks.
   void abandon();      // The endpoint is gone for good: whatever is left ends now.
 
@@ -147,6 +149,7 @@ class Link : public std::enable_shared_from_this<Link> {
     peer_write,  // A request of the peer: pinned memory.
     peer_read,
   };
+  struct Staged;   // link_staged.cpp
   struct Flight {  // What UCX holds pointers into. Freed when UCX gives it back.
     std::shared_ptr<Link> link;
     Cargo cargo{};
@@ -154,7 +157,9 @@ class Link : public std::enable_shared_from_this<Link> {
     HeaderBytes header{};
     std::vector<std::byte> text;
     std::shared_ptr<const void> pin;
-    Turnstile::Tenant tenant = 0;  // Whose turn it took.
+    std::shared_ptr<Staged> staged;  // Of a write whose bytes go on to a device.
+    bool is_device = false;          // The memory that UCX is given.
+    Turnstile::Tenant tenant = 0;    // Whose turn it took.
     std::uint64_t size_bytes = 0;
   };
 
@@ -207,6 +212,8 @@ class Link : public std::enable_shared_from_this<Link> {
   void land_write(const Header& header, void* rendezvous);
   void serve_read(const Header& header);
   void send_read(const Header& header);
+  void send_read_data(const Header& header, std::span<const std::byte> bytes,
+                      std::shared_ptr<const void> pin, bool is_device = false);
   [[nodiscard]] Turnstile::Tenant tenant_of(const Header& header) const noexcept;
   void leave_turnstile(Turnstile::Tenant tenant, std::uint64_t size_bytes);
   void refuse_part(const Header& header);
@@ -230,6 +237,21 @@ class Link : public std::enable_shared_from_this<Link> {
   void answer(Op op, std::uint64_t id, const std::optional<Error>& failure = {},
               std::uint64_t sum = 0);
   ucs_status_t violate(const std::string& what);  // Returns what drops the message.
+
+  // The same where the bytes lie on a device: link_staged.cpp.
+  void stage(const std::shared_ptr<Staged>& staged);
+  void stage_eager(const Header& header, PinnedMemory memory, std::span<const std::byte> data);
+  void stage_write(const Header& header, PinnedMemory memory, void* rendezvous);
+  void stage_read(const Header& header, PinnedMemory memory);
+  void start_staged(const std::shared_ptr<Staged>& staged);  // It has a slot.
+  void land_staged(const std::shared_ptr<Staged>& staged);
+  void copied_in(Staged& staged, const std::optional<Error>& error);
+  void copied_out(const std::shared_ptr<Staged>& staged, const std::optional<Error>& error);
+  void end_copy();
+  void leave_turnstile(const Staged& staged);
+  void leave_line(std::list<std::shared_ptr<Staged>>::iterator at);
+  void leave_line();  // All of it.
+  bool recall_staged(std::uint64_t id);
 
   // Flights: link.cpp.
   std::unique_ptr<Flight> new_flight(Cargo cargo, std::uint64_t id, Header header);
@@ -280,7 +302,10 @@ class Link : public std::enable_shared_from_this<Link> {
   std::uint64_t unexpected_bytes_ = 0;
   std::size_t unexpected_count_ = 0;
   std::size_t serving_ = 0;
+  std::list<std::shared_ptr<Staged>> in_line_;  // For a slot.
+  std::list<std::weak_ptr<Staged>> with_slot_;  // Oldest first.
   std::size_t flights_ = 0;
+  std::size_t copies_ = 0;      // Of devices, under way.
   Alarms::iterator own_alarm_;  // Of the greeting, of last words, of the farewell.
 };
 

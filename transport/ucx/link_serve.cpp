@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "transport/checksum.h"
+#include "transport/device/way.h"
 #include "transport/too_long.h"
 #include "transport/ucx/link.h"
 
@@ -149,7 +150,8 @@ ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
   if (!begin_serving()) return kDone;
   if (!payload.rendezvous) {
     guard(header.id, [&] {
-      const auto memory = pin(header, Access::write);
+      auto memory = pin(header, Access::write);
+      if (memory.device != nullptr) return stage_eager(header, std::move(memory), payload.bytes());
       if (payload.size_bytes > 0)
         std::memcpy(memory.bytes.data(), payload.data, payload.size_bytes);
       counters_.received_bytes += payload.size_bytes;
@@ -180,8 +182,15 @@ void Link::land_write(const Header& header, void* rendezvous) {
   bool is_taken = false;
   guard(header.id, [&] {
     auto memory = pin(header, Access::write);
+    const bool is_device = memory.device != nullptr;
+    if (is_device && choose_device_way(worker_->takes_devices(), true) == DeviceWay::staged) {
+      stage_write(header, std::move(memory), rendezvous);
+      is_taken = true;
+      return;
+    }
     auto flight = new_flight(Cargo::peer_write, header.id, {});
     flight->pin = std::move(memory.pin);
+    flight->is_device = is_device;
     flight->tenant = tenant_of(header);
     flight->size_bytes = header.part_size_bytes;
     is_taken = true;
@@ -194,7 +203,9 @@ void Link::land_write(const Header& header, void* rendezvous) {
 
 // Nobody is at fault when a write's time is over before its turn: its buffer goes back.
 void Link::take_recall(const Header& header) {
-  if (!worker_->turnstile().withdraw(this, tenant_of(header), header.id)) return;
+  if (recall_staged(header.id) ||
+      !worker_->turnstile().withdraw(this, tenant_of(header), header.id))
+    return;
   ++serving_;
   answer(Op::failed, header.id, Error(Errc::timed_out, "its turn had not come"));
 }
@@ -216,16 +227,26 @@ void Link::send_read(const Header& header) {
   bool is_sent = false;
   guard(header.id, [&] {
     auto memory = pin(header, Access::read);
-    const Header reply{
-        .op = Op::read_data, .id = header.id, .part_size_bytes = header.part_size_bytes};
-    auto flight = new_flight(Cargo::peer_read, header.id, reply);
-    flight->pin = std::move(memory.pin);
-    flight->tenant = tenant_of(header);
+    const bool is_device = memory.device != nullptr;
+    const auto way = choose_device_way(worker_->takes_devices(), !header.eager);
+    if (is_device && way == DeviceWay::staged)
+      stage_read(header, std::move(memory));
+    else
+      send_read_data(header, memory.bytes, std::move(memory.pin), is_device);
     is_sent = true;
-    submit(std::move(flight), memory.bytes.data(), memory.bytes.size(),
-           header.eager ? kMaxEagerBytes : 0);
   });
   if (!is_sent) leave_turnstile(tenant_of(header), header.part_size_bytes);
+}
+
+void Link::send_read_data(const Header& header, std::span<const std::byte> bytes,
+                          std::shared_ptr<const void> pin, bool is_device) {
+  const Header reply{
+      .op = Op::read_data, .id = header.id, .part_size_bytes = header.part_size_bytes};
+  auto flight = new_flight(Cargo::peer_read, header.id, reply);
+  flight->pin = std::move(pin);
+  flight->is_device = is_device;
+  flight->tenant = tenant_of(header);
+  submit(std::move(flight), bytes.data(), bytes.size(), header.eager ? kMaxEagerBytes : 0);
 }
 
 // What is asked for of a session that is not the client's own is refused, but only in its turn.
@@ -251,7 +272,8 @@ void Link::serve_sum(const Header& header) {
       throw Error(Errc::out_of_bounds, "a checksum of " + std::to_string(header.size_bytes) +
                                            " bytes; the limit is " +
                                            std::to_string(kMaxChecksumBytes));
-    const auto memory = pin_whole(header, Access::read);
+    auto memory = pin_whole(header, Access::read);
+    if (memory.device != nullptr) return stage_read(header, std::move(memory));
     answer(Op::sum_is, header.id, {}, checksum_of(memory.bytes));
   });
 }

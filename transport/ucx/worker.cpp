@@ -124,6 +124,11 @@ void Worker::open(const std::string& interface, bool ipv6) {
   params.name = "causeway";
   check(ucp_init(&params, config, &ucp_), "start; see UCX_LOG_LEVEL=info");
 
+  ucp_context_attr_t abilities{};
+  abilities.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+  check(ucp_context_query(ucp_, &abilities), "tell which memory it takes");
+  takes_devices_ = (abilities.memory_types & UCS_BIT(UCS_MEMORY_TYPE_CUDA)) != 0;
+
   ucp_worker_params_t worker_params{};
   worker_params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE | UCP_WORKER_PARAM_FIELD_EVENTS;
   worker_params.thread_mode = UCS_THREAD_MODE_SERIALIZED;  // Made on one thread, run on another.
@@ -425,6 +430,13 @@ void Worker::run_alarms() {
                           "the other end asked to move bytes and then moved none "
                           "for 10 s, while others waited"));
   }
+  if (std::ranges::none_of(links_, [](const auto& each) { return each.first->is_in_line(); }))
+    return;
+  for (const auto& [link, owner] : links_)
+    if (link->holds_slot_since(now - kStalled))
+      link->break_off(Error(Errc::timed_out,
+                            "the other end kept a slot of pinned memory for 10 s, while others "
+                            "waited for one"));
 }
 
 ucs_status_t Worker::on_message(void* self, const void* header, std::size_t header_bytes,

@@ -58,6 +58,8 @@ class Worker : public std::enable_shared_from_this<Worker> {
   [[nodiscard]] bool is_stopped() const noexcept { return stopped_; }
 
   [[nodiscard]] ucp_worker_h handle() const noexcept { return worker_; }
+  // What UCX was built for and UCX_TLS lets it use.
+  [[nodiscard]] bool takes_devices() const noexcept { return takes_devices_; }
   [[nodiscard]] boost::asio::io_context& context() const noexcept { return context_; }
   [[nodiscard]] SocketGuard& guard() noexcept { return *guard_; }
   void shield_data_sockets();  // Errors: io.
@@ -122,6 +124,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
   ucp_worker_h worker_ = nullptr;
   ucp_listener_h listener_ = nullptr;
   std::uint16_t port_ = 0;
+  bool takes_devices_ = false;
   int event_fd_ = -1;  // UCX's.
   std::unique_ptr<SocketGuard> guard_;
   SpareDescriptors spares_;

@@ -77,6 +77,8 @@ static_assert(own::kAccessRead == CU_MEM_ACCESS_FLAGS_PROT_READ);
 static_assert(own::kAccessReadWrite == CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
 static_assert(own::kStreamNonBlocking == CU_STREAM_NON_BLOCKING);
 static_assert(own::kEventDisableTiming == CU_EVENT_DISABLE_TIMING);
+static_assert(own::kEventBlockingSync == CU_EVENT_BLOCKING_SYNC);
+static_assert(own::kHostAllocPortable == CU_MEMHOSTALLOC_PORTABLE);
 
 static_assert(sizeof(own::Location) == sizeof(CUmemLocation));
 static_assert(sizeof(own::AccessDesc) == sizeof(CUmemAccessDesc));

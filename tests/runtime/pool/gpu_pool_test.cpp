@@ -318,21 +318,30 @@ TEST_CASE("the daemon copies between its GPUs and all of its host memory") {
   CHECK(read_all(first) == expected);
 }
 
-TEST_CASE("memory of a GPU is not reached from elsewhere, and says so") {
+TEST_CASE("memory of a GPU is read, written and copied from another node") {
   GpuPool live("", {"a", "b"});
   auto pool = live.connect("b");
-  auto far = pool.allocate(4 * kMiB, {.only = {device("a/gpu0")}});
-  auto near = pool.allocate(4 * kMiB, {.only = {device("b/host0")}});
-  std::vector<std::byte> bytes(kMiB);
-  for (const auto& error :
-       {error_of([&] { far.read(0, bytes); }), error_of([&] { far.write(0, bytes); }),
-        error_of([&] { pool.copy(far, 0, near, 0, kMiB); }),
-        error_of([&] { pool.copy(near, 0, far, 0, kMiB); })}) {
-    CHECK(error.code() == Errc::unsupported);
-    CHECK_CONTAINS(error.what(), "lies on a/gpu0, memory of a GPU");
-  }
-  auto here = live.connect("a");  // The daemon is well.
-  CHECK(here.allocate(kMiB, {.near = device("a/gpu0")}).is_mapped());
+  const auto bytes = pattern(5 * kMiB + 3, 6);
+  auto far = pool.allocate(bytes.size(), {.only = {device("a/gpu0")}});
+  auto near = pool.allocate(bytes.size(), {.only = {device("b/host0")}});
+  far.write(0, bytes);
+  CHECK(read_all(far) == bytes);
+  CHECK(pool.copy(near, 0, far, 0, bytes.size()).bytes == bytes.size());
+  CHECK(read_all(near) == bytes);
+  // Memory of two GPUs and of the host between them, in one copy, both ways.
+  auto mixed = pool.allocate(bytes.size(), {.only = {device("a/gpu1")}});
+  std::vector<Pool::CopyPiece> pieces;
+  for (std::uint64_t at = 0; at < bytes.size(); at += 100'001)
+    pieces.push_back({at, at, std::min<std::uint64_t>(100'001, bytes.size() - at)});
+  CHECK(pool.copy_batch(mixed, near, pieces, true).bytes == bytes.size());
+  CHECK(read_all(mixed) == bytes);
+  auto big = pool.allocate(66 * kMiB, {.only = {device("a/gpu2"), device("a/host0")}});
+  CHECK(places(big).size() > 1);
+  const auto much = pattern(66 * kMiB, 7);
+  big.write(0, much);
+  auto other = pool.allocate(66 * kMiB, {.only = {device("b/host0")}});
+  CHECK(pool.copy(other, 0, big, 0, much.size()).bytes == much.size());
+  CHECK(read_all(other) == much);
 }
 
 TEST_CASE("an extent moves between devices under one address") {
