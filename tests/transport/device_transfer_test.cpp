@@ -239,7 +239,7 @@ TEST_CASE("bytes of a device are staged, but in a rendezvous of a library that t
 TEST_CASE("what was measured is kept") {
   boost::asio::io_context io;
   const auto context = CudaContext::retain(open_emulator(), 0);
-  const DeviceStaging staging(io, context);
+  const DeviceStaging staging(io, context, {16, 60'000ms});
   CHECK(staging.report().device == "GPU 0");
   CHECK(staging.report().slots == 16);
   REQUIRE(staging.report().trials.size() == 4);
