@@ -33,6 +33,7 @@ unsigned http_status(Errc code) noexcept {
       return 507;
     case Errc::corrupted:
     case Errc::io:
+    case Errc::device_failed:
     case Errc::protocol:
     case Errc::internal:
       return 500;
