@@ -55,9 +55,15 @@ DeviceStatus status_of(const Lender::Device& device) {
                       .used_bytes = device.used_bytes(),
                       .granule_bytes = device.memory->granule_bytes(),
                       .uuid = body.uuid,
-                      .reaches = {}};
+                      .reaches = {},
+                      .staging = {}};
   for (const auto& local : body.reaches)
     status.reaches.push_back(DeviceName::parse(body.name.node + "/" + local));
+  if (!device.staging) return status;
+  const auto& report = device.staging->report();
+  status.staging = StagingStatus{report.slots, report.chunk_bytes};
+  for (const auto& trial : report.trials)
+    status.staging->trials.push_back({trial.chunk_bytes, trial.bytes_per_second});
   return status;
 }
 

@@ -38,6 +38,19 @@ RailStatus parse_rail(const Json& rail) {
   return result;
 }
 
+std::optional<StagingStatus> parse_staging(const Json& device) {
+  if (!device.if_contains("staging")) return std::nullopt;
+  const auto& staging = get_object(device, "staging", kWhere);
+  StagingStatus result{get_uint(staging, "slots", kWhere),
+                       get_uint(staging, "chunk_bytes", kWhere)};
+  for (const auto& value : get_array(staging, "trials", kWhere)) {
+    const auto& trial = as_object(value, kWhere);
+    result.trials.push_back(
+        {get_uint(trial, "chunk_bytes", kWhere), get_number(trial, "bytes_per_s", kWhere)});
+  }
+  return result;
+}
+
 DeviceStatus parse_device(const Json& device) {
   DeviceStatus result{.name = DeviceName::parse(get_string(device, "name", kWhere)),
                       .model = get_string(device, "model", kWhere),
@@ -46,7 +59,8 @@ DeviceStatus parse_device(const Json& device) {
                       .used_bytes = get_uint(device, "used_bytes", kWhere),
                       .granule_bytes = get_uint(device, "granule_bytes", kWhere),
                       .uuid = get_string(device, "uuid", kWhere),
-                      .reaches = {}};
+                      .reaches = {},
+                      .staging = parse_staging(device)};
   if (!std::has_single_bit(result.granule_bytes) || result.granule_bytes > kMostGranuleBytes)
     throw Error(Errc::parse, fmt::format("{}: granule_bytes: {} is no power of two up to {}",
                                          kWhere, result.granule_bytes, kMostGranuleBytes));
@@ -120,14 +134,23 @@ void set_available(Topology& topology, const PoolStatus& status) {
 boost::json::object device_to_json(const DeviceStatus& device) {
   boost::json::array reaches;
   for (const auto& name : device.reaches) reaches.emplace_back(name.to_string());
-  return {{"name", device.name.to_string()},
-          {"model", device.model},
-          {"kind", device.kind},
-          {"capacity_bytes", device.capacity_bytes},
-          {"used_bytes", device.used_bytes},
-          {"granule_bytes", device.granule_bytes},
-          {"uuid", device.uuid},
-          {"reaches", std::move(reaches)}};
+  Json value{{"name", device.name.to_string()},
+             {"model", device.model},
+             {"kind", device.kind},
+             {"capacity_bytes", device.capacity_bytes},
+             {"used_bytes", device.used_bytes},
+             {"granule_bytes", device.granule_bytes},
+             {"uuid", device.uuid},
+             {"reaches", std::move(reaches)}};
+  if (!device.staging) return value;
+  boost::json::array trials;
+  for (const auto& trial : device.staging->trials)
+    trials.push_back(
+        Json{{"chunk_bytes", trial.chunk_bytes}, {"bytes_per_s", trial.bytes_per_second}});
+  value["staging"] = Json{{"slots", device.staging->slots},
+                          {"chunk_bytes", device.staging->chunk_bytes},
+                          {"trials", std::move(trials)}};
+  return value;
 }
 
 boost::json::object rail_to_json(const RailStatus& rail) {

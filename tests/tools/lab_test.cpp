@@ -176,7 +176,9 @@ TEST_CASE("a lab's GPUs are memory of the CUDA driver when told so, and emulated
   const auto cluster = labs.path() + "/gpus.yaml";
   tools::write_file(cluster,
                     "name: gpus\nnodes:\n  - name: a\n    devices:\n"
-                    "      - {gpu: rtx-4090, capacity: 64 MiB}\n      - {host: 32 MiB}\n");
+                    "      - {gpu: rtx-4090, capacity: 64 MiB}\n      - {host: 32 MiB}\n"
+                    "  - {name: b, devices: [{host: 32 MiB}]}\n"
+                    "links: [{between: [a, b], bandwidth: 1 GB/s, latency: 100 us}]\n");
   const auto with_driver = [&](std::vector<std::string> arguments, const char* library) {
     arguments.insert(arguments.begin(), CAUSEWAY);
     auto environment = labs.environment();
@@ -198,6 +200,12 @@ TEST_CASE("a lab's GPUs are memory of the CUDA driver when told so, and emulated
                           .at(0);
   CHECK(device.at("kind") == "cuda");
   CHECK(device.at("reaches").at(0) == "a/host0");
+  const auto copy =
+      labs.run({"bench", "copy", "--lab", "gpus", "--from", "a/gpu0", "--to", "b/host0", "--size",
+                "64KiB", "--rounds", "1", "--seconds", "0.05", "--explain"});
+  INFO(copy.out, copy.err);
+  CHECK(copy.exit_code == 0);
+  CHECK(contains(copy.out, "a/gpu0: through pinned memory, 16 slots each way, in chunks of "));
   CHECK(labs.run({"lab", "down", "gpus"}).exit_code == 0);
 
   const auto refused = with_driver({"lab", "up", cluster, "--gpus", "cuda"}, "/nowhere/cuda.so");

@@ -45,6 +45,17 @@ struct PoolOptions {
   std::chrono::milliseconds timeout{30000};  // Of each call.
 };
 
+// How bytes of a GPU's own memory pass to and from other nodes: by slots of pinned host memory.
+struct StagingStatus {
+  std::size_t slots = 0;  // For what the node asks of others, and as many for what these ask.
+  std::uint64_t chunk_bytes = 0;
+  struct Trial {
+    std::uint64_t chunk_bytes;
+    double bytes_per_second;  // Of both directions together.
+  };
+  std::vector<Trial> trials{};  // Why chunks of that size.
+};
+
 struct DeviceStatus {
   DeviceName name;
   std::string model;
@@ -54,6 +65,7 @@ struct DeviceStatus {
   std::uint64_t granule_bytes = 0;    // Extents are multiples of it.
   std::string uuid;                   // Of kind "cuda": the card, in every process of its node.
   std::vector<DeviceName> reaches{};  // Of kind "cuda": whose memory it can map beside its own.
+  std::optional<StagingStatus> staging{};  // Of kind "cuda".
 };
 
 // How one node reaches an address of another, from their first copy on.

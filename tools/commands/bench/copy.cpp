@@ -140,6 +140,30 @@ json::array probed_rails(const CopyBenchOptions& bench, const PoolStatus& status
   return list;
 }
 
+// The ends of the copy that lie on GPUs, and how their bytes get to the network.
+json::array staged_ends(const CopyBenchOptions& bench, const PoolStatus& status) {
+  json::array list;
+  const auto own = json::parse(status.to_json()).as_object();
+  for (const auto& node : own.at("nodes").as_array())
+    for (const auto& device : node.at("devices").as_array()) {
+      const auto name = DeviceName::parse(std::string_view(device.at("name").as_string()));
+      const auto* staging = device.as_object().if_contains("staging");
+      if (staging == nullptr || (name != bench.from && name != bench.to)) continue;
+      list.emplace_back(*staging).as_object()["device"] = name.to_string();
+    }
+  return list;
+}
+
+void print_staged_end(const json::object& end) {
+  const auto kib = [](const json::value& value) { return value.to_number<std::uint64_t>() >> 10; };
+  fmt::print("  {}: through pinned memory, {} slots each way, in chunks of {} KiB\n",
+             json::value_to<std::string>(end.at("device")), end.at("slots").to_number<int>(),
+             kib(end.at("chunk_bytes")));
+  for (const auto& trial : end.at("trials").as_array())
+    fmt::print("    chunks of {:>4} KiB: {:.2f} GB/s, both ways together\n",
+               kib(trial.at("chunk_bytes")), trial.at("bytes_per_s").to_number<double>() / 1e9);
+}
+
 bool is_probed(const json::array& rails) {
   return std::ranges::none_of(rails, [](const json::value& rail) {
     return rail.at("open").as_bool() && rail.at("reason").as_string().empty();
@@ -192,6 +216,7 @@ json::object explanation(const CopyBenchOptions& bench, Pool& pool, bool mapped)
     for (const auto& entry : settings) value[entry.key()] = entry.value();
   });
   value["probed"] = std::move(probed);
+  value["staged"] = staged_ends(bench, status);
   return value;
 }
 
@@ -216,6 +241,7 @@ void print_explanation(const CopyBenchOptions& bench, const json::object& value)
       "  up to {} unasked inside a message, more by rendezvous, unless a probe chose else:\n",
       bytes("eager_bytes"));
   for (const auto& rail : value.at("probed").as_array()) print_probed_rail(rail.as_object());
+  for (const auto& end : value.at("staged").as_array()) print_staged_end(end.as_object());
   for (const auto& entry : value.at("environment").as_array())
     fmt::print("  set by this environment, and perhaps by the daemons': {}\n",
                json::value_to<std::string>(entry));
