@@ -201,8 +201,9 @@ TEST_CASE("a lab's GPUs are memory of the CUDA driver when told so, and emulated
   CHECK(device.at("kind") == "cuda");
   CHECK(device.at("reaches").at(0) == "a/host0");
   const auto copy =
-      labs.run({"bench", "copy", "--lab", "gpus", "--from", "a/gpu0", "--to", "b/host0", "--size",
-                "64KiB", "--rounds", "1", "--seconds", "0.05", "--explain"});
+      with_driver({"bench", "copy", "--lab", "gpus", "--from", "a/gpu0", "--to", "b/host0",
+                   "--size", "64KiB", "--rounds", "1", "--seconds", "0.05", "--explain"},
+                  CUDA_EMULATOR);
   INFO(copy.out, copy.err);
   CHECK(copy.exit_code == 0);
   CHECK(contains(copy.out, "a/gpu0: through pinned memory, 16 slots each way, in chunks of "));
