@@ -3,7 +3,8 @@
 //   ucx_copy_bench [--json] [--rounds N] [--sizes BYTES,BYTES] [--no-perftest] [--shared-memory]
 //
 // Method: the server is this program started again; it listens, serves one region, takes messages,
-//         echoes those of tag 1, and is driven by events as a daemon is. A round measures write,
+//         echoes those of tag 1, and is driven by events as a daemon is. The link is probed first
+//         and has the settings that it chose, as every rail has. A round measures write,
 //         read, send and `ucx_perftest -t tag_bw` one after the other; the medians of the rounds
 //         are printed. Each keeps outstanding() operations in flight, as ucx_perftest keeps a
 //         window of its own. Sends count until the server says that it has all of them.
@@ -31,6 +32,7 @@
 #include "tests/transport/spawned_process.h"
 #include "transport/blocking.h"
 #include "transport/shm/sharing_transport.h"
+#include "transport/transfer/probe.h"
 #include "transport/ucx/ucx_transport.h"
 
 using namespace causeway;
@@ -246,12 +248,22 @@ struct Client {
                            done(std::move(error), 0);
                          });
     });
+    if (shares_memory) return;
+    const auto probe = std::make_shared<Probe>();
+    thread.wait_for([&](const Completion& done) { run_slices(probe, done); });
+    std::fprintf(stderr, "the link's settings: %s\n", probe->report().reason.c_str());
   }
   ~Client() {
     thread.run_on([&] {
       channel.reset();
       transport.reset();
     });
+  }
+
+  // As rails are probed before they have work; the channel has what was chosen then.
+  void run_slices(const std::shared_ptr<Probe>& probe, const Completion& done) {
+    if (probe->is_done()) return done(std::nullopt, 0);
+    probe->run_slice(channel, [this, probe, done] { run_slices(probe, done); });
   }
 
   // GB/s with outstanding() operations in flight, for kPerSample.
