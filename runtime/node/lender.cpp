@@ -120,13 +120,11 @@ DeviceMemory& Lender::memory_for(Device& device, bool for_gpus) const {
 }
 
 // Two kinds of memory share the bytes of a host device.
-void Lender::check_shared(const Device& device, const DeviceMemory& memory,
-                          std::uint64_t size_bytes) {
+void Lender::check_shared(const Device& device, bool for_gpus, std::uint64_t size_bytes) {
   if (!device.for_gpus) return;
   const auto available = device.capacity_bytes() - device.used_bytes();
-  const auto granule = memory.granule_bytes();
-  if (size_bytes <= available && (size_bytes + granule - 1) / granule * granule <= available)
-    return;
+  const MemoryBackend& memory = for_gpus ? *device.body.for_gpus : *device.body.memory;
+  if (size_bytes <= available && memory.round_up(size_bytes) <= available) return;
   throw Error(Errc::out_of_memory, fmt::format("{}: {} bytes needed, {} bytes available of {}",
                                                device.body.name.to_string(), size_bytes, available,
                                                device.capacity_bytes()));
@@ -155,7 +153,7 @@ std::vector<std::shared_ptr<LentExtent>> Lender::lend(SessionId id, std::string_
       check_free(known->second, piece, region);
     check_free(fresh, piece, region);
     auto offset = piece.offset_bytes;
-    check_shared(from, memory, piece.size_bytes);
+    check_shared(from, for_gpus, piece.size_bytes);
     const bool is_gpu = from.body.gpu != nullptr;
     const auto gpu = is_gpu     ? from.body.gpu
                      : for_gpus ? from.body.for_gpus->context()

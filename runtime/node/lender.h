@@ -121,8 +121,7 @@ class Lender : public DataService {
  private:
   Device& device(std::string_view local_name);
   DeviceMemory& memory_for(Device& device, bool for_gpus) const;
-  static void check_shared(const Device& device, const DeviceMemory& memory,
-                           std::uint64_t size_bytes);
+  static void check_shared(const Device& device, bool for_gpus, std::uint64_t size_bytes);
   // Errors: not_found if the session `id` holds nothing of the region here.
   Regions::iterator held_region(SessionId id, Regions& regions, RegionId region) const;
 

@@ -136,9 +136,7 @@ void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) co
   }
   const CallTime time(pool->time_for(bytes.size()));
   for (const auto& [node, parts] : remote)
-    pool->move_parts(*pool->link(node),
-                     kReads ? Pool::State::Direction::from_node : Pool::State::Direction::to_node,
-                     id, parts);
+    pool->move_parts(*pool->link(node), kReads ? Access::read : Access::write, id, parts);
 }
 
 void Region::read(std::uint64_t offset_bytes, std::span<std::byte> target) const {

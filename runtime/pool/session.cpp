@@ -283,7 +283,7 @@ Rails& Pool::State::rails_to(DaemonLink& link) {
   return *link.rails_;
 }
 
-void Pool::State::move_parts(DaemonLink& link, Direction direction, RegionId region,
+void Pool::State::move_parts(DaemonLink& link, Access access, RegionId region,
                              const std::vector<Part>& parts) {
   std::vector<TransferPiece> pieces;
   std::uint64_t bytes = 0;
@@ -307,7 +307,7 @@ void Pool::State::move_parts(DaemonLink& link, Direction direction, RegionId reg
             held->reset();
             done(std::move(failed), moved);
           }};
-      *held = direction == Direction::to_node
+      *held = access == Access::write
                   ? rails.write(std::move(pieces), std::move(pin), std::move(how))
                   : rails.read(std::move(pieces), std::move(pin), std::move(how));
     });

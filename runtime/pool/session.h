@@ -65,13 +65,11 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
 
   // Moves bytes between this process and one node's extents of `region`, over all rails to it.
   // Returns, or throws, when nothing touches the memory any more. Errors: as Transfer.
-  enum class Direction : std::uint8_t { to_node, from_node };
   struct Part {
     std::uint64_t offset_bytes;  // Within the region.
-    std::span<std::byte> bytes;  // Only read if they go to the node.
+    std::span<std::byte> bytes;  // A write only reads them.
   };
-  void move_parts(DaemonLink& link, Direction direction, RegionId region,
-                  const std::vector<Part>& parts);
+  void move_parts(DaemonLink& link, Access access, RegionId region, const std::vector<Part>& parts);
 
   // Copies from one region's extents to another's by their daemons: `pull` lets the target's node
   // execute it. Every piece lies within one extent on either side. Returns the seconds it took

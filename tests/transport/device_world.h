@@ -19,6 +19,7 @@
 #define CHANNEL_SUITE_HELPERS_ONLY
 #include "tests/allocator/cuda/emulator.h"
 #include "tests/conformance/channel_suite.h"
+#include "tests/transport/run_until.h"
 #include "transport/device/staging.h"
 #include "transport/local/local_transport.h"
 #include "transport/shm/sharing_transport.h"
@@ -170,13 +171,7 @@ class DeviceWorld {
 
   template <typename Test>
   bool run_until(Test test, Clock::duration time = 60s) {
-    const auto limit = Clock::now() + time;
-    while (!test()) {
-      if (Clock::now() >= limit) return false;
-      if (io.stopped()) io.restart();
-      io.run_one_for(5ms);
-    }
-    return true;
+    return test::run_until(io, std::move(test), time);
   }
   bool finish(const Transfer& transfer) {
     return run_until([&] { return transfer.is_done(); });

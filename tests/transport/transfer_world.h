@@ -12,6 +12,7 @@
 #define CHANNEL_SUITE_HELPERS_ONLY
 #include "tests/conformance/channel_suite.h"
 #include "tests/transport/faulty_channel.h"
+#include "tests/transport/run_until.h"
 #include "transport/local/local_transport.h"
 #include "transport/transfer/rails.h"
 
@@ -90,13 +91,7 @@ class TransferWorld {
   // Runs the world until `test` holds. False: it did not in time.
   template <typename Test>
   bool run_until(Test test, Clock::duration time = 20s) {
-    const auto limit = Clock::now() + time;
-    while (!test()) {
-      if (Clock::now() >= limit) return false;
-      if (context.stopped()) context.restart();
-      context.run_one_for(5ms);
-    }
-    return true;
+    return test::run_until(context, std::move(test), time);
   }
   bool finish(const Transfer& transfer) {
     return run_until([&] { return transfer.is_done(); });

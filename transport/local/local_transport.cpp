@@ -149,19 +149,14 @@ class LocalChannel final : public Channel {
 
   void write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
              Completion done) override {
-    one_sided(to, source.size(), Access::write, deadline, std::move(done),
-              StagedAccess::Kind::write, {const_cast<std::byte*>(source.data()), source.size()},
-              [source](std::span<std::byte> memory) {
-                if (!source.empty()) std::memcpy(memory.data(), source.data(), source.size());
-              });
+    // A write only reads it.
+    one_sided(Access::write, to, {const_cast<std::byte*>(source.data()), source.size()}, deadline,
+              std::move(done));
   }
 
   void read(std::span<std::byte> target, RemoteAddress from, Deadline deadline,
             Completion done) override {
-    one_sided(from, target.size(), Access::read, deadline, std::move(done),
-              StagedAccess::Kind::read, target, [target](std::span<std::byte> memory) {
-                if (!target.empty()) std::memcpy(target.data(), memory.data(), target.size());
-              });
+    one_sided(Access::read, from, target, deadline, std::move(done));
   }
 
   void checksum(RemoteAddress of, std::uint64_t size_bytes, Deadline deadline,
@@ -258,19 +253,22 @@ class LocalChannel final : public Channel {
     return true;
   }
 
-  template <typename Copy>
-  void one_sided(RemoteAddress address, std::uint64_t size_bytes, Access access, Deadline deadline,
-                 Completion done, StagedAccess::Kind kind, std::span<std::byte> local, Copy copy) {
+  void one_sided(Access access, RemoteAddress address, std::span<std::byte> local,
+                 Deadline deadline, Completion done) {
     if (refused(deadline, done)) return;
+    const bool is_write = access == Access::write;
+    const auto size_bytes = local.size();
     auto& partner = *end_->other;
     bool is_staged = false;
     const auto failed = use_memory(address, size_bytes, access, [&](const PinnedMemory& memory) {
       if (!ProvingGround::is_at(address)) partner.service->moves(partner.peer, size_bytes, access);
       is_staged = memory.device != nullptr;
       if (is_staged)
-        stage({kind, memory, local, deadline, std::move(done)});
-      else
-        copy(memory.bytes);
+        stage({is_write ? StagedAccess::Kind::write : StagedAccess::Kind::read, memory, local,
+               deadline, std::move(done)});
+      else if (!local.empty())
+        std::memcpy(is_write ? memory.bytes.data() : local.data(),
+                    is_write ? local.data() : memory.bytes.data(), size_bytes);
     });
     if (is_staged) return;
     if (failed) return end_->post(std::move(done), failed, 0);

@@ -244,6 +244,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void stage_write(const Header& header, PinnedMemory memory, void* rendezvous);
   void stage_read(const Header& header, PinnedMemory memory);
   void start_staged(const std::shared_ptr<Staged>& staged);  // It has a slot.
+  void forget_answered();                                    // Of those that had slots.
   void land_staged(const std::shared_ptr<Staged>& staged);
   void copied_in(Staged& staged, const std::optional<Error>& error);
   void copied_out(const std::shared_ptr<Staged>& staged, const std::optional<Error>& error);

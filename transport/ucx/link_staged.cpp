@@ -49,7 +49,8 @@ void Link::stage_eager(const Header& header, PinnedMemory memory, std::span<cons
   worker_->make_room_for_unexpected(data.size());
   if (unexpected_bytes_ + data.size() > kMaxUnexpectedBytes)
     break_off(Error(Errc::exhausted, describe() + " wrote more than " +
-                                         memory.device->report().device + " takes in here"));
+                                         staged->memory.device->report().device +
+                                         " takes in here"));
   if (failure_) {
     --serving_;
     return;
@@ -70,16 +71,20 @@ void Link::stage_read(const Header& header, PinnedMemory memory) {
   stage(std::make_shared<Staged>(Staged{header, std::move(memory), header.op == Op::read}));
 }
 
+void Link::forget_answered() {
+  while (!with_slot_.empty() && with_slot_.front().expired()) with_slot_.pop_front();
+}
+
 // A peer that stops in mid-transfer keeps a slot from others.
 bool Link::holds_slot_since(Deadline then) {
-  while (!with_slot_.empty() && with_slot_.front().expired()) with_slot_.pop_front();
+  forget_answered();
   const auto oldest = with_slot_.empty() ? nullptr : with_slot_.front().lock();
   return oldest && oldest->taken_at < then;
 }
 
 void Link::start_staged(const std::shared_ptr<Staged>& staged) {
   staged->taken_at = std::chrono::steady_clock::now();
-  while (!with_slot_.empty() && with_slot_.front().expired()) with_slot_.pop_front();
+  forget_answered();
   with_slot_.push_back(staged);
   auto& memory = staged->memory;
   const auto size_bytes = memory.bytes.size();

@@ -7,15 +7,14 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <mutex>
-#include <random>
 #include <thread>
 
 #include "live_pool.h"
+#include "region_checks.h"
 
 using namespace causeway;
 using namespace causeway::test;
@@ -26,7 +25,6 @@ constexpr std::size_t kOthers = 64;
 constexpr std::size_t kBytes = 1 << 20;
 
 std::string name_of(std::size_t i) { return fmt::format("n{}", i); }
-DeviceName device_of(const std::string& node) { return DeviceName::parse(node + "/gpu0"); }
 
 std::string cluster() {
   auto text = fmt::format(
@@ -62,22 +60,6 @@ Usage usage_of(pid_t process) {
   return {count("task"), count("fd"), kib};
 }
 
-std::vector<std::byte> pattern(std::uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<std::byte> bytes(kBytes);
-  for (std::size_t at = 0; at < kBytes; at += 8) {
-    const auto word = random();
-    std::memcpy(&bytes[at], &word, 8);
-  }
-  return bytes;
-}
-
-std::vector<std::byte> read_all(const Region& region) {
-  std::vector<std::byte> bytes(region.size_bytes());
-  region.read(0, bytes);
-  return bytes;
-}
-
 // What one of the others exchanges with the hub.
 struct Exchange {
   Region there, here;  // What each sends.
@@ -93,14 +75,14 @@ TEST_CASE("a node exchanges bytes with sixty-four others at once") {
   auto pool = live.connect("hub");
   const auto hub = live.daemon("hub").id().pid;
   const auto allocate = [&](const std::string& node) {
-    return pool.allocate(kBytes, {.only = {device_of(node)}});
+    return pool.allocate(kBytes, {.only = {device((node + "/gpu0").c_str())}});
   };
   std::vector<Exchange> exchanges;
   for (std::size_t i = 0; i < kOthers; ++i) {
     const auto node = name_of(i);
     exchanges.push_back({allocate(node), allocate("hub"), allocate("hub"), allocate(node)});
-    exchanges[i].there.write(0, pattern(i));
-    exchanges[i].here.write(0, pattern(kOthers + i));
+    exchanges[i].there.write(0, pattern(kBytes, i));
+    exchanges[i].here.write(0, pattern(kBytes, kOthers + i));
   }
   const auto before = usage_of(hub);
 
@@ -124,8 +106,8 @@ TEST_CASE("a node exchanges bytes with sixty-four others at once") {
   INFO(errors.size(), " failed, the first: ", errors.empty() ? "" : errors.front());
   CHECK(errors.empty());
   for (std::size_t i = 0; i < kOthers; ++i) {
-    CHECK((read_all(exchanges[i].arrived_here) == pattern(i)));
-    CHECK((read_all(exchanges[i].arrived_there) == pattern(kOthers + i)));
+    CHECK((read_all(exchanges[i].arrived_here) == pattern(kBytes, i)));
+    CHECK((read_all(exchanges[i].arrived_there) == pattern(kBytes, kOthers + i)));
   }
 
   const auto after = usage_of(hub);

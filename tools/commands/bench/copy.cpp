@@ -121,11 +121,14 @@ void print_table(const CopyBenchOptions& bench, const CopyBenchResult& result) {
 constexpr std::chrono::seconds kProbePatience{3};
 constexpr std::chrono::milliseconds kProbePoll{50};
 
+json::array nodes_of(Pool& pool) {
+  return json::parse(pool.status().to_json()).at("nodes").as_array();
+}
+
 // What the two nodes found out about the way between them.
-json::array probed_rails(const CopyBenchOptions& bench, const PoolStatus& status) {
+json::array probed_rails(const CopyBenchOptions& bench, const json::array& nodes) {
   json::array list;
-  const auto own = json::parse(status.to_json()).as_object();
-  for (const auto& each : own.at("nodes").as_array()) {
+  for (const auto& each : nodes) {
     const auto& node = each.as_object();
     for (const auto& rail : node.at("rails").as_array()) {
       const auto from = json::value_to<std::string>(node.at("name"));
@@ -141,10 +144,9 @@ json::array probed_rails(const CopyBenchOptions& bench, const PoolStatus& status
 }
 
 // The ends of the copy that lie on GPUs, and how their bytes get to the network.
-json::array staged_ends(const CopyBenchOptions& bench, const PoolStatus& status) {
+json::array staged_ends(const CopyBenchOptions& bench, const json::array& nodes) {
   json::array list;
-  const auto own = json::parse(status.to_json()).as_object();
-  for (const auto& node : own.at("nodes").as_array())
+  for (const auto& node : nodes)
     for (const auto& device : node.at("devices").as_array()) {
       const auto name = DeviceName::parse(std::string_view(device.at("name").as_string()));
       const auto* staging = device.as_object().if_contains("staging");
@@ -197,26 +199,27 @@ void print_probed_rail(const json::object& rail) {
 json::object explanation(const CopyBenchOptions& bench, Pool& pool, bool mapped) {
   json::object value{{"mapped", mapped}};
   if (mapped) return value;
-  auto status = pool.status();
-  auto probed = probed_rails(bench, status);
+  auto nodes = nodes_of(pool);
+  auto probed = probed_rails(bench, nodes);
   // A probe begins when the copies are over.
   const auto limit = std::chrono::steady_clock::now() + kProbePatience;
   while (!is_probed(probed) && std::chrono::steady_clock::now() < limit) {
     throw_if_interrupted();
     std::this_thread::sleep_for(kProbePoll);
-    status = pool.status();
-    probed = probed_rails(bench, status);
+    nodes = nodes_of(pool);
+    probed = probed_rails(bench, nodes);
   }
   std::string addresses;
-  for (const auto& node : status.nodes)
-    if (node.name == bench.to.node) addresses = node.data_address;
+  for (const auto& node : nodes)
+    if (node.at("name").as_string() == bench.to.node)
+      addresses = json::value_to<std::string>(node.at("data"));
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   run_transport_bench({"settings", addresses}, deadline, [&](const std::string& line) {
     const auto settings = json::parse(line).as_object();
     for (const auto& entry : settings) value[entry.key()] = entry.value();
   });
   value["probed"] = std::move(probed);
-  value["staged"] = staged_ends(bench, status);
+  value["staged"] = staged_ends(bench, nodes);
   return value;
 }
 
