@@ -105,6 +105,7 @@ struct ChannelId {
 struct LinkSettings {
   std::uint64_t part_bytes = 1 << 20;    // Requests are cut into parts.
   std::uint64_t eager_bytes = 16 << 10;  // A part up to this size comes unasked, with its header.
+  bool by_stream = false;  // Larger ones by a connection of their own, once the body has one.
   bool operator==(const LinkSettings&) const = default;
 };
 constexpr std::uint64_t kMaxPartBytes = 1 << 20;
@@ -121,6 +122,7 @@ constexpr std::uint64_t kMaxChecksumBytes = 4 << 20;  // It is computed between 
 struct ChannelCounters {
   std::uint64_t sent_bytes = 0;
   std::uint64_t received_bytes = 0;
+  std::uint64_t streamed_bytes = 0;  // Of both: those that LinkSettings::by_stream was for.
 };
 
 class Channel {

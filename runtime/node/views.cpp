@@ -96,6 +96,7 @@ std::vector<RailStatus> Daemon::rails_status() const {
                         .probes = rail.probes,
                         .part_bytes = rail.settings.part_bytes,
                         .eager_bytes = rail.settings.eager_bytes,
+                        .by_stream = rail.settings.by_stream,
                         .answer_seconds = 0,
                         .reason = "",
                         .trials = {}};
@@ -104,8 +105,8 @@ std::vector<RailStatus> Daemon::rails_status() const {
         status.reason = rail.probe->reason;
         for (const auto& trial : rail.probe->trials)
           status.trials.push_back({trial.operation_bytes, trial.settings.part_bytes,
-                                   trial.settings.eager_bytes, trial.write_bytes_per_second,
-                                   trial.read_bytes_per_second});
+                                   trial.settings.eager_bytes, trial.settings.by_stream,
+                                   trial.write_bytes_per_second, trial.read_bytes_per_second});
       }
       list.push_back(std::move(status));
     }
@@ -280,6 +281,7 @@ std::string Daemon::rail_metrics() const {
       {"channels", "gauge", [](const auto& r) { return double(r.channels); }},
       {"part_bytes", "gauge", [](const auto& r) { return double(r.part_bytes); }},
       {"eager_bytes", "gauge", [](const auto& r) { return double(r.eager_bytes); }},
+      {"by_stream", "gauge", [](const auto& r) { return r.by_stream ? 1.0 : 0.0; }},
       {"answer_microseconds", "gauge", [](const auto& r) { return r.answer_seconds * 1e6; }},
       {"probes_total", "counter", [](const auto& r) { return double(r.probes); }},
       {"losses_total", "counter", [](const auto& r) { return double(r.losses); }},

@@ -25,6 +25,7 @@ RailStatus parse_rail(const Json& rail) {
                     .probes = get_uint(rail, "probes", kWhere),
                     .part_bytes = get_uint(rail, "part_bytes", kWhere),
                     .eager_bytes = get_uint(rail, "eager_bytes", kWhere),
+                    .by_stream = get_bool(rail, "by_stream", kWhere),
                     .answer_seconds = get_number(rail, "answer_s", kWhere),
                     .reason = get_string(rail, "reason", kWhere),
                     .trials = {}};
@@ -32,7 +33,8 @@ RailStatus parse_rail(const Json& rail) {
     const auto& trial = as_object(value, kWhere);
     result.trials.push_back(
         {get_uint(trial, "operation_bytes", kWhere), get_uint(trial, "part_bytes", kWhere),
-         get_uint(trial, "eager_bytes", kWhere), get_number(trial, "write_bytes_per_s", kWhere),
+         get_uint(trial, "eager_bytes", kWhere), get_bool(trial, "by_stream", kWhere),
+         get_number(trial, "write_bytes_per_s", kWhere),
          get_number(trial, "read_bytes_per_s", kWhere)});
   }
   return result;
@@ -159,6 +161,7 @@ boost::json::object rail_to_json(const RailStatus& rail) {
     trials.push_back(Json{{"operation_bytes", trial.operation_bytes},
                           {"part_bytes", trial.part_bytes},
                           {"eager_bytes", trial.eager_bytes},
+                          {"by_stream", trial.by_stream},
                           {"write_bytes_per_s", trial.write_bytes_per_second},
                           {"read_bytes_per_s", trial.read_bytes_per_second}});
   return {{"node", rail.node},
@@ -172,6 +175,7 @@ boost::json::object rail_to_json(const RailStatus& rail) {
           {"probes", rail.probes},
           {"part_bytes", rail.part_bytes},
           {"eager_bytes", rail.eager_bytes},
+          {"by_stream", rail.by_stream},
           {"answer_s", rail.answer_seconds},
           {"reason", rail.reason},
           {"trials", std::move(trials)}};

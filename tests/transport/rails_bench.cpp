@@ -5,11 +5,13 @@
 // counted,
 //         in which the rails learn their rates. rails_bench.sh runs it between network namespaces.
 // Exit:   0 measured, 1 failed.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <future>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "transport/addresses.h"
@@ -50,6 +52,17 @@ struct Bench {
     });
   }
 
+  // The rails find their settings while nothing moves.
+  void await_probes() {
+    const auto limit = Clock::now() + std::chrono::seconds(5);
+    for (bool is_done = false; !is_done && Clock::now() < limit;
+         std::this_thread::sleep_for(std::chrono::milliseconds(5)))
+      thread.run_on([&] {
+        is_done = std::ranges::all_of(rails->status(),
+                                      [](const auto& rail) { return rail.probe.has_value(); });
+      });
+  }
+
   std::uint64_t copy(bool is_read, bool verify) {
     std::optional<Transfer> transfer;
     const auto moved = thread.wait_for([&](const Completion& done) {
@@ -68,6 +81,7 @@ struct Bench {
 int run(const std::string& addresses, bool is_read, bool verify, double seconds) {
   Bench bench(addresses);
   bench.copy(is_read, verify);
+  bench.await_probes();
   std::vector<Rails::Status> before, after;
   bench.thread.run_on([&] { before = bench.rails->status(); });
   const auto start = Clock::now();
@@ -82,6 +96,7 @@ int run(const std::string& addresses, bool is_read, bool verify, double seconds)
                       before[i].received_bytes;
     std::printf("  %s %.1f%%", after[i].address.c_str(),
                 100 * static_cast<double>(part) / static_cast<double>(moved));
+    if (after[i].probe) std::printf(" (%s)", after[i].probe->reason.c_str());
   }
   std::printf("\n");
   return 0;

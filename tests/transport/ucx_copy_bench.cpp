@@ -1,6 +1,7 @@
 // How fast channels copy between two processes over loopback TCP, against ucx_perftest in the same
 // minute, or through shared memory:
-//   ucx_copy_bench [--json] [--rounds N] [--sizes BYTES,BYTES] [--no-perftest] [--shared-memory]
+//   ucx_copy_bench [--json] [--rounds N] [--sizes BYTES,BYTES] [--no-perftest]
+//       [--shared-memory] [--settings PART,EAGER,STREAM]
 //
 // Method: the server is this program started again; it listens, serves one region, takes messages,
 //         echoes those of tag 1, and is driven by events as a daemon is. The link is probed first
@@ -333,6 +334,7 @@ struct Options {
   bool json = false;
   bool perftest = true;
   bool shared_memory = false;
+  std::optional<LinkSettings> settings;  // Instead of what the probe finds.
   int rounds = 5;
   std::vector<std::size_t> sizes{std::size_t{1} << 20, std::size_t{4} << 20, std::size_t{64} << 20};
 };
@@ -348,6 +350,13 @@ Options parse(int argc, char** argv) {
       options.perftest = false;
     } else if (word == "--shared-memory") {
       options.shared_memory = true;
+    } else if (word == "--settings" && !value.empty()) {
+      auto& settings = options.settings.emplace();
+      int by_stream = 0;
+      if (std::sscanf(argv[++i], "%lu,%lu,%d", &settings.part_bytes, &settings.eager_bytes,
+                      &by_stream) != 3)
+        throw Error(Errc::invalid_argument, "--settings takes three numbers: 1048576,16384,1");
+      settings.by_stream = by_stream != 0;
     } else if (word == "--rounds" && !value.empty()) {
       options.rounds = std::max(1, std::atoi(argv[++i]));
     } else if (word == "--sizes" && !value.empty()) {
@@ -362,7 +371,7 @@ Options parse(int argc, char** argv) {
     } else {
       throw Error(Errc::invalid_argument,
                   "usage: ucx_copy_bench [--json] [--rounds N] [--sizes BYTES,BYTES] "
-                  "[--no-perftest] [--shared-memory]");
+                  "[--no-perftest] [--shared-memory] [--settings PART,EAGER,STREAM]");
     }
   }
   return options;
@@ -406,6 +415,8 @@ int measure(const Options& options, const char* self) {
   const auto largest = *std::ranges::max_element(options.sizes);
   auto server = Process::start({self, "--serve", std::to_string(largest)});
   Client client(server.read_line(), false);
+  if (options.settings)
+    client.thread.run_on([&] { client.channel->set_settings(*options.settings); });
   std::vector<std::byte> buffer(largest, std::byte{1});
   for (const auto size : options.sizes) {
     Figures figures;

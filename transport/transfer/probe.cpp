@@ -31,6 +31,7 @@ constexpr double kFarSeconds = 2e-3;     // A slice would be over before its fir
 constexpr double kFarBytes = 512 << 10;  // On their way while one part waits for its answer.
 
 constexpr LinkSettings kDefault{};
+constexpr LinkSettings kStreamed{kDefault.part_bytes, kDefault.eager_bytes, true};
 constexpr LinkSettings kUnasked{kDefault.part_bytes, kMedium};
 constexpr LinkSettings kHalves{512 << 10, kDefault.eager_bytes};
 constexpr LinkSettings kFifths{208 << 10, 208 << 10};  // One segment of UCX over TCP each.
@@ -55,8 +56,9 @@ Choice best_of(const std::vector<ProbeReport::Trial>& trials, std::uint64_t size
     if (trial.operation_bytes != size_bytes) continue;
     const auto gain = std::sqrt(trial.write_bytes_per_second / first.write_bytes_per_second *
                                 trial.read_bytes_per_second / first.read_bytes_per_second);
+    const auto wanted = trial.settings.by_stream ? kStreamGain : least_gain;
     // False, where a figure is missing.
-    if (gain >= least_gain && gain > best.gain && std::isfinite(gain))
+    if (gain >= wanted && gain > best.gain && std::isfinite(gain))
       best = {trial.settings, least_gain, gain};
   }
   return best;
@@ -178,11 +180,8 @@ void Probe::plan_trials() {
                           report.bytes_per_second / 1e9);
     return;
   }
-  report.trials = {{kLarge, kDefault, 0, 0},
-                   {kLarge, kHalves, 0, 0},
-                   {kLarge, kFifths, 0, 0},
-                   {kMedium, kDefault, 0, 0},
-                   {kMedium, kUnasked, 0, 0}};
+  report.trials = {{kLarge, kDefault, 0, 0}, {kLarge, kStreamed, 0, 0}, {kLarge, kHalves, 0, 0},
+                   {kLarge, kFifths, 0, 0},  {kMedium, kDefault, 0, 0}, {kMedium, kUnasked, 0, 0}};
   for (int round = 0; round < kRounds; ++round)
     for (std::size_t i = 0; i < report.trials.size(); ++i)
       for (const auto access : {Access::write, Access::read})
@@ -251,9 +250,11 @@ void Probe::choose() {
   const auto large = best_of(report_.trials, kLarge, kPartGain),
              medium = best_of(report_.trials, kMedium, kEagerGain);
   report_.settings = {large.settings.part_bytes,
-                      std::max(large.settings.eager_bytes, medium.settings.eager_bytes)};
-  report_.reason = fmt::format("parts of {} KiB: {}; up to {} KiB unasked: {}",
-                               report_.settings.part_bytes >> 10, large.verdict(),
+                      std::max(large.settings.eager_bytes, medium.settings.eager_bytes),
+                      large.settings.by_stream};
+  report_.reason = fmt::format("parts of {} KiB{}: {}; up to {} KiB unasked: {}",
+                               report_.settings.part_bytes >> 10,
+                               report_.settings.by_stream ? " by the stream" : "", large.verdict(),
                                report_.settings.eager_bytes >> 10, medium.verdict());
 }
 

@@ -62,17 +62,19 @@ struct Door::Visitor {
   Deadline since = std::chrono::steady_clock::now();
 };
 
-Door::Door(asio::io_context& context, HasRoom has_room, OnGreeting on_greeting)
+Door::Door(asio::io_context& context, HasRoom has_room, OnGreeting on_greeting, OnJoin on_join)
     : context_(context),
       has_room_(std::move(has_room)),
       on_greeting_(std::move(on_greeting)),
+      on_join_(std::move(on_join)),
       acceptor_(std::make_unique<Acceptor>(context)) {}
 
 Door::~Door() = default;
 
 std::shared_ptr<Door> Door::open(asio::io_context& context, const SocketAddress& address,
-                                 HasRoom has_room, OnGreeting on_greeting) {
-  std::shared_ptr<Door> door(new Door(context, std::move(has_room), std::move(on_greeting)));
+                                 HasRoom has_room, OnGreeting on_greeting, OnJoin on_join) {
+  std::shared_ptr<Door> door(
+      new Door(context, std::move(has_room), std::move(on_greeting), std::move(on_join)));
   door->bind(address);
   door->accept();
   return door;
@@ -157,6 +159,10 @@ bool Door::see_off(const std::shared_ptr<Lifeline>& line) {
 void Door::take(const std::shared_ptr<Lifeline>& line, const std::optional<Error>& error,
                 const Lifeline::Frame& frame) {
   if (error && error->code() == Errc::unsupported) return turn_away(line, *error);
+  if (!error && frame.kind == FrameKind::join) {
+    if (const auto join = decode_join(frame.body)) return on_join_(line, *join);
+    return line->close();
+  }
   auto greeting =
       error || frame.kind != FrameKind::greeting ? std::nullopt : decode_greeting(frame.body);
   if (!greeting) return line->close();

@@ -20,12 +20,13 @@ constexpr auto kPatience = std::chrono::seconds(3);
 class Door : public std::enable_shared_from_this<Door> {
  public:
   using OnGreeting = std::function<void(std::shared_ptr<Lifeline>, Greeting)>;
+  using OnJoin = std::function<void(std::shared_ptr<Lifeline>, Join)>;
 
   // Visitors are sent away until `has_room` says that one may be taken.
   using HasRoom = std::function<bool()>;
 
   static std::shared_ptr<Door> open(boost::asio::io_context& context, const SocketAddress& address,
-                                    HasRoom has_room, OnGreeting on_greeting);
+                                    HasRoom has_room, OnGreeting on_greeting, OnJoin on_join);
   ~Door();
 
   [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
@@ -35,7 +36,7 @@ class Door : public std::enable_shared_from_this<Door> {
   struct Acceptor;
   struct Visitor;
 
-  Door(boost::asio::io_context& context, HasRoom has_room, OnGreeting on_greeting);
+  Door(boost::asio::io_context& context, HasRoom has_room, OnGreeting on_greeting, OnJoin on_join);
   void bind(const SocketAddress& address);
   void accept();
   void back_off();
@@ -48,6 +49,7 @@ class Door : public std::enable_shared_from_this<Door> {
   boost::asio::io_context& context_;
   HasRoom has_room_;
   OnGreeting on_greeting_;
+  OnJoin on_join_;
   std::unique_ptr<Acceptor> acceptor_;
   SocketAddress address_;
   std::list<Visitor> visitors_;  // The oldest first.

@@ -228,6 +228,15 @@ void Lifeline::end(const error_code& error) {
   std::exchange(ended_, {})(spoke ? End::hung_up : End::silence);
 }
 
+int Lifeline::release() {
+  is_closed_ = true;
+  ended_ = {};
+  error_code error;
+  const int fd = socket_->tcp.release(error);
+  if (error) throw Error(Errc::io, "cannot take over a connection: " + error.message());
+  return fd;
+}
+
 void Lifeline::close() noexcept {
   is_closed_ = true;
   ended_ = {};

@@ -45,6 +45,8 @@ class Lifeline : public std::enable_shared_from_this<Lifeline> {
   enum class End : std::uint8_t { hung_up, silence };
   void watch(std::function<void(End)> ended);
   void close() noexcept;
+  // Gives the connection away; nothing but the destructor may follow. Errors: io.
+  [[nodiscard]] int release();
   [[nodiscard]] std::optional<double> round_trip() const noexcept;  // net.h
 
  private:

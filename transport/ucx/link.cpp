@@ -135,11 +135,14 @@ void Link::watch_lifeline() {
       return self->lose(Error(Errc::peer_lost, self->describe() + " hung up"));
     if (self->phase_ == Phase::leaving) self->is_peer_gone_ = true;
     // What it sent before may say why it left.
-    if (self->phase_ == Phase::open)
-      self->own_alarm_ = self->worker_->set_alarm(std::chrono::steady_clock::now() + kLastWords,
-                                                  {self.get(), kOwnAlarm});
+    if (self->phase_ == Phase::open) self->await_last_words();
     self->worker_->mark(*self);
   });
+}
+
+void Link::await_last_words() {
+  worker_->clear_alarm(own_alarm_);
+  own_alarm_ = worker_->set_alarm(std::chrono::steady_clock::now() + kLastWords, {this, kOwnAlarm});
 }
 
 void Link::arrive(ucp_ep_h endpoint) {
@@ -154,6 +157,7 @@ void Link::become_open() {
   phase_ = Phase::open;
   if (!connecting_) links_->by_number[own_key_] = weak_from_this();
   pass_.reset();
+  if (wished_stream()) set_settings(settings_);
   worker_->clear_alarm(own_alarm_);
   worker_->later([opened = std::exchange(opened_, {}), link = shared_from_this()] {
     // Who waits for a channel may be gone with the transport.
@@ -218,6 +222,7 @@ void Link::end(const Error& reason) {
   worker_->clear_alarm(own_alarm_);
   worker_->expect_no_more(own_key_);
   end_requests(reason);
+  close_stream();
   leave_line();
   worker_->turnstile().forget(this);
   if (opened_)
@@ -373,6 +378,7 @@ void Link::land(Flight& flight, ucs_status_t status) {
   --flights_;
   const bool good = status == UCS_OK;
   if (!good) lose(ucx_error(Errc::peer_lost, describe() + " was lost", status));
+  if (good && flight.by_stream) counters_.streamed_bytes += flight.size_bytes;
   switch (flight.cargo) {
     case Cargo::control:
       break;

@@ -5,7 +5,7 @@
 //          who it is, and only then UCX connects. Users' operations live in `requests_`; a write or
 //          read is cut into chunks, each one active message and one answer. Whatever UCX holds a
 //          pointer to is a Flight, and an operation completes only when none of its flights is in
-//          the air.
+//          the air. Where both ends have a stream, large parts cross by it; all else is the same.
 // Bounds:  kWindow* for what this side starts, kMaxServing for what the peer may have open here,
 //          kMaxUnexpected* for messages that nobody asked for yet. What all links have in service
 //          at a time goes through the worker's turnstile.
@@ -57,7 +57,7 @@ struct Links {
 
 [[nodiscard]] std::uint64_t new_key();  // That nobody can guess.
 
-class Link : public std::enable_shared_from_this<Link> {
+class Link : public std::enable_shared_from_this<Link>, private Stream::Owner {
  public:
   using Opened = std::function<void(std::optional<Error>, std::shared_ptr<Link>)>;
   struct Setup {
@@ -73,7 +73,7 @@ class Link : public std::enable_shared_from_this<Link> {
   // Welcomes a peer that was admitted. Errors: io.
   static void accept(std::shared_ptr<Worker> worker, std::shared_ptr<Lifeline> line,
                      Greeting greeting, Setup setup);
-  ~Link();
+  ~Link() override;
 
   [[nodiscard]] const Hello& peer() const noexcept { return peer_; }
   [[nodiscard]] bool is_open() const noexcept { return phase_ == Phase::open && !failure_; }
@@ -108,6 +108,9 @@ class Link : public std::enable_shared_from_this<Link> {
   void force_close();  // Outside of UCX callbacks.
   void abandon();      // The endpoint is gone for good: whatever is left ends now.
 
+  // For the door: the peer's other connection has named this link. On the accepting side.
+  void join(const std::shared_ptr<Lifeline>& line);
+
  private:
   enum class Phase : std::uint8_t { greeting, open, leaving, closed };
   enum class Kind : std::uint8_t { write, read, sum, fence, send, receive };
@@ -139,6 +142,8 @@ class Link : public std::enable_shared_from_this<Link> {
     std::uint64_t size_bytes;
     bool in_flight;
     bool is_answered;
+    bool by_stream;
+    bool is_wanted = false;  // Of a write by the stream: the peer has a place for it.
   };
 
   enum class Cargo : std::uint8_t {
@@ -159,7 +164,8 @@ class Link : public std::enable_shared_from_this<Link> {
     std::shared_ptr<const void> pin;
     std::shared_ptr<Staged> staged;  // Of a write whose bytes go on to a device.
     bool is_device = false;          // The memory that UCX is given.
-    Turnstile::Tenant tenant = 0;    // Whose turn it took.
+    bool by_stream = false;
+    Turnstile::Tenant tenant = 0;  // Whose turn it took.
     std::uint64_t size_bytes = 0;
   };
 
@@ -180,6 +186,7 @@ class Link : public std::enable_shared_from_this<Link> {
   void take_welcome(const Lifeline::Frame& frame);
   void let_in(std::vector<HostBytes> hosts);
   void watch_lifeline();
+  void await_last_words();
   void become_open();
   void lose(const Error& reason);              // Ends the link soon; there is nobody to tell.
   void end(const Error& reason);               // Outside of UCX callbacks.
@@ -237,6 +244,29 @@ class Link : public std::enable_shared_from_this<Link> {
   void answer(Op op, std::uint64_t id, const std::optional<Error>& failure = {},
               std::uint64_t sum = 0);
   ucs_status_t violate(const std::string& what);  // Returns what drops the message.
+  // Bytes of a write that are still with the peer: UCX's rendezvous, or none: the stream's.
+  void take_bytes(std::unique_ptr<Flight> flight, const Header& header, void* rendezvous,
+                  std::byte* into);
+  void refuse_bytes(void* rendezvous);
+
+  // The stream: link_stream.cpp.
+  // What the user's environment says, CAUSEWAY_LINK_STREAM=yes or no; its word is final.
+  [[nodiscard]] static std::optional<bool> wished_stream();
+  void ask_for_stream();
+  void take_stream();                // The peer has it.
+  void open_stream(Lifeline& line);  // Errors: io.
+  [[nodiscard]] bool goes_by_stream(const Request& request, std::uint64_t size_bytes) const;
+  void submit_by_stream(std::unique_ptr<Flight> flight, StreamHead::Kind kind,
+                        std::span<const std::byte> bytes);
+  void take_go(const Header& header);
+  bool recall_granted(std::uint64_t id);
+  void take_back(std::uint64_t request);  // What has not begun to leave by the stream.
+  void recall(std::uint64_t chunk, const Request& request);
+  Stream::Landing land_frame(const StreamHead& head) override;
+  Stream::Landing land_read_data(const StreamHead& head);
+  void stream_ended(const Error& why) override;
+  [[nodiscard]] Stream::Landing landing_of(std::unique_ptr<Flight> flight, std::byte* into);
+  void close_stream();
 
   // The same where the bytes lie on a device: link_staged.cpp.
   void stage(const std::shared_ptr<Staged>& staged);
@@ -305,6 +335,13 @@ class Link : public std::enable_shared_from_this<Link> {
   std::size_t serving_ = 0;
   std::list<std::shared_ptr<Staged>> in_line_;  // For a slot.
   std::list<std::weak_ptr<Staged>> with_slot_;  // Oldest first.
+  struct Grant {                                // A place for bytes that come by the stream.
+    std::unique_ptr<Flight> flight;
+    std::byte* into;
+  };
+  std::unordered_map<std::uint64_t, Grant> granted_;
+  std::shared_ptr<Lifeline> joining_;  // Becomes the stream when the peer has it.
+  std::unique_ptr<Stream> stream_;
   std::size_t flights_ = 0;
   std::size_t copies_ = 0;      // Of devices, under way.
   Alarms::iterator own_alarm_;  // Of the greeting, of last words, of the farewell.

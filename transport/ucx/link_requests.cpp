@@ -54,7 +54,9 @@ void Link::ask(Kind kind, std::span<const std::byte> buffer, RemoteAddress addre
 
 void Link::set_settings(const LinkSettings& settings) {
   settings_ = {std::clamp(settings.part_bytes, kMinPartBytes, kMaxPartBytes),
-               std::min(settings.eager_bytes, kMaxEagerBytes)};
+               std::min(settings.eager_bytes, kMaxEagerBytes),
+               wished_stream().value_or(settings.by_stream)};
+  if (settings_.by_stream) ask_for_stream();
 }
 
 void Link::write(RemoteAddress to, std::span<const std::byte> source, Deadline deadline,
@@ -104,9 +106,10 @@ void Link::issue_chunk(std::uint64_t id, Request& request) {
   constexpr Op kOps[] = {Op::write, Op::read, Op::sum, Op::fence};
   const auto offset = request.issued_bytes;
   const auto size = next_part(request);
-  const bool is_write = request.kind == Kind::write;
+  const bool by_stream = goes_by_stream(request, size);
+  const bool has_bytes = request.kind == Kind::write && !by_stream;
   const auto chunk = next_id_++;
-  chunks_.emplace(chunk, Chunk{id, offset, size, is_write, false});
+  chunks_.emplace(chunk, Chunk{id, offset, size, has_bytes, false, by_stream});
   window_bytes_ += size;
   request.issued_bytes += size;
   request.is_issued = request.issued_bytes == request.size_bytes;
@@ -119,8 +122,9 @@ void Link::issue_chunk(std::uint64_t id, Request& request) {
                       .size_bytes = request.size_bytes,
                       .part_bytes = offset,
                       .part_size_bytes = size,
-                      .eager = request.kind == Kind::read && size <= settings_.eager_bytes};
-  if (is_write) {
+                      .eager = request.kind == Kind::read && size <= settings_.eager_bytes,
+                      .by_stream = by_stream};
+  if (has_bytes) {
     ++request.flights;
     submit(new_flight(Cargo::chunk, chunk, header), request.buffer + offset, size,
            settings_.eager_bytes);
@@ -179,10 +183,14 @@ void Link::drop_chunks(std::uint64_t request) {
     if (chunk.request == request && !chunk.in_flight) idle.push_back(id);
   for (const auto id : idle) {
     const auto found = chunks_.find(id);
+    const auto by_stream = found->second.by_stream;
+    auto& state = requests_.find(request)->second;
     window_bytes_ -= found->second.size_bytes;
     chunks_.erase(found);
-    if (phase_ == Phase::open) withdrawn_.insert(id);
-    --requests_.find(request)->second.chunks;
+    --state.chunks;
+    if (phase_ != Phase::open) continue;
+    withdrawn_.insert(id);
+    if (by_stream && state.kind == Kind::write) recall(id, state);
   }
 }
 
@@ -205,6 +213,7 @@ void Link::expire(Requests::iterator request) {
                                    describe() + " reached its deadline");
   }
   state.is_issued = true;
+  take_back(id);
   drop_chunks(id);
   if (state.kind == Kind::receive && state.flights == 0)
     std::erase(mailboxes_[state.tag].receives, id);
@@ -213,10 +222,7 @@ void Link::expire(Requests::iterator request) {
   state.alarm = worker_->set_alarm(steady_clock::now() + kGrace, {this, id});
   if (state.kind == Kind::write)
     for (const auto& [chunk, each] : chunks_)
-      if (each.request == id)
-        submit(new_flight(Cargo::control, 0,
-                          {.op = Op::recall, .id = chunk, .session = state.address.session}),
-               nullptr, 0);
+      if (each.request == id && !each.by_stream) recall(chunk, state);
   if (state.kind == Kind::send)
     submit(new_flight(Cargo::control, 0, {.op = Op::withdraw, .id = state.sequence}), nullptr, 0);
 }

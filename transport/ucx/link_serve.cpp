@@ -19,7 +19,10 @@ bool is_text(Op op) { return op == Op::failed || op == Op::bye; }
 // However it comes: who sends chooses between eager and rendezvous.
 bool takes_turn(std::uint64_t size_bytes) { return size_bytes > kTurnBytes; }
 
-bool has_data(Op op) { return op == Op::write || op == Op::read_data || op == Op::message; }
+bool has_data(const Header& header) {
+  return (header.op == Op::write && !header.by_stream) || header.op == Op::read_data ||
+         header.op == Op::message;
+}
 
 }  // namespace
 
@@ -37,10 +40,10 @@ ucs_status_t Link::on_message(const Header& header, const Payload& payload) {
   if (header.key != own_key_) return violate("a message with a wrong connection key");
   if (is_text(header.op) && (payload.rendezvous || payload.size_bytes > kMaxTextBytes))
     return violate("a text of " + std::to_string(payload.size_bytes) + " bytes");
-  if (has_data(header.op) && header.part_size_bytes != payload.size_bytes)
+  if (has_data(header) && header.part_size_bytes != payload.size_bytes)
     return violate("a payload of " + std::to_string(payload.size_bytes) +
                    " bytes under a header of " + std::to_string(header.part_size_bytes));
-  if (!has_data(header.op) && !is_text(header.op) && payload.size_bytes != 0)
+  if (!has_data(header) && !is_text(header.op) && payload.size_bytes != 0)
     return violate("a payload of " + std::to_string(payload.size_bytes) +
                    " bytes where none belongs");
   if (phase_ == Phase::greeting) {
@@ -51,6 +54,7 @@ ucs_status_t Link::on_message(const Header& header, const Payload& payload) {
       return kDone;
     }
   }
+  if (header.by_stream && !stream_) return violate("a request by a stream that is not there");
   return dispatch(header, payload);
 }
 
@@ -91,6 +95,12 @@ ucs_status_t Link::dispatch(const Header& header, const Payload& payload) {
       return kDone;
     case Op::recall:
       take_recall(header);
+      return kDone;
+    case Op::joined:
+      take_stream();
+      return kDone;
+    case Op::go:
+      take_go(header);
       return kDone;
   }
   return violate("an unknown operation");
@@ -148,7 +158,7 @@ void Link::guard(std::uint64_t id, Serve serve) {
 
 ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
   if (!begin_serving()) return kDone;
-  if (!payload.rendezvous) {
+  if (!payload.rendezvous && !header.by_stream) {
     guard(header.id, [&] {
       auto memory = pin(header, Access::write);
       if (memory.device != nullptr) return stage_eager(header, std::move(memory), payload.bytes());
@@ -159,15 +169,18 @@ ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
     });
     return kDone;
   }
-  if (!takes_turn(payload.size_bytes)) return land_write(header, payload.data), kTaken;
-  if (payload.size_bytes > kMaxPartBytes) return refuse_part(header), kDone;
+  const auto size_bytes = header.part_size_bytes;
+  const auto taken = payload.rendezvous ? kTaken : kDone;
+  const auto data = payload.rendezvous ? payload.data : nullptr;
+  if (!takes_turn(size_bytes)) return land_write(header, data), taken;
+  if (size_bytes > kMaxPartBytes) return refuse_part(header), kDone;
   // The bytes stay with the sender until their turn.
-  const auto drop = [this, data = payload.data] {
-    ucp_am_data_release(worker_->handle(), data);
+  const auto drop = [this, data] {
+    refuse_bytes(data);
     --serving_;
   };
-  worker_->turnstile().enter({this, tenant_of(header), payload.size_bytes,
-                              [this, header, data = payload.data, drop] {
+  worker_->turnstile().enter({this, tenant_of(header), size_bytes,
+                              [this, header, data, drop] {
                                 if (!is_open()) {
                                   drop();
                                   return leave_turnstile(tenant_of(header), header.part_size_bytes);
@@ -175,7 +188,7 @@ ucs_status_t Link::serve_write(const Header& header, const Payload& payload) {
                                 land_write(header, data);
                               },
                               drop, header.id});
-  return kTaken;
+  return taken;
 }
 
 void Link::land_write(const Header& header, void* rendezvous) {
@@ -183,7 +196,8 @@ void Link::land_write(const Header& header, void* rendezvous) {
   guard(header.id, [&] {
     auto memory = pin(header, Access::write);
     const bool is_device = memory.device != nullptr;
-    if (is_device && choose_device_way(worker_->takes_devices(), true) == DeviceWay::staged) {
+    const bool asks_ucx = !header.by_stream;
+    if (is_device && choose_device_way(worker_->takes_devices(), asks_ucx) == DeviceWay::staged) {
       stage_write(header, std::move(memory), rendezvous);
       is_taken = true;
       return;
@@ -194,16 +208,16 @@ void Link::land_write(const Header& header, void* rendezvous) {
     flight->tenant = tenant_of(header);
     flight->size_bytes = header.part_size_bytes;
     is_taken = true;
-    submit_receive(std::move(flight), rendezvous, memory.bytes.data());
+    take_bytes(std::move(flight), header, rendezvous, memory.bytes.data());
   });
   if (is_taken) return;
-  ucp_am_data_release(worker_->handle(), rendezvous);
+  refuse_bytes(rendezvous);
   leave_turnstile(tenant_of(header), header.part_size_bytes);
 }
 
 // Nobody is at fault when a write's time is over before its turn: its buffer goes back.
 void Link::take_recall(const Header& header) {
-  if (recall_staged(header.id) ||
+  if (recall_staged(header.id) || recall_granted(header.id) ||
       !worker_->turnstile().withdraw(this, tenant_of(header), header.id))
     return;
   ++serving_;
@@ -228,7 +242,8 @@ void Link::send_read(const Header& header) {
   guard(header.id, [&] {
     auto memory = pin(header, Access::read);
     const bool is_device = memory.device != nullptr;
-    const auto way = choose_device_way(worker_->takes_devices(), !header.eager);
+    const bool asks_ucx = !header.eager && !header.by_stream;
+    const auto way = choose_device_way(worker_->takes_devices(), asks_ucx);
     if (is_device && way == DeviceWay::staged)
       stage_read(header, std::move(memory));
     else
@@ -246,6 +261,8 @@ void Link::send_read_data(const Header& header, std::span<const std::byte> bytes
   flight->pin = std::move(pin);
   flight->is_device = is_device;
   flight->tenant = tenant_of(header);
+  if (header.by_stream)
+    return submit_by_stream(std::move(flight), StreamHead::Kind::read_data, bytes);
   submit(std::move(flight), bytes.data(), bytes.size(), header.eager ? kMaxEagerBytes : 0);
 }
 
@@ -340,7 +357,8 @@ ucs_status_t Link::take_read_data(const Header& header, const Payload& payload) 
     return kDone;
   }
   const auto found = chunks_.find(header.id);
-  if (found == chunks_.end() || found->second.in_flight || found->second.is_answered)
+  if (found == chunks_.end() || found->second.in_flight || found->second.is_answered ||
+      found->second.by_stream)
     return violate("data that nobody asked for");
   auto& chunk = found->second;
   auto& request = requests_.find(chunk.request)->second;

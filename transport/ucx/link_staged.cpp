@@ -16,11 +16,16 @@ struct Link::Staged {
   Header header;
   PinnedMemory memory;
   bool takes_turn = true;          // It went through the turnstile, if it is large enough.
-  void* rendezvous = nullptr;      // Of a write that is still with its sender.
+  void* rendezvous = nullptr;      // Of a write that is still with its sender, if UCX has it there.
   std::vector<std::byte> eager{};  // Of one that came before there was a slot.
   StagingSlotPtr slot{};
   StagingSlots::Place place{};  // While it waits for one.
   Deadline taken_at{};          // The slot.
+
+  // Until start_staged().
+  [[nodiscard]] bool is_with_sender() const noexcept {
+    return header.op == Op::write && (rendezvous != nullptr || header.by_stream);
+  }
 };
 
 void Link::stage(const std::shared_ptr<Staged>& staged) {
@@ -89,7 +94,7 @@ void Link::start_staged(const std::shared_ptr<Staged>& staged) {
   auto& memory = staged->memory;
   const auto size_bytes = memory.bytes.size();
   if (staged->header.op == Op::write) {
-    if (staged->rendezvous == nullptr) {
+    if (!staged->is_with_sender()) {
       if (size_bytes > 0) std::memcpy(staged->slot->data(), staged->eager.data(), size_bytes);
       count_unexpected(-1, size_bytes);
       staged->eager = {};
@@ -99,8 +104,8 @@ void Link::start_staged(const std::shared_ptr<Staged>& staged) {
     flight->staged = staged;
     flight->tenant = tenant_of(staged->header);
     flight->size_bytes = size_bytes;
-    return submit_receive(std::move(flight), std::exchange(staged->rendezvous, nullptr),
-                          staged->slot->data());
+    return take_bytes(std::move(flight), staged->header, std::exchange(staged->rendezvous, nullptr),
+                      staged->slot->data());
   }
   ++copies_;
   if (staged->header.op == Op::read)
@@ -159,8 +164,8 @@ void Link::leave_line(std::list<std::shared_ptr<Staged>>::iterator at) {
   const auto staged = std::move(*at);
   in_line_.erase(at);
   staged->place = nullptr;
-  if (staged->rendezvous != nullptr)
-    ucp_am_data_release(worker_->handle(), std::exchange(staged->rendezvous, nullptr));
+  if (staged->is_with_sender())
+    refuse_bytes(std::exchange(staged->rendezvous, nullptr));
   else if (staged->header.op == Op::write)
     count_unexpected(-1, staged->eager.size());
 }
@@ -175,7 +180,7 @@ void Link::leave_line() {
 // False: it does not wait here.
 bool Link::recall_staged(std::uint64_t id) {
   const auto at = std::ranges::find_if(in_line_, [id](const auto& staged) {
-    return staged->header.id == id && staged->rendezvous != nullptr;
+    return staged->header.id == id && staged->is_with_sender();
   });
   if (at == in_line_.end()) return false;
   const auto staged = *at;

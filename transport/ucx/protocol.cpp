@@ -10,6 +10,9 @@ namespace {
 constexpr std::uint64_t kFrameMagic = 0x43575946;                      // "CWYF"
 constexpr std::uint64_t kMagic = 0x43575900 + '0' + kProtocolVersion;  // "CWY5"
 
+constexpr std::uint64_t kEager = 1;
+constexpr std::uint64_t kByStream = 2;
+
 void put(std::byte* at, std::uint64_t value, std::size_t bytes) noexcept {
   for (std::size_t i = 0; i < bytes; ++i) at[i] = static_cast<std::byte>(value >> (8 * i));
 }
@@ -82,7 +85,7 @@ HeaderBytes encode(const Header& header) noexcept {
   HeaderBytes bytes;
   put(&bytes[0], kMagic, 4);
   put(&bytes[4], static_cast<std::uint64_t>(header.op), 2);
-  put(&bytes[6], header.eager ? 1 : 0, 2);
+  put(&bytes[6], (header.eager ? kEager : 0) | (header.by_stream ? kByStream : 0), 2);
   put(&bytes[8], header.key, 8);
   put(&bytes[16], header.id, 8);
   put(&bytes[24], header.session, 8);
@@ -97,10 +100,14 @@ HeaderBytes encode(const Header& header) noexcept {
 std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept {
   if (bytes.size() != kHeaderBytes || get(&bytes[0], 4) != kMagic) return std::nullopt;
   const auto op = get(&bytes[4], 2);
-  const auto eager = get(&bytes[6], 2);
-  if (op < static_cast<std::uint64_t>(Op::hello) || op > static_cast<std::uint64_t>(Op::recall))
+  const auto marks = get(&bytes[6], 2);
+  if (op < static_cast<std::uint64_t>(Op::hello) || op > static_cast<std::uint64_t>(Op::go))
     return std::nullopt;
-  if (eager > (op == static_cast<std::uint64_t>(Op::read) ? 1 : 0)) return std::nullopt;
+  // Unasked bytes go with their header, so it is one or the other.
+  const bool is_read = op == static_cast<std::uint64_t>(Op::read);
+  const bool is_write = op == static_cast<std::uint64_t>(Op::write);
+  if (marks != 0 && !(marks == kEager && is_read) && !(marks == kByStream && (is_read || is_write)))
+    return std::nullopt;
   return Header{.op = static_cast<Op>(op),
                 .key = get(&bytes[8], 8),
                 .id = get(&bytes[16], 8),
@@ -110,7 +117,8 @@ std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept {
                 .size_bytes = get(&bytes[48], 8),
                 .part_bytes = get(&bytes[56], 8),
                 .part_size_bytes = get(&bytes[64], 8),
-                .eager = eager == 1};
+                .eager = marks == kEager,
+                .by_stream = marks == kByStream};
 }
 
 std::optional<FrameHead> decode_frame_head(std::span<const std::byte> bytes) noexcept {
@@ -118,7 +126,7 @@ std::optional<FrameHead> decode_frame_head(std::span<const std::byte> bytes) noe
   const auto kind = get(&bytes[5], 1);
   const auto size = get(&bytes[6], 2);
   if (kind < static_cast<std::uint64_t>(FrameKind::greeting) ||
-      kind > static_cast<std::uint64_t>(FrameKind::refusal) || size > kMaxBodyBytes)
+      kind > static_cast<std::uint64_t>(FrameKind::join) || size > kMaxBodyBytes)
     return std::nullopt;
   return FrameHead{std::to_integer<std::uint8_t>(bytes[4]), static_cast<FrameKind>(kind), size};
 }
@@ -168,6 +176,17 @@ std::optional<Welcome> decode_welcome(std::span<const std::byte> body) {
   welcome.name = printable(*name);
   welcome.hosts = std::move(*hosts);
   return welcome;
+}
+
+std::vector<std::byte> frame(const Join& join) {
+  std::vector<std::byte> body(8);
+  put(&body[0], join.key, 8);
+  return make_frame(FrameKind::join, body);
+}
+
+std::optional<Join> decode_join(std::span<const std::byte> body) {
+  if (body.size() != 8) return std::nullopt;
+  return Join{get(&body[0], 8)};
 }
 
 std::vector<std::byte> frame(const Error& refusal) {

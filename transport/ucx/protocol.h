@@ -22,12 +22,12 @@
 
 namespace causeway::ucx {
 
-constexpr std::uint8_t kProtocolVersion = 6;  // Of everything here: peers of others are refused.
+constexpr std::uint8_t kProtocolVersion = 7;  // Of everything here: peers of others are refused.
 constexpr std::size_t kFrameHeadBytes = 8;
 constexpr std::size_t kMaxBodyBytes = 2048;
 constexpr std::size_t kMaxHosts = 2;  // Of the two ports that UCX opens.
 
-enum class FrameKind : std::uint8_t { greeting = 1, welcome, refusal };
+enum class FrameKind : std::uint8_t { greeting = 1, welcome, refusal, join };
 
 struct FrameHead {
   std::uint8_t version;
@@ -52,22 +52,29 @@ struct Welcome {
   std::vector<HostBytes> hosts;
 };
 
+// The connecting side of an open link, on another connection to the same port: this is its stream.
+struct Join {
+  std::uint64_t key = 0;  // As in every Header that goes the same way.
+};
+
 // Whole frames. Texts take at most 255 bytes, hosts kMaxHosts.
 [[nodiscard]] std::vector<std::byte> frame(const Greeting& greeting);
 [[nodiscard]] std::vector<std::byte> frame(const Welcome& welcome);
 [[nodiscard]] std::vector<std::byte> frame(const Error& refusal);
+[[nodiscard]] std::vector<std::byte> frame(const Join& join);
 
 // Another version's head is decoded as far as this: its body is of unknown shape.
 [[nodiscard]] std::optional<FrameHead> decode_frame_head(std::span<const std::byte> bytes) noexcept;
 [[nodiscard]] std::optional<Greeting> decode_greeting(std::span<const std::byte> body);
 [[nodiscard]] std::optional<Welcome> decode_welcome(std::span<const std::byte> body);
+[[nodiscard]] std::optional<Join> decode_join(std::span<const std::byte> body);
 
 enum class Op : std::uint8_t {
   hello = 1,   // The connecting side's first message: now the endpoint belongs to this key.
   welcome,     // The answer: both ways are open.
-  write,       // id, session, region, offset, size, part, part_size. Payload: the part.
+  write,       // id, session, region, offset, size, part, part_size, by_stream. Payload: the part.
   write_done,  // id.
-  read,        // id, session, region, offset, size, part, part_size, eager.
+  read,        // id, session, region, offset, size, part, part_size, eager, by_stream.
   read_data,   // id, part_size. Payload: the part.
   sum,         // id, session, region, offset, size.
   sum_is,      // id, offset: the checksum.
@@ -78,6 +85,8 @@ enum class Op : std::uint8_t {
   withdraw,    // id of a message that is taken back, if nobody has received it yet.
   bye,         // Payload: a failure that says why the sender leaves.
   recall,      // id, session of a write that is taken back, if its turn has not come: it failed.
+  joined,      // The stream is there.
+  go,          // id of a write whose bytes are to come by the stream.
 };
 
 struct Header {
@@ -92,7 +101,8 @@ struct Header {
   std::uint64_t size_bytes = 0;
   std::uint64_t part_bytes = 0;  // Where this part begins, behind the offset.
   std::uint64_t part_size_bytes = 0;
-  bool eager = false;  // The answer is wanted with its bytes, whatever their size.
+  bool eager = false;      // The answer is wanted with its bytes, whatever their size.
+  bool by_stream = false;  // The bytes cross by the stream (stream.h), under the same id.
 };
 
 constexpr std::size_t kHeaderBytes = 72;

@@ -136,6 +136,12 @@ class UcxTransport final : public Transport {
         context_, wanted, [raw = worker.get()] { return raw->has_descriptors(); },
         [this, raw = worker.get()](std::shared_ptr<Lifeline> line, Greeting greeting) {
           accept(*raw, line, std::move(greeting));
+        },
+        [this](const std::shared_ptr<Lifeline>& line, const ucx::Join& join) {
+          const auto found = links_->by_number.find(join.key);
+          const auto link = found == links_->by_number.end() ? nullptr : found->second.lock();
+          if (link) return link->join(line);
+          line->close();
         }));
     worker->listen(wanted);
     return doors_.back();

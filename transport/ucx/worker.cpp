@@ -40,7 +40,7 @@ constexpr auto kTeardown = std::chrono::milliseconds(1000);
 constexpr auto kIntroduction = std::chrono::seconds(5);  // For an arrival to name its key.
 constexpr std::size_t kMaxArrivals = 256;
 constexpr std::size_t kSpareDescriptors = 8;
-constexpr std::size_t kLinkDescriptors = 3;
+constexpr std::size_t kLinkDescriptors = 4;
 
 struct Default {
   const char* variable;  // Of the user's environment: its word is final. Null: not to be changed.
@@ -77,8 +77,10 @@ Error ucx_error(Errc code, const std::string& what, ucs_status_t status) {
 }
 
 struct Worker::Waiter {
-  explicit Waiter(boost::asio::io_context& context) : event(context), timer(context) {}
+  explicit Waiter(boost::asio::io_context& context)
+      : event(context), streams(context), timer(context) {}
   boost::asio::posix::stream_descriptor event;
+  boost::asio::posix::stream_descriptor streams;
   boost::asio::steady_timer timer;
 };
 
@@ -154,9 +156,14 @@ void Worker::open(const std::string& interface, bool ipv6) {
   check(ucp_worker_set_am_recv_handler(worker_, &handler), "take active messages");
 
   check(ucp_worker_get_efd(worker_, &event_fd_), "give an event descriptor");
-  const int own_fd = fcntl(event_fd_, F_DUPFD_CLOEXEC, 0);  // Asio closes what it is given.
-  if (own_fd < 0) throw system_error("cannot duplicate UCX's event descriptor", errno);
-  waiter_->event.assign(own_fd);
+  // Asio closes what it is given.
+  const auto assign = [](auto& to, int fd) {
+    const int own_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (own_fd < 0) throw system_error("cannot duplicate an event descriptor", errno);
+    to.assign(own_fd);
+  };
+  assign(waiter_->event, event_fd_);
+  assign(waiter_->streams, streams_.fd());
   static_cast<void>(has_descriptors());  // If not now, then before the first link.
   wake();
   arm_timer();
@@ -341,6 +348,7 @@ void Worker::wake() {
 
 bool Worker::turn() {
   bool moved = ucp_worker_progress(worker_) != 0;
+  moved |= streams_.progress();
   while (!marked_.empty()) {
     moved = true;
     for (const auto& link : std::exchange(marked_, {})) link->advance();
@@ -375,7 +383,7 @@ void Worker::pump() {
       again_ = true;
       break;
     }
-    await_event();
+    await_events();
     break;
   }
   if (stopped_) deliver();
@@ -383,14 +391,17 @@ void Worker::pump() {
   if (std::exchange(again_, false) || !finished_.empty()) wake();
 }
 
-void Worker::await_event() {
-  if (waiting_) return;
-  waiting_ = true;
-  waiter_->event.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                            [self = shared_from_this()](boost::system::error_code error) {
-                              self->waiting_ = false;
-                              if (!error) self->pump();
-                            });
+void Worker::await_events() {
+  const auto wait = [this](boost::asio::posix::stream_descriptor& event, bool Worker::*awaits) {
+    if (std::exchange(this->*awaits, true)) return;
+    event.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                     [self = shared_from_this(), awaits](boost::system::error_code error) {
+                       (*self).*awaits = false;
+                       if (!error) self->pump();
+                     });
+  };
+  wait(waiter_->event, &Worker::awaits_ucx_);
+  wait(waiter_->streams, &Worker::awaits_streams_);
 }
 
 Worker::Alarms::iterator Worker::set_alarm(Deadline at, Alarm alarm) {
@@ -411,6 +422,7 @@ void Worker::arm_timer() {
     const auto self = weak.lock();
     if (error || !self || self->stopped_) return;
     self->run_alarms();
+    self->streams_.look();
     self->arm_timer();
     self->pump();
   });

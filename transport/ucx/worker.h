@@ -27,6 +27,7 @@
 #include "transport/ucx/net.h"
 #include "transport/ucx/protocol.h"
 #include "transport/ucx/spare_descriptors.h"
+#include "transport/ucx/stream.h"
 #include "transport/ucx/turnstile.h"
 
 namespace causeway::ucx {
@@ -81,6 +82,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
   void forget(Link& link);
   [[nodiscard]] std::size_t link_count() const noexcept { return links_.size(); }
 
+  [[nodiscard]] Streams& streams() noexcept { return streams_; }
   [[nodiscard]] Turnstile& turnstile() noexcept { return turnstile_; }
   [[nodiscard]] ProvingGround& proving_ground() noexcept { return proving_ground_; }
   // Copies of messages that nobody received yet, of all links: before they grow past a bound, the
@@ -107,7 +109,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
   bool deliver();  // Runs the user code that is due; true if there was any.
   void run_alarms();
   void arm_timer();
-  void await_event();
+  void await_events();
   void drain_links(Deadline until);
   void release() noexcept;
   [[nodiscard]] ucp_ep_h create_endpoint(ucp_ep_params_t params, const std::string& peer);
@@ -132,6 +134,7 @@ class Worker : public std::enable_shared_from_this<Worker> {
   ProvingGround proving_ground_;
   std::uint64_t unexpected_bytes_ = 0;
   std::size_t introductions_ = 0;  // Passes that live.
+  Streams streams_;
   std::unique_ptr<Waiter> waiter_;
   std::unordered_map<ucp_ep_h, Link*> endpoints_;
   std::unordered_map<std::uint64_t, Link*> expected_;  // By key.
@@ -145,7 +148,8 @@ class Worker : public std::enable_shared_from_this<Worker> {
   bool scheduled_ = false;
   bool pumping_ = false;
   bool again_ = false;
-  bool waiting_ = false;
+  bool awaits_ucx_ = false;
+  bool awaits_streams_ = false;
   bool stopped_ = false;
 };
 

@@ -82,12 +82,14 @@ struct RailStatus {
   std::uint64_t probes = 0;
   std::uint64_t part_bytes = 0;
   std::uint64_t eager_bytes = 0;
+  bool by_stream = false;
   double answer_seconds = 0;
   std::string reason;
   struct Trial {
     std::uint64_t operation_bytes = 0;
     std::uint64_t part_bytes = 0;
     std::uint64_t eager_bytes = 0;
+    bool by_stream = false;
     double write_bytes_per_second = 0;
     double read_bytes_per_second = 0;
   };

@@ -187,9 +187,10 @@ void print_probed_rail(const json::object& rail) {
   for (const auto& each : rail.at("trials").as_array()) {
     const auto& trial = each.as_object();
     fmt::print(
-        "    {:>4} KiB at a time, parts of {:>4} KiB, unasked up to {:>3} KiB: "
+        "    {:>4} KiB at a time, parts of {:>4} KiB, unasked up to {:>3} KiB{}: "
         "write {:.2f}, read {:.2f} GB/s\n",
         kib(trial.at("operation_bytes")), kib(trial.at("part_bytes")), kib(trial.at("eager_bytes")),
+        trial.at("by_stream").as_bool() ? ", more by the stream" : "",
         trial.at("write_bytes_per_s").to_number<double>() / 1e9,
         trial.at("read_bytes_per_s").to_number<double>() / 1e9);
   }
