@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "tests/transport/ucx_raw_peer.h"
+#include "transport/ucx/stream.h"
 #include "transport/ucx/ucx_transport.h"
 
 #define CHANNEL_SUITE_HELPERS_ONLY
@@ -17,6 +18,7 @@ using namespace channel_suite;
 using causeway::ucx::encode;
 using causeway::ucx::Header;
 using causeway::ucx::Op;
+using causeway::ucx::StreamHead;
 
 namespace {
 
@@ -96,6 +98,23 @@ struct Attack {
 
 constexpr unsigned kRendezvous = UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_RNDV;
 
+// Of `size` bytes of its own region, that are to come by its stream.
+Header streamed_write(const RawPeer& p, std::uint64_t id, std::uint64_t size) {
+  return {.op = Op::write,
+          .key = p.key,
+          .id = id,
+          .session = 7,
+          .region = 1,
+          .size_bytes = size,
+          .part_size_bytes = size,
+          .by_stream = true};
+}
+
+Bytes stream_head(StreamHead::Kind kind, std::uint64_t id, std::uint64_t size) {
+  const auto bytes = encode(StreamHead{kind, id, size});
+  return {bytes.begin(), bytes.end()};
+}
+
 // Each ends in the loss of the attacker's channel.
 const std::vector<Attack> kAttacks = {
     {"no header", false, [](RawPeer& p) { p.send(Bytes{}); }},
@@ -111,7 +130,7 @@ const std::vector<Attack> kAttacks = {
        p.send(Bytes(bytes.begin(), bytes.end()));
      }},
     {"operation 0", false, [](RawPeer& p) { p.send(Header{.op = Op{0}, .key = p.key}); }},
-    {"operation 16", false, [](RawPeer& p) { p.send(Header{.op = Op{16}, .key = p.key}); }},
+    {"operation 18", false, [](RawPeer& p) { p.send(Header{.op = Op{18}, .key = p.key}); }},
     {"a hello without a key", false, [](RawPeer& p) { p.send(Header{.op = Op::hello}); }},
     {"a hello with the wrong key", false,
      [](RawPeer& p) { p.send(Header{.op = Op::hello, .key = p.key + 1}); }},
@@ -204,6 +223,39 @@ const std::vector<Attack> kAttacks = {
                        .size_bytes = 1 << 20,
                        .part_size_bytes = 1 << 20});
      }},
+    {"a write by a stream that is not there", true,
+     [](RawPeer& p) { p.send(streamed_write(p, 1, 8)); }},
+    {"a stream that nobody asked for", true,
+     [](RawPeer& p) { p.send(Header{.op = Op::joined, .key = p.key}); }},
+    {"a place for nothing", true,
+     [](RawPeer& p) { p.send(Header{.op = Op::go, .key = p.key, .id = 5}); }},
+    {"noise on its stream", true, [](RawPeer& p) { p.join().send(pattern(1000, 1)); }},
+    {"bytes on its stream that have no place", true,
+     [](RawPeer& p) { p.join().send(stream_head(StreamHead::Kind::write, 5, 8)); }},
+    {"data on its stream that nobody asked for", true,
+     [](RawPeer& p) { p.join().send(stream_head(StreamHead::Kind::read_data, 5, 8)); }},
+    {"more on its stream than it announced", true,
+     [](RawPeer& p) {
+       auto& stream = p.join();
+       p.send(streamed_write(p, 1, 100'000));
+       p.wait_for([&] { return p.answers[Op::go] == 1; });
+       stream.send(stream_head(StreamHead::Kind::write, 1, 100'001));
+     }},
+    {"two writes by one name", true,
+     [](RawPeer& p) {
+       p.join();
+       p.send(streamed_write(p, 1, 100'000));
+       p.send(streamed_write(p, 1, 100'000));
+     }},
+    {"the bytes of a write that it took back", true,
+     [](RawPeer& p) {
+       auto& stream = p.join();
+       p.send(streamed_write(p, 1, 100'000));
+       p.wait_for([&] { return p.answers[Op::go] == 1; });
+       p.send(Header{.op = Op::recall, .key = p.key, .id = 1, .session = 7});
+       p.wait_for([&] { return p.answers[Op::failed] == 1; });
+       stream.send(stream_head(StreamHead::Kind::write, 1, 100'000));
+     }},
     {"a flood of small messages", true,
      [](RawPeer& p) {
        for (std::uint64_t i = 0; i < 5000 && !p.is_gone; ++i)
@@ -256,6 +308,53 @@ TEST_CASE("every broken rule costs the peer its channel, and only that") {
     CHECK((reason->code == Errc::protocol || reason->code == Errc::exhausted));
     CHECK(reason->text.find("mallory") != std::string::npos);
   }
+}
+
+TEST_CASE(
+    "a stream that ends in the middle of a write ends its channel and lets go of the memory") {
+  for (const bool is_reset : {false, true}) {
+    Server server;
+    const Client client(server.transport->address());
+    RawPeer peer(server.transport->address(), mallory());
+    peer.greet();
+    auto& stream = peer.join();
+    peer.send(streamed_write(peer, 1, 100'000));
+    peer.send(streamed_write(peer, 2, 100'000));
+    REQUIRE(peer.wait_for([&] { return peer.answers[Op::go] == 2; }));
+    REQUIRE(stream.send(stream_head(StreamHead::Kind::write, 1, 100'000)));
+    REQUIRE(stream.send(pattern(50'000, 1)));
+    if (is_reset)
+      stream.reset();
+    else
+      stream.say_no_more();
+    CHECK(peer.wait_until_gone());
+    check_unharmed(server, client);
+    REQUIRE(server.ended());
+    CHECK((server.ended()->code == Errc::peer_lost));
+  }
+}
+
+TEST_CASE("who does not know a channel's key gets no stream, and no channel gets two") {
+  Server server;
+  const Client client(server.transport->address());
+  RawPeer peer(server.transport->address(), mallory());
+  peer.greet();
+  const auto is_hung_up_on = [&](std::span<const std::byte> bytes) {
+    const causeway::test::RawCaller caller(server.transport->address());
+    REQUIRE(caller.send(bytes));
+    return !caller.read_frame();
+  };
+  CHECK(is_hung_up_on(frame(causeway::ucx::Join{peer.key + 1})));
+  auto longer = frame(causeway::ucx::Join{peer.key});
+  longer[6] = std::byte{9};  // The size of its body.
+  longer.push_back(std::byte{0});
+  CHECK(is_hung_up_on(longer));
+  peer.join();
+  CHECK(is_hung_up_on(frame(causeway::ucx::Join{peer.key})));
+  CHECK_FALSE(peer.is_gone);
+  peer.send(Header{.op = Op::message, .key = peer.key});  // Its channel lives.
+  check_unharmed(server, client);
+  CHECK_FALSE(server.ended());
 }
 
 TEST_CASE("requests for the memory of others are refused, and the channel lives") {
@@ -467,12 +566,13 @@ static void run_fuzz(std::uint64_t seed) {
   for (int round = 0; round < 8; ++round) {
     RawPeer peer(server.transport->address(), mallory());
     peer.greet();
+    auto* const stream = round % 2 == 0 ? nullptr : &peer.join();
     const auto pick = [&](std::initializer_list<std::uint64_t> values) {
       return *(values.begin() + static_cast<std::ptrdiff_t>(random() % values.size()));
     };
     for (std::uint64_t i = 0; i < 200 && !peer.is_gone; ++i) {
       const Bytes data(pick({0, 0, 1, 100, 16384, 16385, 300000}));
-      Header header{.op = random() % 10 == 0 ? static_cast<Op>(random() % 16)
+      Header header{.op = random() % 10 == 0 ? static_cast<Op>(random() % 18)
                                              : kUsual[random() % std::size(kUsual)],
                     .key = random() % 50 == 0 ? random() : peer.key,
                     .id = i,
@@ -482,15 +582,27 @@ static void run_fuzz(std::uint64_t seed) {
                     .size_bytes = pick({data.size(), data.size(), 8, 1 << 20, random()}),
                     .part_bytes = pick({0, 0, 0, 1, random()}),
                     .part_size_bytes = random() % 40 == 0 ? random() : data.size()};
+      const bool may_stream = header.op == Op::write || header.op == Op::read;
+      header.by_stream = may_stream && stream != nullptr && random() % 3 != 0;
+      if (header.by_stream) header.part_size_bytes = header.size_bytes;
       auto bytes = encode(header);
       if (random() % 60 == 0) bytes[random() % bytes.size()] ^= static_cast<std::byte>(random());
       Bytes head(bytes.begin(), bytes.end());
       if (random() % 100 == 0) head.resize(random() % 100);
-      const bool has_data =
-          header.op == Op::write || header.op == Op::message || random() % 50 == 0;
+      const bool has_data = (header.op == Op::write && !header.by_stream) ||
+                            header.op == Op::message || random() % 50 == 0;
       const auto flags = static_cast<unsigned>(pick(
           {UCP_AM_SEND_FLAG_REPLY, kRendezvous, UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_EAGER}));
       peer.send(std::move(head), has_data ? data : Bytes{}, flags);
+      if (stream == nullptr || random() % 8 != 0) continue;
+      // For the most part what was announced, once there is a place for it.
+      if (header.by_stream && random() % 4 != 0)
+        peer.wait_for([&, before = peer.answers[Op::go] + peer.answers[Op::failed]] {
+          return peer.answers[Op::go] + peer.answers[Op::failed] > before;
+        });
+      const auto kind = random() % 8 == 0 ? StreamHead::Kind::read_data : StreamHead::Kind::write;
+      stream->send(stream_head(kind, i, random() % 20 == 0 ? random() : header.size_bytes));
+      if (header.size_bytes <= 1 << 20) stream->send(Bytes(header.size_bytes));
     }
   }
   check_unharmed(server, client);

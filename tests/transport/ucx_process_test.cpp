@@ -259,6 +259,13 @@ TEST_CASE("no socket of a transport is inherited by the programs that its proces
   {
     Client client;
     const auto side = client.join(transport->address());
+    const char* const wish = std::getenv("CAUSEWAY_LINK_STREAM");
+    const bool has_stream = wish != nullptr && std::string(wish) != "no";
+    const Bytes source(100'000);
+    const auto limit = in(10s);
+    while (has_stream && side.channel->counters().streamed_bytes == 0 &&
+           std::chrono::steady_clock::now() < limit)
+      REQUIRE_FALSE(side.write({7, 1, 0}, source).get().code);
     int own = 0;
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
       sockaddr_in bound{};
@@ -277,7 +284,8 @@ TEST_CASE("no socket of a transport is inherited by the programs that its proces
       ++own;
       CHECK((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
     }
-    CHECK(own == 3);  // The door's, and both ends of the lifeline.
+    // The door's, and both ends of the lifeline and of the stream.
+    CHECK(own == (has_stream ? 5 : 3));
   }
   thread.run_on([&] {
     accepted.reset();

@@ -29,7 +29,7 @@ class RawPeer {
   using Op = ucx::Op;
 
   RawPeer(const std::string& address, const Hello& hello, const char* interface = "lo")
-      : lifeline(address) {
+      : lifeline(address), address_(address) {
     require(lifeline.send(ucx::frame(ucx::Greeting{42, hello})), "it takes no greeting");
     const auto reply = lifeline.read_frame();
     const auto welcome = reply ? ucx::decode_welcome(reply->second) : std::nullopt;
@@ -105,6 +105,13 @@ class RawPeer {
     send({.op = Op::hello, .key = key});
     require(wait_for([&] { return answers[Op::welcome] == 1; }), "it does not answer the hello");
   }
+  // Its stream, on which it may say what it likes.
+  RawCaller& join() {
+    auto& stream = streams_.emplace_back(address_);
+    require(stream.send(ucx::frame(ucx::Join{key})), "it takes no stream");
+    require(wait_for([&] { return answers[Op::joined] > 0; }), "it does not take the stream");
+    return stream;
+  }
   bool wait_for(const std::function<bool()>& done) {
     const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(10);
     while (!done() && !is_gone && std::chrono::steady_clock::now() < limit)
@@ -150,6 +157,8 @@ class RawPeer {
     return UCS_OK;
   }
 
+  std::string address_;
+  std::list<RawCaller> streams_;
   ucp_context_h context_ = nullptr;
   ucp_worker_h worker_ = nullptr;
   ucp_ep_h endpoint_ = nullptr;
