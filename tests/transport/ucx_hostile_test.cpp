@@ -256,6 +256,11 @@ const std::vector<Attack> kAttacks = {
        p.wait_for([&] { return p.answers[Op::failed] == 1; });
        stream.send(stream_head(StreamHead::Kind::write, 1, 100'000));
      }},
+    {"a rendezvous with a write by its stream", true,
+     [](RawPeer& p) {
+       p.join();
+       p.send(streamed_write(p, 1, 100'000), {}, kRendezvous);
+     }},
     {"a flood of small messages", true,
      [](RawPeer& p) {
        for (std::uint64_t i = 0; i < 5000 && !p.is_gone; ++i)

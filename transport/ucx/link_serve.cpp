@@ -43,7 +43,8 @@ ucs_status_t Link::on_message(const Header& header, const Payload& payload) {
   if (has_data(header) && header.part_size_bytes != payload.size_bytes)
     return violate("a payload of " + std::to_string(payload.size_bytes) +
                    " bytes under a header of " + std::to_string(header.part_size_bytes));
-  if (!has_data(header) && !is_text(header.op) && payload.size_bytes != 0)
+  // Nor a rendezvous of no bytes, which would have to be released.
+  if (!has_data(header) && !is_text(header.op) && (payload.size_bytes != 0 || payload.rendezvous))
     return violate("a payload of " + std::to_string(payload.size_bytes) +
                    " bytes where none belongs");
   if (phase_ == Phase::greeting) {
