@@ -133,6 +133,7 @@ class RawPeer {
   bool is_gone = false;
   std::uint64_t key = 0;  // What the server wants to see.
   std::map<Op, int> answers;
+  std::map<Op, std::vector<std::uint64_t>> ids;  // Of each, as they came.
   std::optional<Error> farewell;
 
  private:
@@ -147,6 +148,7 @@ class RawPeer {
     const auto decoded = ucx::decode_header({static_cast<const std::byte*>(header), header_bytes});
     if (!decoded) return UCS_OK;
     ++self->answers[decoded->op];
+    self->ids[decoded->op].push_back(decoded->id);
     if (decoded->op == Op::read_data && self->holds_data) {
       self->held_.push_back(data);
       return UCS_INPROGRESS;

@@ -143,7 +143,7 @@ class Link : public std::enable_shared_from_this<Link>, private Stream::Owner {
     bool in_flight;
     bool is_answered;
     bool by_stream;
-    bool is_wanted = false;  // Of a write by the stream: the peer has a place for it.
+    bool is_wanted = false;  // Of a write by the stream: its bytes go to the peer's place, or went.
   };
 
   enum class Cargo : std::uint8_t {

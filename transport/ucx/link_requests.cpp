@@ -183,14 +183,15 @@ void Link::drop_chunks(std::uint64_t request) {
     if (chunk.request == request && !chunk.in_flight) idle.push_back(id);
   for (const auto id : idle) {
     const auto found = chunks_.find(id);
-    const auto by_stream = found->second.by_stream;
+    // What has left by the stream may come behind the recall, and would have no place any more.
+    const bool is_recallable = found->second.by_stream && !found->second.is_wanted;
     auto& state = requests_.find(request)->second;
     window_bytes_ -= found->second.size_bytes;
     chunks_.erase(found);
     --state.chunks;
     if (phase_ != Phase::open) continue;
     withdrawn_.insert(id);
-    if (by_stream && state.kind == Kind::write) recall(id, state);
+    if (is_recallable && state.kind == Kind::write) recall(id, state);
   }
 }
 

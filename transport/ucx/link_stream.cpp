@@ -137,7 +137,7 @@ void Link::take_back(std::uint64_t request) {
   for (auto& [id, chunk] : chunks_) {
     if (chunk.request != request || !chunk.is_wanted || !chunk.in_flight) continue;
     if (!stream_->withdraw({StreamHead::Kind::write, id, 0})) continue;
-    chunk.in_flight = false;
+    chunk.in_flight = chunk.is_wanted = false;
     --requests_.find(request)->second.flights;
     --flights_;
   }
