@@ -293,6 +293,33 @@ TEST_CASE("no socket of a transport is inherited by the programs that its proces
   });
 }
 
+TEST_CASE("a transport that is destroyed tells its peers") {
+  IoThread thread("server");
+  Memory memory;
+  std::unique_ptr<Transport> transport;
+  std::shared_ptr<Channel> accepted;
+  std::promise<Error> ended;
+  thread.run_on([&] {
+    transport = make_ucx_transport(
+        thread.context(), {"127.0.0.1:0", "server", &memory, [&](std::shared_ptr<Channel> channel) {
+                             accepted = std::move(channel);
+                             accepted->on_close([&](const Error& why) { ended.set_value(why); });
+                           }});
+  });
+  {
+    Client client;
+    static_cast<void>(client.join(transport->address()));
+    client.thread.run_on([&] { client.transport.reset(); });
+  }
+  const auto why = ended.get_future().get();
+  INFO(std::string(why.what()));
+  CHECK((why.code() == Errc::closed));
+  thread.run_on([&] {
+    accepted.reset();
+    transport.reset();
+  });
+}
+
 TEST_CASE("a channel that is closed after the end of its transport is let go") {
   std::string address;
   const auto peer = start_peer(address);

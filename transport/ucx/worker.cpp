@@ -322,7 +322,8 @@ void Worker::unbind(ucp_ep_h endpoint) { endpoints_.erase(endpoint); }
 void Worker::forget(Link& link) { links_.erase(&link); }
 
 void Worker::mark(Link& link) {
-  if (stopped_) return;  // Nothing advances any more, and the two would keep each other.
+  // After stop() nothing advances any more, and the two would keep each other.
+  if (worker_ == nullptr) return;
   marked_.push_back(link.shared_from_this());
   wake();
 }
