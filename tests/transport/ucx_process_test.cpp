@@ -251,6 +251,7 @@ TEST_CASE("no socket of a transport is inherited by the programs that its proces
   std::unique_ptr<Transport> transport;
   std::shared_ptr<Channel> accepted;
   Memory memory;
+  memory.regions[{7, 1}].bytes = Bytes(100'000);
   thread.run_on([&] {
     transport = make_ucx_transport(thread.context(),
                                    {"127.0.0.1:0", "server", &memory,
@@ -263,8 +264,12 @@ TEST_CASE("no socket of a transport is inherited by the programs that its proces
     const bool has_stream = wish != nullptr && std::string(wish) != "no";
     const Bytes source(100'000);
     const auto limit = in(10s);
-    while (has_stream && side.channel->counters().streamed_bytes == 0 &&
-           std::chrono::steady_clock::now() < limit)
+    const auto is_streaming = [&] {
+      bool is = false;
+      side.thread->run_on([&] { is = side.channel->counters().streamed_bytes > 0; });
+      return is;
+    };
+    while (has_stream && !is_streaming() && std::chrono::steady_clock::now() < limit)
       REQUIRE_FALSE(side.write({7, 1, 0}, source).get().code);
     int own = 0;
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
