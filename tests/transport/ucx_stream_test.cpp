@@ -234,6 +234,30 @@ TEST_CASE("its end and a frame against the rules are told once") {
   }
 }
 
+TEST_CASE("a stream that has much to send takes one turn at a time") {
+  Connected pair;
+  constexpr int kCount = 1000, kTurn = 16;  // Of frames; a turn is 1 MiB.
+  const auto bytes = pattern(64 << 10, 1);
+  int sent = 0, most = 0;
+  for (std::uint64_t id = 1; id <= kCount; ++id)
+    pair.stream->send({kWrite, id, bytes.size()}, bytes, [&](bool is_whole) { sent += is_whole; });
+  const auto progress = [&] {
+    const auto before = sent;
+    const bool moved = pair.streams.progress();
+    most = std::max(most, sent - before);
+    return moved;
+  };
+  Bytes heard(1 << 20);
+  const auto limit = in(10s);
+  while (sent < kCount && std::chrono::steady_clock::now() < limit) {
+    // Until the kernel takes no more, so that it has to say when it does.
+    while (progress()) continue;
+    while (::recv(pair.far.get(), heard.data(), heard.size(), MSG_DONTWAIT) > 0) continue;
+  }
+  CHECK(sent == kCount);
+  CHECK(most <= kTurn + 1);  // One had begun before.
+}
+
 namespace {
 
 struct UcxBody {

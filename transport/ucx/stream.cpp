@@ -60,7 +60,10 @@ Streams::Streams() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
 bool Streams::progress() {
   if (all_.empty()) return false;
   bool moved = false;
-  for (auto* stream : std::exchange(to_send_, {})) moved |= stream->transmit();
+  for (auto* stream : std::exchange(to_send_, {})) {
+    stream->is_in_line_ = false;
+    moved |= stream->transmit();
+  }
   std::array<epoll_event, kMaxEvents> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), kMaxEvents, 0);
   for (int i = 0; i < count; ++i) {
@@ -102,7 +105,12 @@ Stream::~Stream() { close(); }
 void Stream::send(const StreamHead& head, std::span<const std::byte> bytes, Done done) {
   if (is_over_) return done(false);
   outgoing_.push_back({head, encode(head), bytes, std::move(done)});
-  if (outgoing_.size() == 1) streams_.to_send_.push_back(this);
+  line_up();
+}
+
+void Stream::line_up() {
+  if ((wanted_ & EPOLLOUT) != 0 || std::exchange(is_in_line_, true)) return;
+  streams_.to_send_.push_back(this);
 }
 
 bool Stream::withdraw(const StreamHead& head) {
@@ -119,7 +127,7 @@ bool Stream::transmit() {
   for (std::size_t room = kTurnBytes; !outgoing_.empty();) {
     if (is_over_) return moved;
     if (room == 0) {
-      streams_.to_send_.push_back(this);
+      line_up();
       return moved;
     }
     auto& first = outgoing_.front();

@@ -102,6 +102,7 @@ class Stream {
 
   bool receive();
   bool transmit();
+  void line_up();
   void take(std::size_t size_bytes);
   void take_head();
   void want(std::uint32_t events);
@@ -118,6 +119,7 @@ class Stream {
   std::uint64_t left_bytes_ = 0;
   std::uint32_t wanted_ = 0;
   std::size_t wakes_at_ = 1;
+  bool is_in_line_ = false;  // Of to_send_.
   bool is_over_ = false;
 };
 
