@@ -234,6 +234,20 @@ TEST_CASE("its end and a frame against the rules are told once") {
   }
 }
 
+TEST_CASE("what is sent by a stream that has ended waits until it is closed") {
+  Connected pair;
+  pair.far.reset();
+  REQUIRE(pair.run_until([&] { return pair.owner.ended.has_value(); }));
+  // Its owner may be about to hear why it ended.
+  const auto bytes = pattern(100, 1);
+  std::optional<bool> sent;
+  pair.stream->send({kWrite, 1, bytes.size()}, bytes, [&](bool is_whole) { sent = is_whole; });
+  CHECK_FALSE(pair.streams.progress());
+  CHECK_FALSE(sent);
+  pair.stream->close();
+  CHECK(sent == false);
+}
+
 TEST_CASE("a stream that has much to send takes one turn at a time") {
   Connected pair;
   constexpr int kCount = 1000, kTurn = 16;  // Of frames; a turn is 1 MiB.

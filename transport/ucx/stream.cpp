@@ -103,7 +103,7 @@ Stream::Stream(Streams& streams, UniqueFd socket, Owner& owner)
 Stream::~Stream() { close(); }
 
 void Stream::send(const StreamHead& head, std::span<const std::byte> bytes, Done done) {
-  if (is_over_) return done(false);
+  if (!socket_) return done(false);
   outgoing_.push_back({head, encode(head), bytes, std::move(done)});
   line_up();
 }

@@ -6,8 +6,8 @@
 //          frame only when the peer has a place for it.
 //          Streams is the set of all streams of a worker, looked at by its loop.
 // Cost:    a descriptor; per MiB about six system calls at each end.
-// Errors:  what breaks a stream, and its end, is told once, by Owner::stream_ended(); what was
-//          under way then ends with false. io from the constructors.
+// Errors:  what breaks a stream, and its end, is told once, by Owner::stream_ended(); what is
+//          under way then, or sent after it, ends with false at close(). io from the constructors.
 // Threads: the worker's. The owner's functions run inside progress() and close() only; close() and
 //          the destructor must not be called from inside progress().
 // Why:     docs/transport.md, "Streams".
