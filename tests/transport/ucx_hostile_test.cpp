@@ -498,6 +498,36 @@ TEST_CASE("data by the stream for a read that reached its deadline is dropped") 
   CHECK(std::ranges::all_of(target, [](std::byte b) { return b == std::byte{0x5a}; }));
 }
 
+TEST_CASE("what a fenced channel's stream had brought as far as the kernel lands no more") {
+  Server server;
+  const Client client(server.transport->address());
+  RawPeer peer(server.transport->address(), mallory());
+  peer.greet();
+  auto& stream = peer.join();
+  peer.send(streamed_write(peer, 1, 1 << 20));
+  REQUIRE(peer.wait_for([&] { return peer.answers[Op::go] == 1; }));
+  const Bytes data(1 << 20, std::byte{0x5a});
+  REQUIRE(stream.send(stream_head(StreamHead::Kind::write, 1, data.size())));
+  REQUIRE(stream.send(std::span(data).first(100'000)));  // Less than wakes the server.
+  ChannelId other;
+  server.thread.run_on([&] { other = server.channels.at("mallory")->id(); });
+  REQUIRE_FALSE(client.side.fence(other).get().code);
+  Bytes after;
+  const auto look = [&] {
+    Bytes now;
+    server.thread.run_on([&] { now = server.memory.regions[{7, 1}].bytes; });
+    return now;
+  };
+  after = look();
+  stream.send(std::span(data).last(900'000));
+  peer.wait_until_gone();
+  client.check_works();  // Writes the first 100'000.
+  const auto later = look();
+  CHECK(std::equal(after.begin() + 100'000, after.end(), later.begin() + 100'000));
+  CHECK(std::ranges::count(later, std::byte{0x5a}) < 200'000);
+  check_unharmed(server, client);
+}
+
 TEST_CASE("requests for the memory of others are refused, and the channel lives") {
   Server server;
   const Client client(server.transport->address());

@@ -329,3 +329,46 @@ TEST_CASE("large parts cross by a stream where the settings say so, and nothing 
   CHECK(streamed(world.here) - before == 2 * source.size());
   CHECK(world.memory().pins.use_count() == 1);
 }
+
+TEST_CASE(
+    "deadlines that end at any moment of a transfer cost no channel, and no byte lands late") {
+  World<UcxBody> world;
+  auto& region = world.region();
+  region = pattern(4 << 20, 1);
+  world.here.thread->run_on([&] { world.here.channel->set_settings({1 << 20, 16 << 10, true}); });
+  while (streamed(world.here) == 0)
+    world.expect(world.here.write({7, 1, 0}, pattern(100'000, 1)), std::nullopt);
+  std::mt19937_64 random(1);
+  int whole = 0, late = 0;
+  constexpr int kRounds = 150;
+  constexpr std::size_t kAtOnce = 6;
+  for (int round = 0; round < kRounds; ++round) {
+    std::vector<Bytes> buffers(kAtOnce);
+    std::vector<std::future<Result>> results;
+    for (auto& buffer : buffers) {
+      buffer = Bytes(random() % 3'000'000, std::byte{0x5a});
+      const auto deadline =
+          std::chrono::steady_clock::now() + std::chrono::microseconds(random() % 3'000);
+      results.push_back(random() % 2 == 0 ? world.here.read(buffer, {7, 1, 0}, deadline)
+                                          : world.here.write({7, 1, 0}, buffer, deadline));
+    }
+    for (std::size_t i = 0; i < kAtOnce; ++i) {
+      const auto got = results[i].get();
+      whole += !got.code;
+      INFO(got.text);
+      REQUIRE((!got.code || got.code == Errc::timed_out));
+      std::ranges::fill(buffers[i], std::byte{0x11});
+    }
+    REQUIRE(world.here.is_open());
+    for (const auto& buffer : buffers)
+      late += !std::ranges::all_of(buffer, [](std::byte b) { return b == std::byte{0x11}; });
+  }
+  CHECK(late == 0);
+  CHECK(whole > 0);
+  CHECK(whole < kRounds * static_cast<int>(kAtOnce));
+  const auto source = pattern(region.size(), 2);
+  world.expect(world.here.write({7, 1, 0}, source), std::nullopt);
+  Bytes target(source.size());
+  world.expect(world.here.read(target, {7, 1, 0}), std::nullopt);
+  CHECK((target == source));
+}
