@@ -298,6 +298,26 @@ TEST_CASE("no socket of a transport is inherited by the programs that its proces
   });
 }
 
+TEST_CASE("a process that is to have no streams takes none of its peers") {
+  const char* const wish = std::getenv("CAUSEWAY_LINK_STREAM");
+  const auto own = wish == nullptr ? std::nullopt : std::optional<std::string>(wish);
+  ::setenv("CAUSEWAY_LINK_STREAM", "no", 1);
+  std::string address;
+  const auto peer = start_peer(address);
+  ::unsetenv("CAUSEWAY_LINK_STREAM");
+  if (own) ::setenv("CAUSEWAY_LINK_STREAM", own->c_str(), 1);
+  Client client;
+  const auto side = client.join(address);
+  side.thread->run_on([&] { side.channel->set_settings({1 << 20, 16 << 10, true}); });
+  const Bytes source(100'000);
+  std::uint64_t streamed = 0;
+  for (const auto until = in(300ms); std::chrono::steady_clock::now() < until;) {
+    REQUIRE_FALSE(side.write({7, 1, 0}, source).get().code);
+    side.thread->run_on([&] { streamed = side.channel->counters().streamed_bytes; });
+  }
+  CHECK(streamed == 0);
+}
+
 TEST_CASE("a transport that is destroyed tells its peers") {
   IoThread thread("server");
   Memory memory;

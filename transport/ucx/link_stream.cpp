@@ -47,7 +47,8 @@ void Link::open_stream(Lifeline& line) {
 }
 
 void Link::join(const std::shared_ptr<Lifeline>& line) {
-  if (connecting_ || !is_open() || stream_) return line->close();
+  const bool is_unwished = !wished_stream().value_or(true);
+  if (connecting_ || !is_open() || stream_ || is_unwished) return line->close();
   try {
     open_stream(*line);
   } catch (const Error&) {
