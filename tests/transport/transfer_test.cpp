@@ -637,3 +637,22 @@ TEST_CASE("rails or addresses that go in mid-slice leave the turn to others") {
     CHECK(world.run_until([&] { return staying->status()[0].probes == 1; }, 5s));
   }
 }
+
+TEST_CASE("a slice that nobody answers does not keep other peers from being probed") {
+  TransferWorld world(1);
+  const auto small = pattern(1000, 1);
+  const auto greet = [&](Rails& rails) {
+    const auto transfer = rails.write({7, 1, 0}, small, world.pins, world.until(10s));
+    REQUIRE(world.finish(transfer));
+    CHECK_FALSE(transfer.error());
+  };
+  const auto silent = world.more_rails();
+  const auto other = world.more_rails();
+  greet(*silent);
+  world.way(0).wire->faults.lost = 1000;
+  world.run_for(10ms);
+  world.way(0).wire->faults.lost = 0;
+  greet(*other);  // It asks for the turn while the slice may still be answered.
+  CHECK(world.run_until([&] { return other->status()[0].probes == 1; }, 5s));
+  CHECK(silent->status()[0].probes == 0);
+}
