@@ -656,3 +656,25 @@ TEST_CASE("a slice that nobody answers does not keep other peers from being prob
   CHECK(world.run_until([&] { return other->status()[0].probes == 1; }, 5s));
   CHECK(silent->status()[0].probes == 0);
 }
+
+TEST_CASE("when the last rail is lost, one that waits for its next try has it at once") {
+  TransferWorld world(2);
+  world.region().resize(4 * kMega);
+  const auto source = pattern(4 * kMega, 1);
+  world.cut(1);
+  auto transfer = world.write(0, std::span(source).first(1000));
+  REQUIRE(world.finish(transfer));
+  REQUIRE(world.run_until([&] { return world.rails->status()[0].probes == 1; }));
+  // The pauses have grown: the next one is of 3.2 s.
+  REQUIRE(world.run_until([&] { return world.way(1).connects == 7; }));
+  world.cut(1, false);
+  world.way(0).wire->faults.bytes_per_second = kMega;
+  transfer = world.write(0, source, 1500ms);
+  world.run_for(100ms);
+  REQUIRE_FALSE(transfer.is_done());
+  world.cut(0);
+  REQUIRE(world.finish(transfer));
+  INFO(text_of(transfer));
+  CHECK_FALSE(transfer.error());
+  CHECK((world.region() == source));
+}
