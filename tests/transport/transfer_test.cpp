@@ -678,3 +678,23 @@ TEST_CASE("when the last rail is lost, one that waits for its next try has it at
   CHECK_FALSE(transfer.error());
   CHECK((world.region() == source));
 }
+
+TEST_CASE("transfers that reach their deadlines end no other one") {
+  Faults faults;
+  faults.bytes_per_second = 200 * kMega;
+  TransferWorld world(1, 1, faults);
+  world.region().resize(16 * kMega);
+  const auto source = pattern(8 * kMega, 1), other = pattern(8 * kMega, 2);
+  auto patient = world.write(0, source, 60s);
+  int late = 0;
+  for (int i = 0; i < 60 && !patient.is_done(); ++i) {
+    const auto hasty = world.write(8 * kMega, other, 8ms);
+    REQUIRE(world.finish(hasty));
+    late += code_of(hasty) == Errc::timed_out ? 1 : 0;
+  }
+  CHECK(late > 10);
+  REQUIRE(world.finish(patient));
+  INFO(text_of(patient));
+  CHECK_FALSE(patient.error());
+  CHECK(std::equal(source.begin(), source.end(), world.region().begin()));
+}
