@@ -1,6 +1,7 @@
 #include "runtime/node/gpu_copier.h"
 
 #include <algorithm>
+#include <atomic>
 #include <boost/asio/experimental/as_tuple.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -23,13 +24,22 @@ asio::awaitable<void> GpuCopier::copy(Lender::Part to, Lender::Part from, Deadli
     asio::steady_timer ended;
     bool is_done = false;
     std::optional<Error> failed;
+    std::atomic<bool> is_given_up = false;
+
+    Job(Lender::Part target, Lender::Part source, asio::steady_timer timer)
+        : to(std::move(target)), from(std::move(source)), ended(std::move(timer)) {}
   };
-  const auto job = std::make_shared<Job>(
-      Job{std::move(to), std::move(from), asio::steady_timer(context_, deadline), false, {}});
+  const auto job =
+      std::make_shared<Job>(std::move(to), std::move(from), asio::steady_timer(context_, deadline));
+  struct Waiting {  // Whoever stops, for whatever reason, may write to the memory by other ways.
+    std::shared_ptr<Job> job;
+    ~Waiting() { job->is_given_up = true; }
+  };
+  const Waiting waiting{job};
   asio::post(thread_.context(), [this, job]() mutable {
     std::optional<Error> failed;
     try {
-      copy_now(job->to, job->from);
+      if (!job->is_given_up) copy_now(job->to, job->from);
     } catch (const Error& error) {
       failed = error;
     } catch (const std::exception& error) {

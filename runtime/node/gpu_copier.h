@@ -24,7 +24,8 @@ class GpuCopier {
   explicit GpuCopier(boost::asio::io_context& context);
   ~GpuCopier();
 
-  // Errors: timed_out; the memory is kept until the copy has ended all the same.
+  // Errors: timed_out. A copy that runs then still ends, and keeps the memory until it has; one
+  // that has not begun never does.
   boost::asio::awaitable<void> copy(Lender::Part to, Lender::Part from, Deadline deadline);
 
  private:

@@ -146,15 +146,45 @@ std::shared_ptr<DaemonLink> Pool::State::find_link(const std::string& name) {
   return known->second;
 }
 
+// The right to make the link to a node, for one thread at a time. Errors: timed_out.
+struct Pool::State::Connecting {
+  Connecting(State& owner, const std::string& node) : state(owner), name(node) {
+    const auto deadline = CallTime::deadline(state.options.timeout);
+    std::unique_lock lock(state.mutex_);
+    const bool is_free = state.connected_.wait_until(
+        lock, deadline, [&] { return state.closed_ || !state.connecting_.contains(name); });
+    if (!is_free)
+      throw Error(Errc::timed_out,
+                  fmt::format("node {} did not answer in time the first that asked it", name));
+    state.connecting_.insert(name);
+  }
+  ~Connecting() {
+    {
+      const std::lock_guard lock(state.mutex_);
+      state.connecting_.erase(name);
+    }
+    state.connected_.notify_all();
+  }
+  Connecting(const Connecting&) = delete;
+  Connecting& operator=(const Connecting&) = delete;
+
+  State& state;
+  const std::string name;
+};
+
 std::shared_ptr<DaemonLink> Pool::State::link(const std::string& name) {
   if (auto known = find_link(name)) return known;
-  const auto nodes = status().nodes;
-  const std::lock_guard connecting(connecting_);
+  const Connecting connecting(*this, name);
   if (auto known = find_link(name)) return known;  // Another thread was first.
-  for (const auto& each : nodes) {
-    if (each.name != name) continue;
-    if (!each.alive) throw Error(Errc::peer_lost, fmt::format("node {} has left the pool", name));
-    return add_link(name, each.control_address);
+  // Not the pool's status, for which all nodes are asked.
+  constexpr auto kWhere = "answer to GET /v1/nodes";
+  const auto answer = pool_document("/v1/nodes");
+  for (const auto& value : get_array(answer, "nodes", kWhere)) {
+    const auto& each = as_object(value, kWhere);
+    if (get_string(each, "name", kWhere) != name) continue;
+    if (!get_bool(each, "alive", kWhere))
+      throw Error(Errc::peer_lost, fmt::format("node {} has left the pool", name));
+    return add_link(name, get_string(each, "control", kWhere));
   }
   throw Error(Errc::not_found, fmt::format("the pool has no node '{}'", name));
 }
@@ -212,6 +242,7 @@ void Pool::State::close() noexcept {
     if (std::exchange(closed_, true)) return;
     links.swap(links_);
   }
+  connected_.notify_all();
   for (const auto& [_, link] : links) {
     try {  // So that the memory is free when this returns; the connection's end is the net.
       link->check();

@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -121,8 +122,10 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   boost::json::object pool_document(const char* path);
   void check_open();  // Errors: closed.
 
-  std::mutex connecting_;  // One new link at a time.
-  std::mutex mutex_;       // Guards links_, handlers_ and closed_.
+  struct Connecting;
+  std::mutex mutex_;                  // Guards what follows, to closed_.
+  std::set<std::string> connecting_;  // Nodes that a thread makes the link to.
+  std::condition_variable connected_;
   std::map<std::string, std::shared_ptr<DaemonLink>> links_;
   std::map<int, std::function<void(const Error&)>> handlers_;
   int next_handler_ = 1;

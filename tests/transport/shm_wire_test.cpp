@@ -15,6 +15,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 
+#include "tests/transport/run_until.h"
 #include "transport/shm/wire.h"
 
 using namespace causeway;
@@ -343,6 +344,30 @@ TEST_CASE("receives whose messages are withdrawn keep their order") {
     CHECK(went_well(received[i]));
     CHECK(received[i]->bytes == i + 4);
   }
+}
+
+TEST_CASE("offers of what never comes are bounded, though their receives have ended") {
+  Bench bench;
+  Bytes target(60000);
+  std::uint64_t offers = 0;
+  for (; !bench.broken && offers < 3 * Wire::kMaxUnexpectedCount;) {
+    std::vector<std::shared_ptr<Outcome>> receives;
+    for (int i = 0; i < 512; ++i) receives.push_back(bench.receive(1, target, in(20ms)));
+    for (int i = 0; i < 512 && !bench.broken; ++i) {
+      bench.put({Kind::offer, ++offers, 1, 60000});
+      bench.look();
+      while (bench.heard->take()) bench.heard->next();
+    }
+    REQUIRE(test::run_until(
+        bench.context,
+        [&] {
+          return std::ranges::all_of(receives, [](const auto& each) { return each->is_there; });
+        },
+        5s));
+  }
+  REQUIRE(bench.broken);
+  CHECK((bench.broken->code() == Errc::exhausted));
+  CHECK(offers > Wire::kMaxUnexpectedCount);
 }
 
 TEST_CASE("withdrawals of what never was cost no more than they take") {

@@ -637,3 +637,64 @@ TEST_CASE("rails or addresses that go in mid-slice leave the turn to others") {
     CHECK(world.run_until([&] { return staying->status()[0].probes == 1; }, 5s));
   }
 }
+
+TEST_CASE("a slice that nobody answers does not keep other peers from being probed") {
+  TransferWorld world(1);
+  const auto small = pattern(1000, 1);
+  const auto greet = [&](Rails& rails) {
+    const auto transfer = rails.write({7, 1, 0}, small, world.pins, world.until(10s));
+    REQUIRE(world.finish(transfer));
+    CHECK_FALSE(transfer.error());
+  };
+  const auto silent = world.more_rails();
+  const auto other = world.more_rails();
+  greet(*silent);
+  world.way(0).wire->faults.lost = 1000;
+  world.run_for(10ms);
+  world.way(0).wire->faults.lost = 0;
+  greet(*other);  // It asks for the turn while the slice may still be answered.
+  CHECK(world.run_until([&] { return other->status()[0].probes == 1; }, 5s));
+  CHECK(silent->status()[0].probes == 0);
+}
+
+TEST_CASE("when the last rail is lost, one that waits for its next try has it at once") {
+  TransferWorld world(2);
+  world.region().resize(4 * kMega);
+  const auto source = pattern(4 * kMega, 1);
+  world.cut(1);
+  auto transfer = world.write(0, std::span(source).first(1000));
+  REQUIRE(world.finish(transfer));
+  REQUIRE(world.run_until([&] { return world.rails->status()[0].probes == 1; }));
+  // The pauses have grown: the next one is of 3.2 s.
+  REQUIRE(world.run_until([&] { return world.way(1).connects == 7; }));
+  world.cut(1, false);
+  world.way(0).wire->faults.bytes_per_second = kMega;
+  transfer = world.write(0, source, 1500ms);
+  world.run_for(100ms);
+  REQUIRE_FALSE(transfer.is_done());
+  world.cut(0);
+  REQUIRE(world.finish(transfer));
+  INFO(text_of(transfer));
+  CHECK_FALSE(transfer.error());
+  CHECK((world.region() == source));
+}
+
+TEST_CASE("transfers that reach their deadlines end no other one") {
+  Faults faults;
+  faults.bytes_per_second = 200 * kMega;
+  TransferWorld world(1, 1, faults);
+  world.region().resize(16 * kMega);
+  const auto source = pattern(8 * kMega, 1), other = pattern(8 * kMega, 2);
+  auto patient = world.write(0, source, 60s);
+  int late = 0;
+  for (int i = 0; i < 60 && !patient.is_done(); ++i) {
+    const auto hasty = world.write(8 * kMega, other, 8ms);
+    REQUIRE(world.finish(hasty));
+    late += code_of(hasty) == Errc::timed_out ? 1 : 0;
+  }
+  CHECK(late > 10);
+  REQUIRE(world.finish(patient));
+  INFO(text_of(patient));
+  CHECK_FALSE(patient.error());
+  CHECK(std::equal(source.begin(), source.end(), world.region().begin()));
+}

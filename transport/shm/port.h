@@ -1,4 +1,4 @@
-// What the messages through shared memory of one process have in common: who looks for them, when
+// What the messages through shared memory of one transport have in common: who looks for them, when
 // it sleeps, and what wakes it.
 //
 // Shape:   pump() looks at every wire until nothing has moved for kSpin, then says in shared memory

@@ -229,8 +229,11 @@ void Wire::expire(std::uint64_t id, std::uint64_t tag) {
       mailboxes_.erase(mailbox);
     if (is_dropped) return;
   }
-  for (auto& [number, taking] : taking_)
-    if (drop(taking.receive)) return;
+  for (auto& [number, taking] : taking_) {
+    if (!drop(taking.receive)) continue;
+    ++unwanted_;
+    return;
+  }
 }
 
 void Wire::end(const Error& reason) {
@@ -249,6 +252,7 @@ void Wire::end(const Error& reason) {
   for (auto& [number, taking] : taking_)
     for (auto& receive : taking.receive) finish(receive, reason, 0);
   taking_.clear();
+  unwanted_ = 0;
   for (auto& [tag, mailbox] : mailboxes_)
     for (auto& receive : std::exchange(mailbox.receives, {})) finish(receive, reason, 0);
   drop_offers();

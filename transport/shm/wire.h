@@ -164,6 +164,7 @@ class Wire {
   bool is_part_next_ = false;            // One found no room: nothing goes before it.
   Mailboxes mailboxes_;                  // By tag.
   std::unordered_map<std::uint64_t, Taking> taking_;
+  std::size_t unwanted_ = 0;  // Of these, that nobody wants any more.
   std::uint64_t last_number_in_ = 0;
   std::uint64_t held_bytes_ = 0;
   std::size_t held_count_ = 0;

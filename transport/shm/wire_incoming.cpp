@@ -90,6 +90,11 @@ void Wire::finish(Receive& receive, std::optional<Error> error, std::uint64_t by
 void Wire::take_offer(const Record& record) {
   // No part would ever come of it.
   if (record.total_bytes == 0) violate("an offer of nothing");
+  // Who goes on offering, and sends nothing of it, outlives every receive.
+  if (unwanted_ >= kMaxUnexpectedCount)
+    throw Error(
+        Errc::exhausted,
+        fmt::format("{} has offered {} messages and sent nothing more of them", peer_, unwanted_));
   const auto mailbox = mailboxes_.find(record.tag);
   if (mailbox == mailboxes_.end() || mailbox->second.receives.empty())
     return hold(record, {record.total_bytes, true, {}});
@@ -123,7 +128,10 @@ void Wire::take_part(const RingReader::Taken& taken) {
                 payload.size());
   taking.got_bytes += payload.size();
   if (taking.got_bytes < taking.size_bytes) return;
-  if (!taking.receive.empty()) finish(taking.receive.front(), std::nullopt, taking.size_bytes);
+  if (taking.receive.empty())
+    --unwanted_;
+  else
+    finish(taking.receive.front(), std::nullopt, taking.size_bytes);
   taking_.erase(found);
 }
 
@@ -131,7 +139,10 @@ void Wire::take_withdrawal(const Record& record) {
   if (const auto found = taking_.find(record.number); found != taking_.end()) {
     auto receive = std::move(found->second.receive);
     taking_.erase(found);
-    if (!receive.empty()) match(std::move(receive));
+    if (receive.empty())
+      --unwanted_;
+    else
+      match(std::move(receive));
     return;
   }
   const auto mailbox = mailboxes_.find(record.tag);

@@ -281,10 +281,14 @@ void Rails::State::ended(const TransferPtr& transfer, Chunk chunk,
     transfer->done_bytes += chunk.size_bytes;
     if (std::exchange(chunk.slot, nullptr)) --transfer->staged;
   } else if (!transfer->error) {
+    const bool has_time = Clock::now() < transfer->options.deadline;
+    // This side has closed the channel, for another transfer that was late: no fault of the
+    // chunk's.
+    if (error->code() == Errc::timed_out && has_time) --chunk.attempts;
     const bool may_retry = error->code() == Errc::corrupted
                                ? !std::exchange(chunk.has_differed, true)
                                : is_of_rail(error->code()) && chunk.attempts < kMaxAttempts;
-    if (may_retry && Clock::now() < transfer->options.deadline)
+    if (may_retry && has_time)
       transfer->put_back(std::move(chunk));
     else
       transfer->fail(as_loss(*error));

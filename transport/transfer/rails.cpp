@@ -219,7 +219,11 @@ void Rails::State::rail_lost(const RailPtr& rail, const Error& reason) {
   for (auto& fence : fences) fence.is_asked = fence.is_asked && fence.by != rail;
   if (is_stopped || rail->is_dropped) return;
   rail->failures = 0;
-  if (is_wanted()) open_rail(rail);
+  if (!is_wanted()) return;
+  if (has_usable_rail())
+    open_rail(rail);
+  else
+    open_rails();  // Those in a pause, too: now they are waited for.
   pass_fences();
 }
 

@@ -77,7 +77,8 @@ void Link::stage_read(const Header& header, PinnedMemory memory) {
 }
 
 void Link::forget_answered() {
-  while (!with_slot_.empty() && with_slot_.front().expired()) with_slot_.pop_front();
+  // Not only the oldest: behind one that a peer keeps, others come and go.
+  with_slot_.remove_if([](const auto& staged) { return staged.expired(); });
 }
 
 // A peer that stops in mid-transfer keeps a slot from others.

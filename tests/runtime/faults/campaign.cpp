@@ -301,6 +301,8 @@ void Campaign::use_sessions(char node) {
 void Campaign::restart_killed() {
   for (const char* node = kNodes; *node != 0; ++node) {
     if (daemons_->is_running(*node)) continue;
+    // What a cut or a kill elsewhere may take away, it may not end: nobody else would notice.
+    if (const auto end = daemons_->take_own_end(*node); !end.empty()) wrong(end);
     daemons_->start(*node);
     memory_.erase(*node);
   }

@@ -140,14 +140,24 @@ void Daemons::start(char node) {
 bool Daemons::is_running(char node) {
   const auto process = processes_.find(node);
   if (process == processes_.end()) return false;
-  if (::waitpid(process->second.id().pid, nullptr, WNOHANG) == 0) return true;
+  int status = 0;
+  if (::waitpid(process->second.id().pid, &status, WNOHANG) == 0) return true;
   processes_.erase(process);
+  own_ends_[node] = status;
   return false;
 }
 
+std::string Daemons::take_own_end(char node) {
+  if (is_running(node) || own_ends_.count(node) == 0) return "";
+  auto text = fmt::format("daemon {} ended by itself with status {:#x}: {}", node, own_ends_[node],
+                          log_tail(node));
+  own_ends_.erase(node);
+  return text;
+}
+
 void Daemons::kill(char node) {
+  if (!is_running(node)) return;
   const auto process = processes_.find(node);
-  if (process == processes_.end()) return;
   process->second.signal(SIGKILL);
   ::waitpid(process->second.id().pid, nullptr, 0);
   processes_.erase(process);

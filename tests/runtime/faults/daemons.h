@@ -31,6 +31,8 @@ class Daemons {
   // SIGTERM. Errors: what went wrong, such as leaks that a sanitizer reports; empty if nothing.
   [[nodiscard]] std::string stop(char node);
   [[nodiscard]] bool is_running(char node);
+  // What became of a daemon that ended by itself, once; empty if none did.
+  [[nodiscard]] std::string take_own_end(char node);
   void signal(char node, int number) const;
 
   [[nodiscard]] std::string socket(char node) const;
@@ -58,6 +60,7 @@ class Daemons {
   std::string folder_;
   bool has_disk_ = false;
   std::map<char, tools::Process> processes_;
+  std::map<char, int> own_ends_;           // Their status, of those that nobody killed or stopped.
   std::map<char, std::string> addresses_;  // Where a node that comes back is again.
   tools::Pipe log_pipe_;
   std::atomic<bool> is_read_ = true;

@@ -163,7 +163,8 @@ class Thread {
       say_wrong(fmt::format("{}: an error without a type: {}", name, failed.what()));
       return Ended::ill;
     }
-    const auto took = Clock::now() - start - (shared_.lost.get() - lost);
+    const auto lost_here = shared_.lost.get() - lost;
+    const auto took = Clock::now() - start - lost_here;
     const auto late_ms = std::chrono::duration<double, std::milli>(took - limit).count();
     shared_.counts.at_least("latest_ms", late_ms);
     const auto what = fmt::format("{} of {} bytes on {}", name, bytes, nodes);
@@ -173,8 +174,12 @@ class Thread {
     shared_.counts.add(error ? std::string(to_string(error->code())) : "ok");
     if (!error) return Ended::well;
     if (!may_fail(nodes) || !is_expected(error->code()))
-      say_wrong(fmt::format("{} failed without a cause: {}: {}", what, to_string(error->code()),
-                            error->what()));
+      say_wrong(
+          fmt::format("{} failed without a cause after {:.0f} ms, of which this process did "
+                      "not have {:.0f}: {}: {}",
+                      what, std::chrono::duration<double, std::milli>(took + lost_here).count(),
+                      std::chrono::duration<double, std::milli>(lost_here).count(),
+                      to_string(error->code()), error->what()));
     return Ended::ill;
   }
   [[nodiscard]] bool may_fail(const std::string& nodes) const {

@@ -515,6 +515,34 @@ TEST_CASE(
   CHECK(eventually([&] { return live.used_bytes() == 0; }));
 }
 
+TEST_CASE("a copy of a GPU's bytes that was given up before it began does not come later") {
+  // A slice of 4 MiB takes two seconds.
+  const LivePool live(one_gpu_and("32 MiB"), {"a"}, {"--gpus", "cuda", "--gpu-time", "60"},
+                      with_driver("{devices: [{memory_mib: 64}], host_gb_per_s: 0.002}"));
+  auto pool = Pool::connect({.address = live.control("a"), .token = live.token(), .timeout = 1s});
+  auto patient =
+      Pool::connect({.address = live.control("a"), .token = live.token(), .timeout = 30s});
+  auto from = pool.allocate(4 * kMiB, {.only = {device("a/gpu0")}});
+  auto first = pool.allocate(4 * kMiB, {.only = {device("a/host0")}});
+  auto second = pool.allocate(4 * kMiB, {.only = {device("a/host0")}});
+  auto other_from = patient.allocate(64 * 1024, {.only = {device("a/gpu0")}});
+  auto other_to = patient.allocate(64 * 1024, {.only = {device("a/host0")}});
+  std::vector<std::thread> threads;
+  for (auto* const to : {&first, &second})
+    threads.emplace_back([&, to] {
+      CHECK(code_of([&] { pool.copy(*to, 0, from, 0, 4 * kMiB); }) == Errc::timed_out);
+    });
+  for (auto& thread : threads) thread.join();
+  // One of them runs: this driver moves the bytes first and then takes its time. The other stands
+  // behind it.
+  const auto bytes = pattern(4 * kMiB, 1);
+  first.write(0, bytes);
+  second.write(0, bytes);
+  patient.copy(other_to, 0, other_from, 0, 64 * 1024);  // Behind both.
+  CHECK((read_all(first) == bytes));
+  CHECK((read_all(second) == bytes));
+}
+
 TEST_CASE("a daemon that stops has given everything back to the driver") {
   GpuPool live("check_leaks: true");
   {

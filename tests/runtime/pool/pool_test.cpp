@@ -48,6 +48,16 @@ links:
 
 constexpr std::uint64_t kMiB = 1024 * 1024;
 
+// Whether any process of this host has a connection to 127.0.0.1:PORT.
+bool is_connected_to(const std::string& address) {
+  const auto port = std::stoi(address.substr(address.rfind(':') + 1));
+  char there[32];
+  std::snprintf(there, sizeof there, " 0100007F:%04X 01 ", port);
+  std::ifstream file("/proc/net/tcp");
+  const std::string all{std::istreambuf_iterator<char>(file), {}};
+  return all.find(there) != std::string::npos;
+}
+
 // A client for tests to kill: holds a region on both nodes and says so, with the id of the program
 // that it has started.
 int hold(const std::string& socket) {
@@ -211,6 +221,34 @@ TEST_CASE("threads that share a pool meet a node for the first time together") {
   for (auto& thread : threads) thread.join();
   CHECK(right == 6);
   CHECK(live.used_bytes() == 0);
+}
+
+TEST_CASE("a node that does not answer holds up nobody who meets another one") {
+  LivePool live(R"(
+name: test
+nodes:
+  - {name: a, devices: [{gpu: rtx-5090, capacity: 4 MiB}]}
+  - {name: b, devices: [{gpu: rtx-5090, capacity: 4 MiB}]}
+  - {name: c, devices: [{gpu: rtx-5090, capacity: 4 MiB}]}
+)",
+                {"a", "b", "c"});
+  auto pool =
+      Pool::connect({.socket_path = live.socket("a"), .client_name = "test", .timeout = 4s});
+  live.daemon("b").signal(SIGSTOP);
+  std::thread waits(
+      [&] { CHECK(code_of([&] { (void)pool.state()->link("b"); }) == Errc::timed_out); });
+  CHECK(eventually([&] { return is_connected_to(live.control("b")); }));
+  const auto start = std::chrono::steady_clock::now();
+  (void)pool.state()->link("c");
+  CHECK(std::chrono::steady_clock::now() - start < 900ms);
+  {  // Its own time, and not the other's before it.
+    const CallTime time(4s);
+    CHECK(code_of([&] { (void)pool.state()->link("b"); }) == Errc::timed_out);
+  }
+  CHECK(std::chrono::steady_clock::now() - start < 5500ms);
+  waits.join();
+  live.daemon("b").signal(SIGCONT);
+  (void)pool.state()->link("b");
 }
 
 TEST_CASE("two threads copy side by side, and a short call does not wait for them") {
