@@ -15,8 +15,10 @@
 #include <vector>
 
 #include "allocator/cuda/cuda_backend.h"
+#include "allocator/cuda/plain_memory.h"
 #include "tests/allocator/cuda/emulator.h"
 #include "tests/allocator/cuda/program.h"
+#include "tests/allocator/cuda/program_main.h"
 #include "tests/cuda_emulator/exports.h"
 #include "tests/cuda_emulator/image.h"
 #include "tests/error_of.h"
@@ -163,12 +165,12 @@ int unmap_under_kernel() {
 }
 
 int unmap_under_copy() {
-  static std::byte to[4096];
   Gpu gpu;
+  const auto to = CudaPlainMemory::pinned(gpu.context, 4096);  // Else the copy waits itself.
   const auto segment = gpu.backend.create(kGranule);
   gpu.map(segment);
   launch(gpu, "wait_until_told");
-  gpu.stream.copy_out(to, gpu.range.data(), sizeof to);  // Waits for the kernel.
+  gpu.stream.copy_out(to.bytes().data(), gpu.range.data(), 4096);  // Waits for the kernel.
   gpu.backend.unmap(gpu.range, 0, kGranule);
   may_end = true;
   return caught_at_end(gpu);
