@@ -197,4 +197,6 @@ TEST_CASE("handle: plain memory opens in another process") {
   DevicePtr at = 0;
   CHECK(api().cuIpcOpenMemHandle(&at, handle, kIpcLazyPeerAccess) != kSuccess);  // Not here.
   ANSWERS(api().cuIpcCloseMemHandle(device.at()), kInvalidValue);
+  const HostBytes host(64);
+  ANSWERS(api().cuIpcGetMemHandle(&handle, host.at()), kInvalidValue);
 }

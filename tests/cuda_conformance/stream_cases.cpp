@@ -78,6 +78,21 @@ TEST_CASE("stream: the default one waits for blocking streams, and they for it")
   CHECK(device.words()[0] == 3);
 }
 
+TEST_CASE("stream: blocking ones wait for the default one, others do not") {
+  const Gpu gpu;
+  Code code;
+  const OwnedStream blocking(0);
+  const OwnedStream free;
+  const DeviceBytes device(4096);
+  Gate gate(code, nullptr);
+  NEED(api().cuMemsetD32Async(device.at(), 3, 1, blocking));
+  NEED(api().cuMemsetD32Async(device.at() + 4, 4, 1, free));
+  NEED(api().cuStreamSynchronize(free));
+  ANSWERS(api().cuStreamQuery(blocking), kNotReady);
+  gate.open();
+  NEED(api().cuStreamSynchronize(blocking));
+}
+
 TEST_CASE("stream: the default one does not wait for non-blocking streams") {
   const Gpu gpu;
   Code code;

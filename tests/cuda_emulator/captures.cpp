@@ -102,7 +102,6 @@ void refuse_while_captured(const StreamTag* stream) {
     return;
   }
   if (const auto capture = blocking_capture(context_of(nullptr))) refuse(capture, kCaptureImplicit);
-  refuse_unsafe();
 }
 
 void refuse_in_capture(const ContextTag& context) {
