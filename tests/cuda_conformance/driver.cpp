@@ -88,7 +88,22 @@ int attribute(int number, Device device) {
   return value;
 }
 
+namespace {
+
+// Keeps a context from one case to the next: a card takes some tenths of a second for each anew.
+void keep_first_context() {
+  static const bool is_kept = [] {
+    Context context = nullptr;
+    NEED(api().cuDevicePrimaryCtxRetain(&context, 0));
+    return std::atexit([] { (void)api().cuDevicePrimaryCtxRelease(0); }) == 0;
+  }();
+  (void)is_kept;
+}
+
+}  // namespace
+
 Gpu::Gpu(Device device) : device_(device) {
+  keep_first_context();
   NEED(api().cuDevicePrimaryCtxRetain(&context_, device));
   NEED(api().cuCtxPushCurrent(context_));
 }
