@@ -7,6 +7,8 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <utility>
+#include <vector>
 
 #include "tests/allocator/cuda/program.h"
 #include "tests/cuda_conformance/driver.h"
@@ -35,12 +37,20 @@ int caught_at_end() {
   return stays ? kCaught : kWrongError;
 }
 
-// As it begins in every program: never given back, since a broken context cannot be.
+// Never given back, since a broken context takes nothing; reachable, so that it is no leak.
+template <typename T, typename... Arguments>
+T& kept(Arguments&&... arguments) {
+  static auto* const all = new std::vector<T*>;
+  all->push_back(new T(std::forward<Arguments>(arguments)...));
+  return *all->back();
+}
+
+// As every program begins.
 Code& start() {
   Context context = nullptr;
   NEED(api().cuDevicePrimaryCtxRetain(&context, 0));
   NEED(api().cuCtxSetCurrent(context));
-  return *new Code;
+  return kept<Code>();
 }
 
 int touch_nothing() {
@@ -51,14 +61,14 @@ int touch_nothing() {
 
 int touch_before_access() {
   auto& code = start();
-  auto& memory = *new Mapped(1, Mapped::Grant::none);
+  auto& memory = kept<Mapped>(std::size_t{1}, Mapped::Grant::none);
   NEED(code.touch(nullptr, memory.at()));
   return caught_at_end();
 }
 
 int touch_after_access_is_taken() {
   auto& code = start();
-  auto& memory = *new Mapped;
+  auto& memory = kept<Mapped>();
   NEED(grant(memory.at(), memory.size(), kAccessNone));
   NEED(code.touch(nullptr, memory.at()));
   return caught_at_end();
@@ -66,7 +76,7 @@ int touch_after_access_is_taken() {
 
 int touch_after_unmap() {
   auto& code = start();
-  auto& memory = *new Mapped;
+  auto& memory = kept<Mapped>();
   memory.unmap();
   NEED(code.touch(nullptr, memory.at()));
   return caught_at_end();
@@ -74,9 +84,9 @@ int touch_after_unmap() {
 
 int unmap_under_queued_kernel() {
   auto& code = start();
-  auto& memory = *new Mapped;
-  auto& stream = *new OwnedStream;
-  auto& gate = *new Gate(code, stream);
+  auto& memory = kept<Mapped>();
+  auto& stream = kept<OwnedStream>();
+  auto& gate = kept<Gate>(code, Stream(stream));
   NEED(code.touch(stream, memory.at()));
   memory.unmap();
   gate.open();
@@ -85,7 +95,7 @@ int unmap_under_queued_kernel() {
 
 int write_where_only_reading_is_granted() {
   auto& code = start();
-  auto& memory = *new Mapped;
+  auto& memory = kept<Mapped>();
   if (grant(memory.at(), memory.size(), kAccessRead) != kSuccess) return kCaught;  // Refused.
   NEED(code.touch(nullptr, memory.at()));
   return caught_at_end();
@@ -94,8 +104,8 @@ int write_where_only_reading_is_granted() {
 // A copy may be refused at once, or be the end of the context.
 int copy_before_access() {
   (void)start();
-  auto& memory = *new Mapped(1, Mapped::Grant::none);
-  auto& host = *new HostBytes(4096);
+  auto& memory = kept<Mapped>(std::size_t{1}, Mapped::Grant::none);
+  auto& host = kept<HostBytes>(std::size_t{4096});
   const auto result = api().cuMemcpyDtoHAsync(host.bytes(), memory.at(), 4096, nullptr);
   std::fprintf(stderr, "a copy before access: %s at once\n", name_of(result).c_str());
   if (result == kInvalidValue) return kCaught;
@@ -104,8 +114,8 @@ int copy_before_access() {
 
 int broken_elsewhere_too() {
   auto& code = start();
-  auto& one = *new OwnedStream;
-  auto& two = *new OwnedStream;
+  auto& one = kept<OwnedStream>();
+  auto& two = kept<OwnedStream>();
   NEED(code.touch(one, 16));
   if (api().cuStreamSynchronize(one) != kIllegalAddress) return kNotCaught;
   return api().cuStreamSynchronize(two) == kIllegalAddress ? kCaught : kWrongError;
