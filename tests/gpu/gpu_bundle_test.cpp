@@ -154,11 +154,15 @@ TEST_CASE("a part that hangs is ended, and the others go on") {
   CHECK(ran.result_of("zero_copy") == "timed_out");
 }
 
-TEST_CASE("a conformance case that fails is one of the results") {
-  const auto ran = run({"--only", "conformance"},
-                       "{devices: 1, calls_us: {cuMemHostRegister: 100}, version: 11040}");
+TEST_CASE("a conformance case that fails is one of the results, with what it saw") {
+  const auto ran = run({"--only", "conformance"}, "{devices: [{memory_mib: 1}]}");
   CHECK(ran.exit_code == 1);
   CHECK(ran.result_of("conformance") == "failed");
+  const auto& data = ran.part("conformance").at("data").as_object();
+  CHECK(number(data, "failed") > 0);
+  CHECK(number(data, "passed") > 0);
+  CHECK(json::serialize(data).find("cuMemCreate(&handle_, size_, &prop, 0) answers "
+                                   "CUDA_ERROR_OUT_OF_MEMORY") != std::string::npos);
 }
 
 TEST_CASE("what there is no time for is not begun, and that is a failure") {
