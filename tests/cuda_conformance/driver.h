@@ -10,6 +10,7 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -94,12 +95,15 @@ class HostBytes {
   HostBytes& operator=(const HostBytes&) = delete;
   ~HostBytes() { (void)api().cuMemFreeHost(at_); }
   [[nodiscard]] std::uint8_t* bytes() const { return static_cast<std::uint8_t*>(at_); }
-  [[nodiscard]] volatile std::uint32_t* words() const {
-    return static_cast<volatile std::uint32_t*>(at_);
-  }
+  // Words that a kernel may look at, or change, at the same time.
+  [[nodiscard]] std::uint32_t word(std::size_t i) const { return ref(i).load(); }
+  void set(std::size_t i, std::uint32_t value) const { ref(i).store(value); }
   [[nodiscard]] DevicePtr at() const { return reinterpret_cast<DevicePtr>(at_); }
 
  private:
+  [[nodiscard]] std::atomic_ref<std::uint32_t> ref(std::size_t i) const {
+    return std::atomic_ref(static_cast<std::uint32_t*>(at_)[i]);
+  }
   void* at_ = nullptr;
 };
 
@@ -158,7 +162,7 @@ class Gate {
     open();
     (void)api().cuStreamSynchronize(stream_);
   }
-  void open() { flag_.words()[0] = 1; }
+  void open() { flag_.set(0, 1); }
 
  private:
   Stream stream_;

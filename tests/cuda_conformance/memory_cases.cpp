@@ -193,7 +193,7 @@ TEST_CASE("host memory: pinned, and reached by kernels under its own address") {
   CHECK((flags & kHostAllocPortable) != 0);
   NEED(code.fill(nullptr, at, 5, 100));
   NEED(api().cuCtxSynchronize());
-  CHECK(host.words()[99] == 104);
+  CHECK(host.word(99) == 104);
   void* none = nullptr;
   ANSWERS(api().cuMemHostAlloc(&none, 0, 0), kInvalidValue);
   ANSWERS(api().cuMemHostAlloc(&none, 16, 0x100), kInvalidValue);

@@ -9,7 +9,7 @@ using namespace causeway::conformance;
 
 namespace {
 
-std::uint32_t first_word(const HostBytes& host) { return host.words()[0]; }
+std::uint32_t first_word(const HostBytes& host) { return host.word(0); }
 
 }  // namespace
 
@@ -30,7 +30,7 @@ TEST_CASE("stream: work is queued, and done in order") {
     NEED(api().cuStreamSynchronize(stream));
   }
   NEED(api().cuStreamQuery(stream));
-  CHECK(host.words()[99] == 109);
+  CHECK(host.word(99) == 109);
   CHECK(device.words()[99] == 0);
 }
 
@@ -129,7 +129,7 @@ TEST_CASE("stream: one that is destroyed ends its work") {
   NEED(code.wait_flag(stream, host.at(), host.at() + 4));
   NEED(api().cuMemsetD32Async(device.at(), 6, 1, stream));
   NEED(api().cuStreamDestroy(stream));
-  host.words()[0] = 1;
+  host.set(0, 1);
   NEED(api().cuCtxSynchronize());
   CHECK(device.words()[0] == 6);
 }
@@ -173,7 +173,7 @@ TEST_CASE("event: a place in a stream, for others to wait for") {
   gate.open();
   NEED(api().cuEventSynchronize(event));
   NEED(api().cuStreamSynchronize(two));
-  CHECK(host.words()[9] == 29);
+  CHECK(host.word(9) == 29);
 }
 
 TEST_CASE("event: the time between two") {
@@ -226,16 +226,16 @@ TEST_CASE("host function: between its neighbours, and without the driver") {
       stream,
       [](void* data) {
         auto& own = *static_cast<Seen*>(data);
-        own.before = own.host->words()[0];
+        own.before = own.host->word(0);
         DevicePtr at = 0;
         own.answer = api().cuMemAlloc(&at, 4096);
-        own.host->words()[1] = 2;
+        own.host->set(1, 2);
       },
       &seen));
   NEED(api().cuMemcpyDtoDAsync(host.at() + 8, host.at() + 4, 4, stream));
   NEED(api().cuStreamSynchronize(stream));
   CHECK(seen.before == 1);
-  CHECK(host.words()[2] == 2);
+  CHECK(host.word(2) == 2);
   ANSWERS(seen.answer, kNotPermitted);
 }
 
@@ -252,11 +252,11 @@ TEST_CASE("value: a stream waits until memory says so") {
         Case{kWaitEqual, 7, 9, 9}, Case{kWaitAnd, 4, 3, 2}}) {
     CAPTURE(each.condition);
     const HostBytes host(64);
-    host.words()[0] = each.from;
+    host.set(0, each.from);
     NEED(api().cuStreamWaitValue32(stream, host.at(), each.value, each.condition));
     NEED(api().cuMemsetD32Async(device.at(), 1, 1, stream));
     ANSWERS(api().cuStreamQuery(stream), kNotReady);
-    host.words()[0] = each.to;
+    host.set(0, each.to);
     NEED(api().cuStreamSynchronize(stream));
   }
 }
@@ -270,7 +270,7 @@ TEST_CASE("value: a stream writes, and another waits for it") {
   NEED(api().cuStreamWriteValue32(two, host.at() + 8, 1, 0));
   NEED(api().cuStreamWriteValue32(one, host.at(), 8, 0));
   NEED(api().cuStreamSynchronize(two));
-  CHECK(host.words()[2] == 1);
+  CHECK(host.word(2) == 1);
   ANSWERS(api().cuStreamWaitValue32(one, host.at() + 2, 1, 0), kInvalidValue);
   ANSWERS(api().cuStreamWriteValue32(one, host.at() + 2, 1, 0), kInvalidValue);
   constexpr int kHas64 = 122;
@@ -278,7 +278,7 @@ TEST_CASE("value: a stream writes, and another waits for it") {
   NEED(api().cuStreamWriteValue64(one, host.at() + 16, std::uint64_t{1} << 40, 0));
   NEED(api().cuStreamWaitValue64(one, host.at() + 16, std::uint64_t{1} << 40, kWaitEqual));
   NEED(api().cuStreamSynchronize(one));
-  CHECK(host.words()[5] == 256);
+  CHECK(host.word(5) == 256);
 }
 
 TEST_CASE("context: synchronising waits for every stream") {
@@ -296,7 +296,7 @@ TEST_CASE("context: synchronising waits for every stream") {
   });
   std::this_thread::yield();
   CHECK_FALSE(is_done);
-  flag.words()[0] = 1;
+  flag.set(0, 1);
   waiting.join();
   CHECK(device.words()[0] == 11);
 }
