@@ -173,13 +173,18 @@ TEST_CASE("what there is no time for is not begun, and that is a failure") {
   CHECK(ran.result_of("vmm") == "not_started");
 }
 
+// Also what knows a software driver from when it was built.
 TEST_CASE("without a driver everything fails, with the reason") {
   const TemporaryFolder folder;
-  const auto out = folder.path() + "/results.json";
-  const auto result = run_command({bundle() + "/run.sh", "--only", "card", "--out", out},
-                                  {{"CAUSEWAY_CUDA_LIBRARY", "/nowhere/libcuda.so.1"}});
+  std::ofstream(folder.path() + "/libcuda.so.1") << "none";
+  const auto result =
+      run_command({bundle() + "/run.sh", "--only", "card,conformance,backend", "--out",
+                   folder.path() + "/results.json"},
+                  {{"CAUSEWAY_CUDA_LIBRARY", ""}, {"LD_LIBRARY_PATH", folder.path()}});
+  INFO(result.err);
   CHECK(result.exit_code == 1);
   CHECK(result.err.find("install NVIDIA's driver") != std::string::npos);
+  CHECK(result.err.find("3 failed") != std::string::npos);
 }
 
 TEST_CASE("a part that is not there is a mistake of the caller") {

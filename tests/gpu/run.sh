@@ -15,5 +15,6 @@ LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 for folder in /usr/local/nvidia/lib64 /usr/lib64-nvidia /usr/lib/wsl/lib; do
   [ -e "$folder/libcuda.so.1" ] && LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$folder"
 done
-export LD_LIBRARY_PATH
+CAUSEWAY_CUDA_LIBRARY=${CAUSEWAY_CUDA_LIBRARY:-libcuda.so.1}
+export LD_LIBRARY_PATH CAUSEWAY_CUDA_LIBRARY
 exec "$here/bin/gpu_report" "$@"
