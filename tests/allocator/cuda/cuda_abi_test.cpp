@@ -38,7 +38,6 @@ struct Call<Return (*)(Parameters...)> {
 #define CAUSEWAY_CUDA_SAME(name, suffix, version, parameters) \
   static_assert(std::is_same_v<Call<own::Own_##name>::Type, Call<decltype(&::name)>::Type>);
 CAUSEWAY_CUDA_FUNCTIONS(CAUSEWAY_CUDA_SAME)
-CAUSEWAY_EMULATOR_FUNCTIONS(CAUSEWAY_CUDA_SAME)
 
 static_assert(own::kOutOfMemory == CUDA_ERROR_OUT_OF_MEMORY &&
               own::kNotReady == CUDA_ERROR_NOT_READY);
@@ -81,6 +80,18 @@ static_assert(own::kEventDisableTiming == CU_EVENT_DISABLE_TIMING);
 static_assert(own::kEventBlockingSync == CU_EVENT_BLOCKING_SYNC);
 static_assert(own::kHostAllocPortable == CU_MEMHOSTALLOC_PORTABLE);
 
+static_assert(sizeof(own::Location) == sizeof(CUmemLocation));
+static_assert(sizeof(own::AccessDesc) == sizeof(CUmemAccessDesc));
+static_assert(offsetof(own::AccessDesc, flags) == offsetof(CUmemAccessDesc, flags));
+static_assert(sizeof(own::AllocationProp) == sizeof(CUmemAllocationProp));
+static_assert(offsetof(own::AllocationProp, handle_types) ==
+              offsetof(CUmemAllocationProp, requestedHandleTypes));
+static_assert(offsetof(own::AllocationProp, location) == offsetof(CUmemAllocationProp, location));
+static_assert(offsetof(own::AllocationProp, flags) == offsetof(CUmemAllocationProp, allocFlags));
+
+#if CUDA_VERSION >= 12040  // What only the software driver adds may be newer than the toolkit.
+CAUSEWAY_EMULATOR_FUNCTIONS(CAUSEWAY_CUDA_SAME)
+
 static_assert(own::kPrimaryContextActive == CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE);
 static_assert(own::kHostMemoryAlreadyRegistered == CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED);
 static_assert(own::kHostMemoryNotRegistered == CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
@@ -103,7 +114,8 @@ static_assert(int{own::kPoolReleaseThreshold} == int{CU_MEMPOOL_ATTR_RELEASE_THR
 static_assert(int{own::kPoolUsedHigh} == int{CU_MEMPOOL_ATTR_USED_MEM_HIGH});
 static_assert(int{own::kPointerMemoryType} == int{CU_POINTER_ATTRIBUTE_MEMORY_TYPE});
 static_assert(int{own::kPointerSyncMemops} == int{CU_POINTER_ATTRIBUTE_SYNC_MEMOPS});
-static_assert(int{own::kPointerIsIpcCapable} == int{CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE});
+static_assert(int{own::kPointerIsIpcCapable} ==
+              int{CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE});
 static_assert(int{own::kPointerMappingBase} == int{CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR});
 static_assert(own::kIpcLazyPeerAccess == CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
 static_assert(own::kWaitNor == CU_STREAM_WAIT_VALUE_NOR &&
@@ -124,14 +136,7 @@ static_assert(sizeof(own::LaunchAttribute) == sizeof(CUlaunchAttribute));
 static_assert(offsetof(own::LaunchAttribute, value) == offsetof(CUlaunchAttribute, value));
 static_assert(sizeof(own::LaunchConfig) == sizeof(CUlaunchConfig));
 static_assert(offsetof(own::LaunchConfig, stream) == offsetof(CUlaunchConfig, hStream));
-static_assert(sizeof(own::Location) == sizeof(CUmemLocation));
-static_assert(sizeof(own::AccessDesc) == sizeof(CUmemAccessDesc));
-static_assert(offsetof(own::AccessDesc, flags) == offsetof(CUmemAccessDesc, flags));
-static_assert(sizeof(own::AllocationProp) == sizeof(CUmemAllocationProp));
-static_assert(offsetof(own::AllocationProp, handle_types) ==
-              offsetof(CUmemAllocationProp, requestedHandleTypes));
-static_assert(offsetof(own::AllocationProp, location) == offsetof(CUmemAllocationProp, location));
-static_assert(offsetof(own::AllocationProp, flags) == offsetof(CUmemAllocationProp, allocFlags));
+#endif
 
 TEST_CASE("own declarations agree with CUDA's header") { CHECK(CUDA_VERSION >= 11040); }
 #else
