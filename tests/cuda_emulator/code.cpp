@@ -1,7 +1,9 @@
 // Modules and libraries of host images (image.h), and launches of what is in them.
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "tests/cuda_emulator/exports.h"
 #include "tests/cuda_emulator/state.h"
@@ -182,6 +184,9 @@ void launch(Function function, const Shape& shape, Stream stream, void** paramet
   std::ranges::copy(shape.block, thread.block);
   const auto arguments = copy_arguments(*entry, parameters, extra);
   (void)em::enqueue(stream, kNodeKernel, [entry, thread, arguments] {
+    const auto& times = em::config().kernels_us;
+    if (const auto time = times.find(entry->name); time != times.end())
+      std::this_thread::sleep_for(std::chrono::microseconds(time->second));
     run_grid(*entry, thread, arguments->pointers.data());
   });
 }
