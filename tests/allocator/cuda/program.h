@@ -1,8 +1,7 @@
 // The test's own executable as another program: the driver serves no process that was only forked.
 //
 // Shape:   `test --program NAME`; main() of program_main.h hands NAME to run_program(). kFd is the
-// descriptor that
-//          the program was given, if any.
+//          descriptor that the program was given, if any.
 // Errors:  a program that is still there at Child's deadline is killed.
 // Threads: start_program() from a process that may have threads: the child only executes.
 #pragma once
