@@ -1,7 +1,6 @@
 // Goal:   the folder that goes to a machine with a card works, and says what did not.
-// Method: made by tools/gpu-bundle.sh from this build and run on the software driver: in short;
-// with a
-//         part that crashes, one that hangs, and no time for the rest.
+// Method: tools/gpu-bundle.sh makes it from this build; it runs on the software driver in short,
+//         with a part that crashes, with one that hangs, and with no time for the rest.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
