@@ -74,6 +74,7 @@ Config read(const std::string& text) {
                   {"device_gb_per_s", scaled(config.device_bytes_per_s)},
                   {"stream_delay_us", into(config.stream_delay_us)},
                   {"calls_us", into(config.calls_us)},
+                  {"kernels_us", into(config.kernels_us)},
                   {"crashes", into(config.crashes)}});
   return config;
 }

@@ -36,9 +36,10 @@ struct Config {
   double host_bytes_per_s = 0;  // Paces copies between host and device; 0: as fast as it goes.
   double peer_bytes_per_s = 0;
   double device_bytes_per_s = 0;
-  std::uint64_t stream_delay_us = 0;              // Before each piece of work.
-  std::map<std::string, std::uint64_t> calls_us;  // What a call takes at least.
-  std::map<std::string, int> crashes;             // A call that kills the process: name, signal.
+  std::uint64_t stream_delay_us = 0;                // Before each piece of work.
+  std::map<std::string, std::uint64_t> calls_us;    // What a call takes at least.
+  std::map<std::string, std::uint64_t> kernels_us;  // What a kernel takes at least; huge: for ever.
+  std::map<std::string, int> crashes;               // A call that kills the process: name, signal.
 };
 
 [[nodiscard]] const Config& config();

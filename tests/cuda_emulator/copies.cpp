@@ -1,4 +1,5 @@
 // Copies and fills: checked when they are queued, done on the stream's thread.
+#include <algorithm>
 #include <cstring>
 
 #include "tests/cuda_emulator/exports.h"
@@ -16,20 +17,29 @@ namespace {
 void* pointer(DevicePtr at) { return reinterpret_cast<void*>(at); }
 DevicePtr number(const void* at) { return reinterpret_cast<DevicePtr>(at); }
 
+// A rectangle; a plain copy has one row.
+struct Shape {
+  std::size_t width = 0;
+  std::size_t height = 1;
+  std::size_t to_pitch = 0;
+  std::size_t from_pitch = 0;
+  [[nodiscard]] std::size_t extent(std::size_t pitch) const { return (height - 1) * pitch + width; }
+};
+
+int device_of(Stream stream) { return em::context_of(em::resolve(stream)).device; }
+
 // `host_to`, `host_from`: that side may be memory which the driver does not know.
-em::Ticket queue_copy(DevicePtr to, DevicePtr from, std::size_t size, Stream stream, bool host_to,
+em::Ticket queue_copy(DevicePtr to, DevicePtr from, const Shape& shape, Stream stream, bool host_to,
                       bool host_from) {
-  if (size == 0) return {};
+  if (shape.width == 0 || shape.height == 0) return {};
   const auto& config = em::config();
-  const int device = stream != nullptr ? 0 : em::current()->device;
   em::Found target;
   em::Found source;
   {
     const std::lock_guard lock(em::world().mutex);
-    require(stream == nullptr || em::world().streams.contains(stream), kInvalidHandle);
-    const int own = stream != nullptr ? stream->context->device : device;
-    target = em::find_range(own, to, size, kAccessReadWrite);
-    source = em::find_range(own, from, size, kAccessRead);
+    const int own = device_of(stream);
+    target = em::find_range(own, to, shape.extent(shape.to_pitch), kAccessReadWrite);
+    source = em::find_range(own, from, shape.extent(shape.from_pitch), kAccessRead);
   }
   require(host_to || target.place != Place::nowhere);
   require(host_from || source.place != Place::nowhere);
@@ -39,29 +49,92 @@ em::Ticket queue_copy(DevicePtr to, DevicePtr from, std::size_t size, Stream str
                     : is_peer   ? config.peer_bytes_per_s
                                 : config.device_bytes_per_s;
   const bool is_lost = is_peer && !config.peers_work;
-  return em::enqueue(stream, [=] {
-    if (is_lost)
-      std::memset(pointer(to), 0xee, size);
-    else
-      std::memmove(pointer(to), pointer(from), size);
-    em::pace(size, rate);
+  return em::enqueue(stream, kNodeCopy, [=] {
+    for (std::size_t row = 0; row < shape.height; ++row) {
+      void* const at = pointer(to + row * shape.to_pitch);
+      if (is_lost)
+        std::memset(at, 0xee, shape.width);
+      else
+        std::memmove(at, pointer(from + row * shape.from_pitch), shape.width);
+    }
+    em::pace(shape.width * shape.height, rate);
   });
 }
 
-em::Ticket queue_fill(DevicePtr to, unsigned char value, std::size_t size, Stream stream) {
-  if (size == 0) return {};
+em::Ticket queue_copy(DevicePtr to, DevicePtr from, std::size_t size, Stream stream, bool host_to,
+                      bool host_from) {
+  return queue_copy(to, from, Shape{size}, stream, host_to, host_from);
+}
+
+template <typename Value>
+em::Ticket queue_fill(DevicePtr to, Value value, std::size_t count, Stream stream) {
+  require(to % sizeof value == 0);
+  if (count == 0) return {};
+  require(count <= ~std::size_t{0} / sizeof value);
   {
     const std::lock_guard lock(em::world().mutex);
-    require(stream == nullptr || em::world().streams.contains(stream), kInvalidHandle);
-    const int own = stream != nullptr ? stream->context->device : em::current()->device;
-    require(em::find_range(own, to, size, kAccessReadWrite).place != Place::nowhere);
+    require(em::find_range(device_of(stream), to, count * sizeof value, kAccessReadWrite).place !=
+            Place::nowhere);
   }
-  return em::enqueue(stream, [=] { std::memset(pointer(to), value, size); });
+  return em::enqueue(stream, kNodeFill,
+                     [=] { std::fill_n(static_cast<Value*>(pointer(to)), count, value); });
+}
+
+// Whether the driver knows the memory: copies that go by pageable memory end before they return.
+bool is_pageable(DevicePtr at, std::size_t size) {
+  auto& w = em::world();
+  const std::lock_guard lock(w.mutex);
+  if (size == 0 || em::find_block(at) != w.blocks.end()) return false;
+  const auto range = w.reservations.upper_bound(at);
+  return range == w.reservations.begin() ||
+         at - std::prev(range)->first >= std::prev(range)->second;
+}
+
+// One side of a copy in two dimensions, checked as far as the arguments go.
+DevicePtr corner(int type, const void* host, DevicePtr device, std::size_t pitch, std::size_t x,
+                 std::size_t y, const Copy2d& copy) {
+  require(type == kMemoryHost || type == kMemoryDevice || type == kMemoryUnified);
+  require(pitch == 0 ? copy.height <= 1 && y == 0 : copy.width + x <= pitch);
+  const auto start = type == kMemoryHost ? number(host) : device;
+  require(start != 0);
+  return start + y * pitch + x;
+}
+
+em::Ticket queue_copy2d(const Copy2d* copy, Stream stream, bool& is_plain_host) {
+  require(copy != nullptr);
+  if (copy->width == 0 || copy->height == 0) return {};
+  const auto from = corner(copy->from_type, copy->from_host, copy->from_device, copy->from_pitch,
+                           copy->from_x, copy->from_y, *copy);
+  const auto to = corner(copy->to_type, copy->to_host, copy->to_device, copy->to_pitch, copy->to_x,
+                         copy->to_y, *copy);
+  const bool host_from = copy->from_type != kMemoryDevice;
+  const bool host_to = copy->to_type != kMemoryDevice;
+  const Shape shape{copy->width, copy->height, copy->to_pitch, copy->from_pitch};
+  is_plain_host = (host_from && is_pageable(from, shape.extent(shape.from_pitch))) ||
+                  (host_to && is_pageable(to, shape.extent(shape.to_pitch)));
+  return queue_copy(to, from, shape, stream, host_to, host_from);
+}
+
+void check_contexts(Context to, Context from) {
+  require(to != nullptr && from != nullptr, kInvalidContext);
+  require(to->holders > 0 && from->holders > 0, kInvalidContext);
 }
 
 void finish(const em::Ticket& ticket) {
   ticket.wait();
   em::report_sticky(*em::current());
+}
+
+// The calling thread waits only where the host has a part in it.
+void finish(const em::Ticket& ticket, DevicePtr to, DevicePtr from, std::size_t size) {
+  bool is_on_devices = false;
+  {
+    const std::lock_guard lock(em::world().mutex);
+    const int own = em::current()->device;
+    is_on_devices = size > 0 && em::find_range(own, to, size, 0).place == Place::device &&
+                    em::find_range(own, from, size, 0).place == Place::device;
+  }
+  if (!is_on_devices) finish(ticket);
 }
 
 }  // namespace
@@ -80,35 +153,35 @@ Result cuMemcpyDtoH_v2(void* to, DevicePtr from, std::size_t size) {
 }
 
 Result cuMemcpyDtoD_v2(DevicePtr to, DevicePtr from, std::size_t size) {
-  return run_call("cuMemcpyDtoD", Needs::context,
-                  [&] { finish(queue_copy(to, from, size, nullptr, false, false)); });
+  return run_call("cuMemcpyDtoD", Needs::context, [&] {
+    finish(queue_copy(to, from, size, nullptr, false, false), to, from, size);
+  });
 }
 
 Result cuMemcpy(DevicePtr to, DevicePtr from, std::size_t size) {
   return run_call("cuMemcpy", Needs::context,
-                  [&] { finish(queue_copy(to, from, size, nullptr, true, true)); });
+                  [&] { finish(queue_copy(to, from, size, nullptr, true, true), to, from, size); });
 }
 
 Result cuMemcpyAsync(DevicePtr to, DevicePtr from, std::size_t size, Stream stream) {
-  return run_call("cuMemcpyAsync", Needs::context,
-                  [&] { (void)queue_copy(to, from, size, stream, true, true); });
+  return run_call("cuMemcpyAsync", Needs::context, [&] {
+    const auto ticket = queue_copy(to, from, size, stream, true, true);
+    if (is_pageable(to, size) || is_pageable(from, size)) ticket.wait();
+  });
 }
 
-// From and to pageable memory the call is as good as synchronous.
 Result cuMemcpyHtoDAsync_v2(DevicePtr to, const void* from, std::size_t size, Stream stream) {
   return run_call("cuMemcpyHtoDAsync", Needs::context, [&] {
     const auto ticket = queue_copy(to, number(from), size, stream, false, true);
-    std::unique_lock lock(em::world().mutex);
-    const bool is_known =
-        size == 0 || em::find_range(0, number(from), size, 0).place != Place::nowhere;
-    lock.unlock();
-    if (!is_known) ticket.wait();
+    if (is_pageable(number(from), size)) ticket.wait();
   });
 }
 
 Result cuMemcpyDtoHAsync_v2(void* to, DevicePtr from, std::size_t size, Stream stream) {
-  return run_call("cuMemcpyDtoHAsync", Needs::context,
-                  [&] { (void)queue_copy(number(to), from, size, stream, true, false); });
+  return run_call("cuMemcpyDtoHAsync", Needs::context, [&] {
+    const auto ticket = queue_copy(number(to), from, size, stream, true, false);
+    if (is_pageable(number(to), size)) ticket.wait();
+  });
 }
 
 Result cuMemcpyDtoDAsync_v2(DevicePtr to, DevicePtr from, std::size_t size, Stream stream) {
@@ -116,15 +189,58 @@ Result cuMemcpyDtoDAsync_v2(DevicePtr to, DevicePtr from, std::size_t size, Stre
                   [&] { (void)queue_copy(to, from, size, stream, false, false); });
 }
 
-Result cuMemsetD8_v2(DevicePtr to, unsigned char value, std::size_t count) {
-  return run_call("cuMemsetD8", Needs::context,
-                  [&] { finish(queue_fill(to, value, count, nullptr)); });
+Result cuMemcpyPeer(DevicePtr to, Context to_context, DevicePtr from, Context from_context,
+                    std::size_t size) {
+  return run_call("cuMemcpyPeer", Needs::context, [&] {
+    check_contexts(to_context, from_context);
+    finish(queue_copy(to, from, size, nullptr, false, false), to, from, size);
+  });
 }
 
-Result cuMemsetD8Async(DevicePtr to, unsigned char value, std::size_t size, Stream stream) {
-  return run_call("cuMemsetD8Async", Needs::context,
-                  [&] { (void)queue_fill(to, value, size, stream); });
+Result cuMemcpyPeerAsync(DevicePtr to, Context to_context, DevicePtr from, Context from_context,
+                         std::size_t size, Stream stream) {
+  return run_call("cuMemcpyPeerAsync", Needs::context, [&] {
+    check_contexts(to_context, from_context);
+    (void)queue_copy(to, from, size, stream, false, false);
+  });
 }
+
+Result cuMemcpy2D_v2(const Copy2d* copy) {
+  return run_call("cuMemcpy2D", Needs::context, [&] {
+    bool is_plain_host = false;
+    finish(queue_copy2d(copy, nullptr, is_plain_host));
+  });
+}
+
+// Here no pitch is too odd for the other one either.
+Result cuMemcpy2DUnaligned_v2(const Copy2d* copy) {
+  return run_call("cuMemcpy2DUnaligned", Needs::context, [&] {
+    bool is_plain_host = false;
+    finish(queue_copy2d(copy, nullptr, is_plain_host));
+  });
+}
+
+Result cuMemcpy2DAsync_v2(const Copy2d* copy, Stream stream) {
+  return run_call("cuMemcpy2DAsync", Needs::context, [&] {
+    bool is_plain_host = false;
+    const auto ticket = queue_copy2d(copy, stream, is_plain_host);
+    if (is_plain_host) ticket.wait();
+  });
+}
+
+#define CAUSEWAY_FILLS(bits, Value)                                                            \
+  Result cuMemsetD##bits##_v2(DevicePtr to, Value value, std::size_t count) {                  \
+    return run_call("cuMemsetD" #bits, Needs::context, [&] {                                   \
+      finish(queue_fill(to, value, count, nullptr), to, to, count * sizeof value);             \
+    });                                                                                        \
+  }                                                                                            \
+  Result cuMemsetD##bits##Async(DevicePtr to, Value value, std::size_t count, Stream stream) { \
+    return run_call("cuMemsetD" #bits "Async", Needs::context,                                 \
+                    [&] { (void)queue_fill(to, value, count, stream); });                      \
+  }
+CAUSEWAY_FILLS(8, unsigned char)
+CAUSEWAY_FILLS(16, unsigned short)
+CAUSEWAY_FILLS(32, unsigned)
 
 }  // namespace causeway::cuda
 }

@@ -1,4 +1,4 @@
-// Devices and their primary contexts.
+// The driver's start, and devices.
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,27 +36,46 @@ void copy_text(char* to, int size, const std::string& text) {
   to[bytes] = '\0';
 }
 
+// What every emulated device has in common, by the driver's numbers.
+constexpr auto kCommonAttributes = std::to_array<std::pair<DeviceAttribute, int>>({
+    {1, em::kMostThreads},  // Threads of a block, and each of its dimensions.
+    {2, em::kMostBlock[0]},
+    {3, em::kMostBlock[1]},
+    {4, em::kMostBlock[2]},
+    {5, em::kMostGrid[0]},
+    {6, em::kMostGrid[1]},
+    {7, em::kMostGrid[2]},
+    {8, em::kMostShared},
+    {10, 32},  // Warp.
+    {11, 0x7fffffff},
+    {12, 65536},
+    {16, em::kProcessors},
+    {19, 1},  // Maps host memory.
+    {31, 1},  // Concurrent kernels.
+    {39, em::kThreadsPerProcessor},
+    {40, 2},  // Copy engines.
+    {41, 1},  // Unified addresses.
+    {78, 1},  // Priorities.
+    {91, 1},  // Registered memory at the host's address.
+    {92, 1},  // Waits for values.
+    {93, 1},
+    {94, 1},
+    {95, 1},  // Cooperative launches.
+    {97, em::kMostShared},
+    {99, 1},  // Registers host memory.
+    {106, em::kBlocksPerProcessor},
+    {115, 1},  // Pools.
+    {119, kHandleTypePosixFd},
+    {122, 1},
+    {123, 1},
+});
+
 int attribute_of(const em::DeviceConfig& device, DeviceAttribute attribute, Device index) {
-  constexpr DeviceAttribute kMaxThreads = 1, kProcessors = 16, kBus = 33, kPciDevice = 34,
-                            kCopyEngines = 40, kUnified = 41, kDomain = 50, kCooperative = 95,
-                            kPools = 115;
+  constexpr DeviceAttribute kBus = 33, kCluster = 120;
   const auto& config = em::config();
   switch (attribute) {
-    case kMaxThreads:
-      return 1024;
-    case kProcessors:
-      return 16;
     case kBus:
       return 0x10 + index;
-    case kPciDevice:
-    case kDomain:
-      return 0;
-    case kCopyEngines:
-      return 2;
-    case kUnified:
-    case kCooperative:
-    case kPools:
-      return 1;
     case kAttributeComputeMajor:
       return device.sm / 10;
     case kAttributeComputeMinor:
@@ -69,28 +88,18 @@ int attribute_of(const em::DeviceConfig& device, DeviceAttribute attribute, Devi
       return device.numa;
     case kAttributeHostNumaVmm:
       return config.vmm && config.host_numa_vmm ? 1 : 0;
+    case kCluster:
+      return device.sm >= 90 ? 1 : 0;
     default:
-      return 0;
+      break;
   }
+  for (const auto& [known, value] : kCommonAttributes)
+    if (known == attribute) return value;
+  return 0;
 }
 
 const em::DeviceConfig& config_of(Device device) {
   return em::config().devices[static_cast<std::size_t>(em::checked_device(device))];
-}
-
-ContextTag& context_of(Device device) {
-  return *em::world().contexts[static_cast<std::size_t>(em::checked_device(device))];
-}
-
-// What a context that nobody holds any more leaves: its streams end, its allocations go.
-void deactivate(ContextTag& context) {
-  for (const auto& ticket : em::all_work(context)) ticket.wait();
-  auto& w = em::world();
-  const std::lock_guard lock(w.mutex);
-  if (context.default_line) context.default_line->close();
-  context.default_line = nullptr;
-  context.sticky = kSuccess;
-  context.peers.clear();
 }
 
 }  // namespace
@@ -110,8 +119,13 @@ Result cuInit(unsigned flags) {
     for (std::size_t i = 0; i < em::config().devices.size(); ++i) {
       w.contexts.push_back(std::make_unique<ContextTag>());
       w.contexts.back()->device = static_cast<int>(i);
+      w.default_pools.push_back(std::make_unique<PoolTag>());
+      w.default_pools.back()->device = static_cast<int>(i);
+      w.default_pools.back()->is_default = true;
+      w.current_pools.push_back(w.default_pools.back().get());
     }
     w.used_bytes.resize(em::config().devices.size());
+    w.files.resize(em::config().devices.size());
     em::make_device_key();
     em::catch_faults();
     if (em::config().check_leaks) std::atexit(report_leaks);
@@ -185,102 +199,11 @@ Result cuDeviceCanAccessPeer(int* can, Device device, Device peer) {
 
 Result cuDeviceGetP2PAttribute(int* value, int attribute, Device from, Device to) {
   return run_call("cuDeviceGetP2PAttribute", Needs::driver, [&] {
-    constexpr int kAccessSupported = 2;
-    require(value != nullptr && attribute > 0);
+    // How near, access, native atomics, access to arrays.
+    constexpr int kRank = 1, kAccessSupported = 2, kLast = 4;
+    require(value != nullptr && attribute >= kRank && attribute <= kLast);
     require(em::checked_device(from) != em::checked_device(to), kInvalidDevice);
     *value = attribute == kAccessSupported && em::reach(from, to) ? 1 : 0;
-  });
-}
-
-Result cuDevicePrimaryCtxRetain(Context* context, Device device) {
-  return run_call("cuDevicePrimaryCtxRetain", Needs::driver, [&] {
-    require(context != nullptr);
-    auto& own = context_of(device);
-    const std::lock_guard lock(em::world().mutex);
-    if (own.holders++ == 0)
-      own.default_line = em::Line::start(
-          {[&own] { return own.sticky != kSuccess; }, [&own] { own.sticky = kIllegalAddress; }});
-    *context = &own;
-  });
-}
-
-Result cuDevicePrimaryCtxRelease_v2(Device device) {
-  return run_call("cuDevicePrimaryCtxRelease", Needs::driver, [&] {
-    auto& own = context_of(device);
-    {
-      const std::lock_guard lock(em::world().mutex);
-      require(own.holders > 0, kInvalidContext);
-      if (--own.holders > 0) return;
-    }
-    deactivate(own);
-  });
-}
-
-Result cuDevicePrimaryCtxGetState(Device device, unsigned* flags, int* active) {
-  return run_call("cuDevicePrimaryCtxGetState", Needs::driver, [&] {
-    require(flags != nullptr && active != nullptr);
-    const std::lock_guard lock(em::world().mutex);
-    *flags = 0;
-    *active = context_of(device).holders > 0;
-  });
-}
-
-// The only way on after an error that has become sticky.
-Result cuDevicePrimaryCtxReset_v2(Device device) {
-  return run_call("cuDevicePrimaryCtxReset", Needs::nothing, [&] {
-    auto& own = context_of(device);
-    for (const auto& ticket : em::all_work(own)) ticket.wait();
-    own.sticky = kSuccess;
-  });
-}
-
-Result cuCtxPushCurrent_v2(Context context) {
-  return run_call("cuCtxPushCurrent", Needs::driver, [&] {
-    require(context != nullptr && context->holders > 0, kInvalidContext);
-    em::context_stack().push_back(context);
-  });
-}
-
-Result cuCtxPopCurrent_v2(Context* context) {
-  return run_call("cuCtxPopCurrent", Needs::driver, [&] {
-    auto& stack = em::context_stack();
-    require(!stack.empty(), kInvalidContext);
-    if (context != nullptr) *context = stack.back();
-    stack.pop_back();
-  });
-}
-
-Result cuCtxSetCurrent(Context context) {
-  return run_call("cuCtxSetCurrent", Needs::driver, [&] {
-    auto& stack = em::context_stack();
-    if (!stack.empty()) stack.pop_back();
-    if (context != nullptr) stack.push_back(context);
-  });
-}
-
-Result cuCtxGetCurrent(Context* context) {
-  return run_call("cuCtxGetCurrent", Needs::driver, [&] {
-    require(context != nullptr);
-    *context = em::current();
-  });
-}
-
-Result cuCtxSynchronize() {
-  return run_call("cuCtxSynchronize", Needs::context, [&] {
-    auto& context = *em::current();
-    for (const auto& ticket : em::all_work(context)) ticket.wait();
-    em::report_sticky(context);
-  });
-}
-
-Result cuCtxEnablePeerAccess(Context peer, unsigned flags) {
-  return run_call("cuCtxEnablePeerAccess", Needs::context, [&] {
-    require(flags == 0 && peer != nullptr);
-    auto& own = *em::current();
-    require(peer->holders > 0 && peer != &own, kInvalidContext);
-    require(em::reach(own.device, peer->device), kPeerAccessUnsupported);
-    const std::lock_guard lock(em::world().mutex);
-    require(own.peers.insert(peer->device).second, kPeerAccessAlreadyEnabled);
   });
 }
 

@@ -10,6 +10,7 @@ extern "C" {
 namespace causeway::cuda {
 CAUSEWAY_CUDA_FUNCTIONS(CAUSEWAY_CUDA_DECLARE)
 CAUSEWAY_EMULATOR_FUNCTIONS(CAUSEWAY_CUDA_DECLARE)
+CAUSEWAY_EMULATOR_VERSIONED_FUNCTIONS(CAUSEWAY_CUDA_DECLARE)
 Result cuGetProcAddress(const char* name, void** into, int version, std::uint64_t flags);
 Result cuGetProcAddress_v2(const char* name, void** into, int version, std::uint64_t flags,
                            int* status);

@@ -50,6 +50,24 @@ void take_time(const char* name) {
     ::raise(found->second);
 }
 
+thread_local int per_thread_depth = 0;
+
+// The calling thread's in the current context, with the world's mutex held.
+StreamTag* own_default_stream() {
+  thread_local std::map<ContextTag*, StreamTag*> own;
+  auto* const context = current();
+  require(context != nullptr, kInvalidContext);
+  auto& w = world();
+  auto& stream = own[context];
+  if (stream != nullptr && w.streams.contains(stream) && stream->is_thread_default &&
+      stream->context == context)
+    return stream;
+  stream = make_stream(*context, 0, 0).release();
+  stream->is_thread_default = true;
+  w.streams.insert(stream);
+  return stream;
+}
+
 }  // namespace
 
 World& world() {
@@ -75,8 +93,10 @@ Result begin_call(const char* name, Needs needs) {
   if (const auto failed = count_call(name); failed != kSuccess) return failed;
   if (needs == Needs::driver) return kSuccess;
   const auto* const context = current();
-  if (needs == Needs::context && (context == nullptr || context->holders == 0))
-    return kInvalidContext;
+  if (needs == Needs::context) {
+    if (context == nullptr) return kInvalidContext;
+    if (context->holders == 0) return kContextIsDestroyed;
+  }
   return context != nullptr ? context->sticky.load() : kSuccess;
 }
 
@@ -104,30 +124,60 @@ std::vector<Ticket> all_work(ContextTag& context) {
   if (context.default_line) tickets.push_back({context.default_line, context.default_line->last()});
   for (const auto* stream : w.streams)
     if (stream->context == &context) tickets.push_back({stream->line, stream->line->last()});
+  std::erase_if(context.ending, [](const Ticket& ticket) { return ticket.is_done(); });
+  tickets.insert(tickets.end(), context.ending.begin(), context.ending.end());
   return tickets;
 }
 
-Ticket enqueue(Stream stream, std::function<void()> work) {
+std::unique_ptr<StreamTag> make_stream(ContextTag& context, unsigned flags, int priority) {
+  auto made = std::make_unique<StreamTag>();
+  made->context = &context;
+  made->flags = flags;
+  made->priority = std::clamp(priority, kGreatestPriority, 0);
+  made->id = world().next_id++;
+  made->line = Line::start({[&context] { return context.sticky != kSuccess; },
+                            [&context] { context.sticky = kIllegalAddress; }});
+  return made;
+}
+
+PerThreadDefault::PerThreadDefault() { ++per_thread_depth; }
+PerThreadDefault::~PerThreadDefault() { --per_thread_depth; }
+
+ContextTag& context_of(const StreamTag* stream) {
+  if (stream != nullptr) return *stream->context;
+  require(current() != nullptr, kInvalidContext);
+  return *current();
+}
+
+StreamTag* resolve(Stream stream) {
+  const bool is_own =
+      stream == kPerThreadDefaultStream || (stream == nullptr && per_thread_depth > 0);
+  if (is_own) return own_default_stream();
+  if (stream == nullptr || stream == kLegacyDefaultStream) return nullptr;
+  require(world().streams.contains(stream), kInvalidHandle);
+  return stream;
+}
+
+Ticket enqueue(Stream stream, NodeType type, std::function<void()> work) {
   auto& w = world();
   const std::lock_guard lock(w.mutex);
-  std::vector<Ticket> before;
-  std::shared_ptr<Line> line;
-  if (stream == nullptr) {
-    auto* const context = current();
-    require(context != nullptr, kInvalidContext);
-    line = context->default_line;
-    for (const auto* other : w.streams)
-      if (other->context == context && other->waits_for_default)
-        before.push_back({other->line, other->line->last()});
-  } else {
-    require(w.streams.contains(stream), kInvalidHandle);
-    report_sticky(*stream->context);
-    line = stream->line;
-    if (stream->waits_for_default) {
-      const auto& other = stream->context->default_line;
-      before.push_back({other, other->last()});
-    }
+  auto* const target = resolve(stream);
+  auto& context = context_of(target);
+  report_sticky(context);
+  if (target != nullptr && target->capture) {
+    add_captured(*target, type, std::move(work));
+    return {};
   }
+  refuse_while_captured(target);
+  std::vector<Ticket> before;
+  if (target == nullptr) {
+    for (const auto* other : w.streams)
+      if (other->context == &context && other->waits_for_default())
+        before.push_back({other->line, other->line->last()});
+  } else if (target->waits_for_default()) {
+    before.push_back({context.default_line, context.default_line->last()});
+  }
+  const auto& line = target != nullptr ? target->line : context.default_line;
   return {line, line->add([before = std::move(before), work = std::move(work)] {
             for (const auto& ticket : before) ticket.wait();
             work();
@@ -193,9 +243,18 @@ unsigned long causeway_cuda_held(char* text, unsigned long text_size) {
     add("cuMemMap: " + std::to_string(mapping.size_bytes) + " bytes");
   for (const auto& [at, block] : w.blocks)
     add("cuMemAlloc or host: " + std::to_string(block.size_bytes) + " bytes");
-  for (std::size_t i = 0; i < w.streams.size(); ++i) add("cuStreamCreate");
+  for (const auto* stream : w.streams)
+    if (!stream->is_thread_default) add("cuStreamCreate");
   for (std::size_t i = 0; i < w.events.size(); ++i) add("cuEventCreate");
   for (std::size_t i = 0; i < w.modules.size(); ++i) add("cuModuleLoadData");
+  for (std::size_t i = 0; i < w.libraries.size(); ++i) add("cuLibraryLoadData");
+  for (std::size_t i = 0; i < w.graphs.size(); ++i) add("cuGraphCreate or capture");
+  for (std::size_t i = 0; i < w.executables.size(); ++i) add("cuGraphInstantiate");
+  for (const auto* pool : w.pools)
+    if (!pool->is_destroyed) add("cuMemPoolCreate");
+  for (const auto& context : w.made_contexts)
+    if (context->holders > 0) add("cuCtxCreate of GPU " + std::to_string(context->device));
+  for (const auto& what : w.left_behind) add(what);
   for (const auto& context : w.contexts)
     for (unsigned i = 0; i < context->holders; ++i)
       add("cuDevicePrimaryCtxRetain of GPU " + std::to_string(context->device));

@@ -1,7 +1,8 @@
-// Streams, events, host functions, kernels.
-#include <algorithm>
+// Streams, what waits in them, and events.
+#include <atomic>
 #include <chrono>
-#include <cstring>
+#include <thread>
+#include <type_traits>
 
 #include "tests/cuda_emulator/exports.h"
 #include "tests/cuda_emulator/state.h"
@@ -14,53 +15,110 @@ using em::run_call;
 
 namespace {
 
+constexpr unsigned kEventInterprocess = 4;
+
 double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// What a stream has queued so far, and its context.
+// What a stream has queued so far, and its context. Nobody may ask while it is captured.
 std::pair<em::Ticket, ContextTag*> end_of(Stream stream) {
-  auto& w = em::world();
-  const std::lock_guard lock(w.mutex);
-  auto* const context = stream != nullptr ? nullptr : em::current();
-  require(stream == nullptr ? context != nullptr : w.streams.contains(stream), kInvalidHandle);
-  const auto& line = stream != nullptr ? stream->line : context->default_line;
-  return {{line, line->last()}, stream != nullptr ? stream->context : context};
+  const std::lock_guard lock(em::world().mutex);
+  const auto* const own = em::resolve(stream);
+  auto& context = em::context_of(own);
+  em::refuse_while_captured(own);
+  const auto& line = own != nullptr ? own->line : context.default_line;
+  return {{line, line->last()}, &context};
 }
 
-EventTag copy_of(Event event) {
+// An event as it is to be asked or waited for.
+EventTag copy_of(Event event, bool is_unsafe = false) {
   auto& w = em::world();
   const std::lock_guard lock(w.mutex);
   require(w.events.contains(event), kInvalidHandle);
+  if (event->capture) {
+    em::break_capture(event->capture);
+    throw em::Failure{kCapturedEvent};
+  }
+  if (is_unsafe) em::refuse_unsafe();
   return *event;
 }
 
-// The values of a launch's parameters, which the caller may change once the call is over.
-struct Arguments {
-  std::vector<std::vector<unsigned char>> values;
-  std::vector<void*> pointers;
-};
-
-std::shared_ptr<Arguments> copy_arguments(const em::KernelEntry& entry, void** parameters) {
-  auto result = std::make_shared<Arguments>();
-  for (std::size_t i = 0; i < entry.parameter_count; ++i) {
-    require(parameters != nullptr && parameters[i] != nullptr);
-    const auto* const from = static_cast<const unsigned char*>(parameters[i]);
-    result->values.emplace_back(from, from + entry.parameter_sizes[i]);
-  }
-  for (auto& value : result->values) result->pointers.push_back(value.data());
-  return result;
+Stream open_stream(unsigned flags, int priority) {
+  require(flags <= kStreamNonBlocking);
+  auto& w = em::world();
+  const std::lock_guard lock(w.mutex);
+  auto made = em::make_stream(*em::current(), flags, priority);
+  w.streams.insert(made.get());
+  return made.release();
 }
 
-void run_grid(const em::KernelEntry& entry, em::KernelThread thread, void* const* parameters) {
-  auto& [gx, gy, gz] = thread.block_index;
-  auto& [x, y, z] = thread.thread_index;
-  for (gz = 0; gz < thread.grid[2]; ++gz)
-    for (gy = 0; gy < thread.grid[1]; ++gy)
-      for (gx = 0; gx < thread.grid[0]; ++gx)
-        for (z = 0; z < thread.block[2]; ++z)
-          for (y = 0; y < thread.block[1]; ++y)
-            for (x = 0; x < thread.block[0]; ++x) entry.body(thread, parameters);
+void record(Event event, Stream stream) {
+  auto& w = em::world();
+  {
+    const std::lock_guard lock(w.mutex);
+    require(w.events.contains(event), kInvalidHandle);
+    const auto* const own = em::resolve(stream);
+    require(event->context == &em::context_of(own), kInvalidHandle);
+    if (own != nullptr && own->capture) {
+      event->capture = own->capture;
+      event->ends = own->ends;
+      event->ticket = {};
+      event->reached_at_s = nullptr;
+      return;
+    }
+  }
+  const auto reached = std::make_shared<std::atomic<double>>(-1.0);
+  const auto ticket = em::enqueue(stream, kNodeEmpty, [reached] { *reached = now_s(); });
+  const std::lock_guard lock(w.mutex);
+  require(w.events.contains(event), kInvalidHandle);
+  event->capture = nullptr;
+  event->ticket = ticket;
+  event->reached_at_s = reached;
+}
+
+template <typename Value>
+bool is_met(Value found, Value value, unsigned condition) {
+  switch (condition) {
+    case kWaitGreaterOrEqual:
+      return static_cast<std::make_signed_t<Value>>(found - value) >= 0;
+    case kWaitEqual:
+      return found == value;
+    case kWaitAnd:
+      return (found & value) != 0;
+    default:
+      return ~(found | value) != 0;
+  }
+}
+
+// The address is one that the stream's device may use; it is looked at only when its turn comes.
+template <typename Value>
+Value* value_at(Stream stream, DevicePtr at, int access) {
+  require(at % sizeof(Value) == 0);
+  const std::lock_guard lock(em::world().mutex);
+  const int device = em::context_of(em::resolve(stream)).device;
+  require(em::find_range(device, at, sizeof(Value), access).place != em::Place::nowhere);
+  return reinterpret_cast<Value*>(at);
+}
+
+template <typename Value>
+void wait_value(Stream stream, DevicePtr at, Value value, unsigned flags) {
+  const auto condition = flags & ~kWaitFlush;
+  require(condition <= kWaitNor);
+  require((flags & kWaitFlush) == 0, kNotSupported);  // As the device's attribute says.
+  auto* const place = value_at<Value>(stream, at, kAccessRead);
+  (void)em::enqueue(stream, kNodeValue, [=] {
+    constexpr auto kPause = std::chrono::microseconds(20);
+    while (!is_met(std::atomic_ref(*place).load(), value, condition))
+      std::this_thread::sleep_for(kPause);
+  });
+}
+
+template <typename Value>
+void write_value(Stream stream, DevicePtr at, Value value, unsigned flags) {
+  require(flags <= 1);
+  auto* const place = value_at<Value>(stream, at, kAccessReadWrite);
+  (void)em::enqueue(stream, kNodeValue, [=] { std::atomic_ref(*place).store(value); });
 }
 
 }  // namespace
@@ -70,16 +128,16 @@ namespace causeway::cuda {
 
 Result cuStreamCreate(Stream* stream, unsigned flags) {
   return run_call("cuStreamCreate", Needs::context, [&] {
-    require(stream != nullptr && flags <= kStreamNonBlocking);
-    auto* const context = em::current();
-    auto made = std::make_unique<StreamTag>();
-    made->context = context;
-    made->waits_for_default = flags != kStreamNonBlocking;
-    made->line = em::Line::start({[context] { return context->sticky != kSuccess; },
-                                  [context] { context->sticky = kIllegalAddress; }});
-    const std::lock_guard lock(em::world().mutex);
-    em::world().streams.insert(made.get());
-    *stream = made.release();
+    require(stream != nullptr);
+    *stream = open_stream(flags, 0);
+  });
+}
+
+// A priority out of range is brought into it.
+Result cuStreamCreateWithPriority(Stream* stream, unsigned flags, int priority) {
+  return run_call("cuStreamCreateWithPriority", Needs::context, [&] {
+    require(stream != nullptr);
+    *stream = open_stream(flags, priority);
   });
 }
 
@@ -87,9 +145,48 @@ Result cuStreamCreate(Stream* stream, unsigned flags) {
 Result cuStreamDestroy_v2(Stream stream) {
   return run_call("cuStreamDestroy", Needs::driver, [&] {
     const std::lock_guard lock(em::world().mutex);
-    require(em::world().streams.erase(stream) == 1, kInvalidHandle);
+    const auto found = em::world().streams.find(stream);
+    require(found != em::world().streams.end() && !stream->is_thread_default, kInvalidHandle);
+    em::world().streams.erase(found);
+    em::leave_capture(*stream);
+    stream->context->ending.push_back({stream->line, stream->line->last()});
     stream->line->close();
     delete stream;
+  });
+}
+
+Result cuStreamGetPriority(Stream stream, int* priority) {
+  return run_call("cuStreamGetPriority", Needs::context, [&] {
+    require(priority != nullptr);
+    const std::lock_guard lock(em::world().mutex);
+    const auto* const own = em::resolve(stream);
+    *priority = own != nullptr ? own->priority : 0;
+  });
+}
+
+Result cuStreamGetFlags(Stream stream, unsigned* flags) {
+  return run_call("cuStreamGetFlags", Needs::context, [&] {
+    require(flags != nullptr);
+    const std::lock_guard lock(em::world().mutex);
+    const auto* const own = em::resolve(stream);
+    *flags = own != nullptr ? own->flags : 0;
+  });
+}
+
+Result cuStreamGetCtx(Stream stream, Context* context) {
+  return run_call("cuStreamGetCtx", Needs::healthy, [&] {
+    require(context != nullptr);
+    const std::lock_guard lock(em::world().mutex);
+    *context = &em::context_of(em::resolve(stream));
+  });
+}
+
+Result cuStreamGetId(Stream stream, unsigned long long* id) {
+  return run_call("cuStreamGetId", Needs::healthy, [&] {
+    require(id != nullptr);
+    const std::lock_guard lock(em::world().mutex);
+    const auto* const own = em::resolve(stream);
+    *id = own != nullptr ? own->id : 0;
   });
 }
 
@@ -112,21 +209,51 @@ Result cuStreamQuery(Stream stream) {
 
 Result cuStreamWaitEvent(Stream stream, Event event, unsigned) {
   return run_call("cuStreamWaitEvent", Needs::healthy, [&] {
-    const auto ticket = copy_of(event).ticket;
-    (void)em::enqueue(stream, [ticket] { ticket.wait(); });
+    em::Ticket ticket;
+    {
+      auto& w = em::world();
+      const std::lock_guard lock(w.mutex);
+      require(w.events.contains(event), kInvalidHandle);
+      auto* const own = em::resolve(stream);
+      if (event->capture || (own != nullptr && own->capture)) return em::wait_captured(own, *event);
+      ticket = event->ticket;
+    }
+    (void)em::enqueue(stream, kNodeEmpty, [ticket] { ticket.wait(); });
   });
+}
+
+Result cuStreamWaitValue32_v2(Stream stream, DevicePtr at, std::uint32_t value, unsigned flags) {
+  return run_call("cuStreamWaitValue32", Needs::context,
+                  [&] { wait_value(stream, at, value, flags); });
+}
+
+Result cuStreamWaitValue64_v2(Stream stream, DevicePtr at, std::uint64_t value, unsigned flags) {
+  return run_call("cuStreamWaitValue64", Needs::context,
+                  [&] { wait_value(stream, at, value, flags); });
+}
+
+Result cuStreamWriteValue32_v2(Stream stream, DevicePtr at, std::uint32_t value, unsigned flags) {
+  return run_call("cuStreamWriteValue32", Needs::context,
+                  [&] { write_value(stream, at, value, flags); });
+}
+
+Result cuStreamWriteValue64_v2(Stream stream, DevicePtr at, std::uint64_t value, unsigned flags) {
+  return run_call("cuStreamWriteValue64", Needs::context,
+                  [&] { write_value(stream, at, value, flags); });
 }
 
 Result cuLaunchHostFunc(Stream stream, HostFunction function, void* data) {
   return run_call("cuLaunchHostFunc", Needs::context, [&] {
     require(function != nullptr);
-    (void)em::enqueue(stream, [=] { function(data); });
+    (void)em::enqueue(stream, kNodeHost, [=] { function(data); });
   });
 }
 
 Result cuEventCreate(Event* event, unsigned flags) {
   return run_call("cuEventCreate", Needs::context, [&] {
-    require(event != nullptr);
+    // Events of several processes are not there: the device's attribute says so.
+    require((flags & kEventInterprocess) == 0, kNotSupported);
+    require(event != nullptr && flags <= (kEventBlockingSync | kEventDisableTiming));
     auto made = std::make_unique<EventTag>();
     made->context = em::current();
     made->with_timing = (flags & kEventDisableTiming) == 0;
@@ -145,20 +272,21 @@ Result cuEventDestroy_v2(Event event) {
 }
 
 Result cuEventRecord(Event event, Stream stream) {
-  return run_call("cuEventRecord", Needs::healthy, [&] {
-    (void)copy_of(event);
-    const auto reached = std::make_shared<std::atomic<double>>(-1.0);
-    const auto ticket = em::enqueue(stream, [reached] { *reached = now_s(); });
-    const std::lock_guard lock(em::world().mutex);
-    require(em::world().events.contains(event), kInvalidHandle);
-    event->ticket = ticket;
-    event->reached_at_s = reached;
+  return run_call("cuEventRecord", Needs::healthy, [&] { record(event, stream); });
+}
+
+// Records of the outside world within a capture are not there.
+Result cuEventRecordWithFlags(Event event, Stream stream, unsigned flags) {
+  return run_call("cuEventRecordWithFlags", Needs::healthy, [&] {
+    require(flags <= 1);
+    require(flags == 0, kNotSupported);
+    record(event, stream);
   });
 }
 
 Result cuEventQuery(Event event) {
   return run_call("cuEventQuery", Needs::healthy, [&] {
-    const auto copy = copy_of(event);
+    const auto copy = copy_of(event, true);
     require(copy.ticket.is_done(), kNotReady);
     em::report_sticky(*copy.context);
   });
@@ -166,7 +294,7 @@ Result cuEventQuery(Event event) {
 
 Result cuEventSynchronize(Event event) {
   return run_call("cuEventSynchronize", Needs::healthy, [&] {
-    const auto copy = copy_of(event);
+    const auto copy = copy_of(event, true);
     copy.ticket.wait();
     em::report_sticky(*copy.context);
   });
@@ -181,78 +309,6 @@ Result cuEventElapsedTime(float* milliseconds, Event start, Event end) {
             kInvalidHandle);
     require(from.ticket.is_done() && to.ticket.is_done(), kNotReady);
     *milliseconds = static_cast<float>((*to.reached_at_s - *from.reached_at_s) * 1000);
-  });
-}
-
-Result cuModuleLoadData(Module* module, const void* image) {
-  return run_call("cuModuleLoadData", Needs::context, [&] {
-    require(module != nullptr && image != nullptr);
-    const auto* const own = static_cast<const em::KernelImage*>(image);
-    require(own->magic == em::kImageMagic, kInvalidImage);
-    auto made = std::make_unique<ModuleTag>();
-    for (std::size_t i = 0; i < own->count; ++i) {
-      made->functions.push_back(std::make_unique<FunctionTag>());
-      made->functions.back()->entry = &own->kernels[i];
-    }
-    const std::lock_guard lock(em::world().mutex);
-    em::world().modules.insert(made.get());
-    *module = made.release();
-  });
-}
-
-Result cuModuleUnload(Module module) {
-  return run_call("cuModuleUnload", Needs::healthy, [&] {
-    const std::lock_guard lock(em::world().mutex);
-    require(em::world().modules.erase(module) == 1, kInvalidHandle);
-    delete module;
-  });
-}
-
-Result cuModuleGetFunction(Function* function, Module module, const char* name) {
-  return run_call("cuModuleGetFunction", Needs::healthy, [&] {
-    require(function != nullptr && name != nullptr);
-    const std::lock_guard lock(em::world().mutex);
-    require(em::world().modules.contains(module), kInvalidHandle);
-    const auto found = std::ranges::find_if(module->functions, [name](const auto& each) {
-      return std::strcmp(each->entry->name, name) == 0;
-    });
-    require(found != module->functions.end(), kNotFound);
-    *function = found->get();
-  });
-}
-
-Result cuFuncGetParamInfo(Function function, std::size_t index, std::size_t* offset,
-                          std::size_t* size) {
-  return run_call("cuFuncGetParamInfo", Needs::healthy, [&] {
-    require(function != nullptr && offset != nullptr);
-    require(index < function->entry->parameter_count);
-    std::size_t at = 0;
-    for (std::size_t i = 0;; ++i) {
-      const auto bytes = function->entry->parameter_sizes[i];
-      const auto alignment = std::min<std::size_t>(std::max<std::size_t>(bytes, 1), 8);
-      at = (at + alignment - 1) / alignment * alignment;
-      if (i == index) break;
-      at += bytes;
-    }
-    *offset = at;
-    if (size != nullptr) *size = function->entry->parameter_sizes[index];
-  });
-}
-
-Result cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                      unsigned block_x, unsigned block_y, unsigned block_z, unsigned, Stream stream,
-                      void** parameters, void** extra) {
-  return run_call("cuLaunchKernel", Needs::context, [&] {
-    require(function != nullptr, kInvalidHandle);
-    require(extra == nullptr, kNotSupported);
-    const em::KernelThread thread{
-        {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, {0, 0, 0}, {0, 0, 0}};
-    require(grid_x > 0 && grid_y > 0 && grid_z > 0 && block_x > 0 && block_y > 0 && block_z > 0);
-    const auto* const entry = function->entry;
-    const auto arguments = copy_arguments(*entry, parameters);
-    (void)em::enqueue(stream, [entry, thread, arguments] {
-      run_grid(*entry, thread, arguments->pointers.data());
-    });
   });
 }
 

@@ -13,12 +13,12 @@
 #include <string>
 #include <vector>
 
-#include "transport/blocking.h"
-#include "transport/device/staging.h"
+#include "tests/transport/device_end.h"
 #include "transport/transfer/rails.h"
 #include "transport/ucx/ucx_transport.h"
 
 using namespace causeway;
+using End = test::DeviceEnd;
 using Clock = std::chrono::steady_clock;
 
 namespace {
@@ -26,29 +26,6 @@ namespace {
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
-
-// Memory of the host and of a device, on a thread with a staging.
-struct End : DataService {
-  End(const char* name, std::shared_ptr<CudaContext> context, std::size_t size)
-      : thread(name), host(size, std::byte{1}) {
-    device.emplace(CudaPlainMemory::on_device(context, size));
-    thread.run_on([&] { staging = std::make_unique<DeviceStaging>(thread.context(), context); });
-  }
-  void admit(const Hello&) override {}
-  PinnedMemory memory(bool on_device, std::uint64_t offset, std::uint64_t size) {
-    return {(on_device ? device->bytes() : std::span(host)).subspan(offset, size), nullptr,
-            on_device ? staging.get() : nullptr};
-  }
-  PinnedMemory pin(const Hello&, const RemoteAddress& at, std::uint64_t size, Access) override {
-    return memory(at.region == 2, at.offset_bytes, size);
-  }
-
-  IoThread thread;
-  std::vector<std::byte> host;
-  std::optional<CudaPlainMemory> device;
-  std::unique_ptr<DeviceStaging> staging;
-  std::unique_ptr<Transport> transport;
-};
 
 class Bench {
  public:

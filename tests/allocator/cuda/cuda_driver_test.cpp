@@ -6,6 +6,7 @@
 
 #include "tests/allocator/cuda/emulator.h"
 #include "tests/allocator/cuda/program.h"
+#include "tests/allocator/cuda/program_main.h"
 #include "tests/error_of.h"
 
 using namespace causeway;

@@ -15,8 +15,10 @@
 #include <vector>
 
 #include "allocator/cuda/cuda_backend.h"
+#include "allocator/cuda/plain_memory.h"
 #include "tests/allocator/cuda/emulator.h"
 #include "tests/allocator/cuda/program.h"
+#include "tests/allocator/cuda/program_main.h"
 #include "tests/cuda_emulator/exports.h"
 #include "tests/cuda_emulator/image.h"
 #include "tests/error_of.h"
@@ -163,12 +165,12 @@ int unmap_under_kernel() {
 }
 
 int unmap_under_copy() {
-  static std::byte to[4096];
   Gpu gpu;
+  const auto to = CudaPlainMemory::pinned(gpu.context, 4096);  // Else the copy waits itself.
   const auto segment = gpu.backend.create(kGranule);
   gpu.map(segment);
   launch(gpu, "wait_until_told");
-  gpu.stream.copy_out(to, gpu.range.data(), sizeof to);  // Waits for the kernel.
+  gpu.stream.copy_out(to.bytes().data(), gpu.range.data(), 4096);  // Waits for the kernel.
   gpu.backend.unmap(gpu.range, 0, kGranule);
   may_end = true;
   return caught_at_end(gpu);
@@ -191,6 +193,19 @@ int copy_after_free() {
   const auto* const at = gpu.range.data();
   gpu.range = Reservation();
   return caught("CUDA_ERROR_INVALID_VALUE", [&] { gpu.stream.copy_out(&byte, at, 1); });
+}
+
+// As its driver's settings say, the kernel takes 0.2 s.
+int slow_kernel() {
+  Gpu gpu;
+  const auto segment = gpu.backend.create(kGranule);
+  gpu.map(segment);
+  const auto start = std::chrono::steady_clock::now();
+  launch(gpu, "read_once");
+  const bool was_idle = gpu.stream.is_idle();
+  gpu.stream.synchronize();
+  const auto took = std::chrono::steady_clock::now() - start;
+  return !was_idle && took >= std::chrono::milliseconds(200) ? 0 : 1;
 }
 
 int leak() {
@@ -259,6 +274,7 @@ int run_program(const std::string& name) {
       {"unmap under a copy", unmap_under_copy},
       {"kernel after free", kernel_after_free},
       {"copy after free", copy_after_free},
+      {"slow kernel", slow_kernel},
       {"leak", leak},
       {"in order", be_in_order},
       {"borrow", borrow},
@@ -286,6 +302,10 @@ TEST_CASE("an unmap under running work is caught") {
 TEST_CASE("a use after free is caught") {
   CHECK(run_to_end("kernel after free") == kCaught);
   CHECK(run_to_end("copy after free") == kCaught);
+}
+
+TEST_CASE("a kernel takes as long as the settings say") {
+  CHECK(run_to_end("slow kernel", "{kernels_us: {read_once: 200000}}") == 0);
 }
 
 TEST_CASE("a leak is the exit code") {

@@ -1,7 +1,7 @@
 // The test's own executable as another program: the driver serves no process that was only forked.
 //
-// Shape:   `test --program NAME`; main() hands NAME to run_program(). kFd is the descriptor that
-//          the program was given, if any.
+// Shape:   `test --program NAME`; main() of program_main.h hands NAME to run_program(). kFd is the
+//          descriptor that the program was given, if any.
 // Errors:  a program that is still there at Child's deadline is killed.
 // Threads: start_program() from a process that may have threads: the child only executes.
 #pragma once
@@ -35,14 +35,3 @@ inline int run_to_end(const std::string& name, const std::string& driver_config 
 }
 
 }  // namespace causeway::test
-
-int run_program(const std::string& name);  // Of the test.
-
-int main(int argc, char** argv) {
-  if (argc == 3 && std::string(argv[1]) == "--program") {
-    // The signal itself ends the program, and no sanitizer's exit code.
-    std::signal(SIGSEGV, SIG_DFL);
-    return run_program(argv[2]);
-  }
-  return doctest::Context(argc, argv).run();
-}
