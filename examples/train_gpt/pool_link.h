@@ -60,6 +60,7 @@ class PoolStorage final : public Storage {
   PoolStorage(causeway::Pool& pool, const causeway::ModelSpec& model, const causeway::Plan& plan,
               const std::vector<int>& own);
 
+  [[nodiscard]] Compute<float>& compute(int) override { return processor<float>(); }
   [[nodiscard]] std::span<float> tensor(std::string_view name, causeway::StateKind kind) override;
   [[nodiscard]] std::span<float> gradients(std::string_view first, std::string_view last) override;
   [[nodiscard]] std::span<float> arena(int stage) override;

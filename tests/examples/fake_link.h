@@ -211,6 +211,7 @@ class HeapStorage final : public Storage {
       }
     }
   }
+  [[nodiscard]] Compute<float>& compute(int) override { return processor<float>(); }
   [[nodiscard]] std::span<float> tensor(std::string_view name, causeway::StateKind kind) override {
     const auto& place = places_.at(std::string(name));
     if (kind == causeway::StateKind::gradients)
