@@ -1,5 +1,5 @@
 // What computes a stage, as a seam: memory, and the arithmetic of a transformer on it, forward and
-// backward by hand. Its body is the processor (cpu_compute.h).
+// backward by hand. One body is the processor (cpu_compute.h), one a GPU (gpu_compute.h).
 //
 // Shape:   T is float or double. Pointers and spans are of the body's own memory unless named host
 //          memory; only allocate() and views turn one into the other. Matrices are row-major, rows

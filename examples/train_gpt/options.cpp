@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
 
 #include "optimizer.h"
 
@@ -78,6 +79,15 @@ void add_placement_options(CLI::App& app, Options& options) {
   app.add_option("--stages", options.stages, "Stages of the plan; 0: as many as are best")
       ->capture_default_str()
       ->excludes(plan)
+      ->group(group);
+  const std::map<std::string, DeviceChoice> choices{
+      {"auto", DeviceChoice::any}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}};
+  app.add_option(
+         "--device", options.device,
+         "Who computes. auto: what the memory of a stage belongs to; cpu, cuda: that, or an "
+         "error that says what to do")
+      ->transform(CLI::CheckedTransformer(choices).description("{auto,cpu,cuda}"))
+      ->default_str("auto")
       ->group(group);
   app.add_option("--data-parallel", options.parallel.data,
                  "Replicas of each stage; each takes its part of the micro-batches")
