@@ -1,11 +1,10 @@
 // The few words that a kernel is written in, for the CUDA compiler and for the host's.
 //
-// Shape:   a block has kThreads threads, and a kernel is the code of one block, in phases: a call
-// of
-//          each_thread() runs its body once for every thread and ends with a barrier. What threads
-//          share (GPU_SHARED) and what each keeps from phase to phase (PerThread) is declared
-//          outside of phases. Within one phase no thread reads what another writes. Between phases
-//          there is no branch that threads could take differently.
+// Shape:   a block has kThreads threads, and a kernel is the code of one block, in phases.
+//          each_thread() runs its body once for every thread, first_threads() for some, and both
+//          end with a barrier. What threads share (GPU_SHARED) and what each keeps from phase to
+//          phase (PerThread) is declared outside of phases. Within one phase no thread reads what
+//          another writes. Between phases there is no branch that threads could take differently.
 // Threads: on a GPU the phases are those of CUDA. On the host the threads of a block run one after
 //          the other, in an order that must not matter: `descending` turns it round, for tests.
 // Source:  loops over threads between barriers: Stratton, Stone and Hwu, "MCUDA", LCPC 2008.
@@ -41,6 +40,12 @@ GPU_FUNCTION void each_thread(Body body) {
   __syncthreads();
 }
 
+template <typename Body>
+GPU_FUNCTION void first_threads(unsigned count, Body body) {
+  if (threadIdx.x < count) body(threadIdx.x);
+  __syncthreads();
+}
+
 template <typename T>
 class PerThread {
  public:
@@ -70,11 +75,16 @@ inline unsigned batches() { return position.batches; }
 inline void barrier() {}
 
 template <typename Body>
-void each_thread(Body body) {
+void first_threads(unsigned count, Body body) {
   if (descending)
-    for (unsigned thread = kThreads; thread-- > 0;) body(thread);
+    for (unsigned thread = count; thread-- > 0;) body(thread);
   else
-    for (unsigned thread = 0; thread < kThreads; ++thread) body(thread);
+    for (unsigned thread = 0; thread < count; ++thread) body(thread);
+}
+
+template <typename Body>
+void each_thread(Body body) {
+  first_threads(kThreads, body);
 }
 
 template <typename T>
@@ -103,8 +113,8 @@ GPU_FUNCTION void each_index(size_t count, Body body) {
 template <typename T, typename Combine>
 GPU_FUNCTION T reduce(T (&parts)[kThreads], Combine combine) {
   for (unsigned half = kThreads / 2; half > 0; half /= 2)
-    each_thread([&](unsigned thread) {
-      if (thread < half) parts[thread] = combine(parts[thread], parts[thread + half]);
+    first_threads(half, [&](unsigned thread) {
+      parts[thread] = combine(parts[thread], parts[thread + half]);
     });
   const T result = parts[0];
   barrier();  // Before anybody writes to the parts again.

@@ -72,9 +72,9 @@ GPU_FUNCTION void add_column_sums(float (&parts)[kThreads], size_t rows, size_t 
         part += value(row, column);
     parts[thread] = part;
   });
-  each_thread([&](unsigned thread) {
+  first_threads(kSumColumns, [&](unsigned thread) {
     const size_t column = first + thread;
-    if (thread >= kSumColumns || column >= columns) return;
+    if (column >= columns) return;
     float total = 0;
     for (unsigned group = 0; group < kGroups; ++group) total += parts[group * kSumColumns + thread];
     into[column] += total;
@@ -144,7 +144,8 @@ GPU_KERNEL norm_rows(size_t width, const float* x, const float* weight, const fl
   each_thread([&](unsigned thread) {
     for (size_t i = thread; i < width; i += kThreads)
       out[i] = (in[i] - middle) * inverse * weight[i] + bias[i];
-    if (thread > 0) return;
+  });
+  first_threads(1, [&](unsigned) {
     mean[block_index()] = middle;
     scale[block_index()] = inverse;
   });
@@ -283,9 +284,7 @@ GPU_KERNEL cross_entropy_rows(size_t classes, const float* logits, const unsigne
     parts[thread] = part;
   });
   const float total = sum(parts);
-  each_thread([&](unsigned thread) {
-    if (thread == 0) losses[row] = log(total) - (in[target] - top);
-  });
+  first_threads(1, [&](unsigned) { losses[row] = log(total) - (in[target] - top); });
   if (dlogits == nullptr) return;
   float* d = dlogits + row * classes;
   each_thread([&](unsigned thread) {
@@ -304,9 +303,7 @@ GPU_KERNEL square_sums(size_t count, const float* values, double* partials) {
     parts[thread] = part;
   });
   const double total = sum(parts);
-  each_thread([&](unsigned thread) {
-    if (thread == 0) partials[block_index()] = total;
-  });
+  first_threads(1, [&](unsigned) { partials[block_index()] = total; });
 }
 
 GPU_KERNEL adam(AdamStep step, size_t count, float* weights, float* gradients, float* m, float* v) {
