@@ -3,9 +3,8 @@
 // Shape:   pointers are addresses of the GPU: of its own allocate(), or of pool regions whose
 //          cuda_ordinal() it has. Views are copies in pinned memory, which is kept for the next.
 // Errors:  as compute.h and gpu_driver.h.
-// Cost:    a call of Compute is one to five launches, some 5 us each; its start some 300 ms, for
-// the
-//          context and the compilation of the kernels.
+// Cost:    a call of Compute is one to five launches, some 5 us each (an estimate); the start is
+//          the context's and the compilation of the kernels.
 // Threads: one at a time.
 #pragma once
 
