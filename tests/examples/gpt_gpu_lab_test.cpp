@@ -217,7 +217,7 @@ TEST_CASE("what cannot be computed there is refused with what to do, and takes n
                  "start the daemons with --gpus emulated, or give --device auto"));
   const auto unknown = lab.train({"a/gpu0"}, {"--device", "tpu"});
   CHECK(unknown.exit_code == 2);
-  CHECK(contains(unknown.err, "--device"));
+  CHECK(contains(unknown.err, "--device: 'tpu' is none of auto, cpu, cuda"));
   const auto library =
       lab.train({"a/gpu0"}, {}, {}, {{"TRAIN_GPT_CUBLAS", "/nowhere/libcublas.so"}});
   CHECK(library.exit_code == 1);
