@@ -22,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "far_compute.h"
 #include "gpu_compute.h"
 #include "pipeline.h"
 
@@ -198,7 +199,8 @@ class FakeLink final : public Link {
 // Every arena is as large as the plan says and no larger, for AddressSanitizer to see.
 class HeapStorage final : public Storage {
  public:
-  // The GPU that has a stage, as a number; -1: the processor.
+  // The GPU that has a stage, as a number; -1: the processor; kFar: that, as a FarCompute.
+  static constexpr int kFar = 1000;
   using GpuOfStage = std::function<int(int stage)>;
 
   HeapStorage(const GptConfig& config, const std::vector<StageRange>& stages,
@@ -221,6 +223,7 @@ class HeapStorage final : public Storage {
     const int ordinal = gpu_of_stage_ ? gpu_of_stage_(stage) : -1;
     if (ordinal < 0) return processor<float>();
     auto& gpu = gpus_[ordinal];
+    if (!gpu && ordinal == kFar) gpu = std::make_unique<FarCompute>();
     if (!gpu) gpu = gpu_compute(ordinal);
     return *gpu;
   }

@@ -429,8 +429,8 @@ TEST_CASE("a checkpoint goes from the processor to a GPU and back") {
       std::filesystem::temp_directory_path() / ("gpt-gpu-test-" + std::to_string(::getpid()));
   std::filesystem::remove_all(folder);
   std::vector<double> losses;
-  // Two steps each: the processor, a GPU, the processor.
-  for (const int ordinal : {-1, 1, -1}) {
+  // Two steps each: the processor, a GPU, the processor at addresses that nobody else knows.
+  for (const int ordinal : {-1, 1, HeapStorage::kFar}) {
     const auto job = on_gpus(make_job(config, 1, 1), [&](int, int) { return ordinal; });
     job.run([&](FakeJob::Process& process) {
       if (losses.empty()) {
