@@ -100,13 +100,16 @@ CheckpointInfo from_metadata(const Metadata& metadata, const std::string& file) 
   return info;
 }
 
-// The whole of what each shard has a part of. All shards call it.
-std::span<const float> gather(Link& link, const Cut& cut, std::span<const float> part,
+// The whole of what each shard has a part of, in host memory. All shards call it.
+std::span<const float> gather(Link& link, const OwnTensor& tensor, std::span<float> values,
                               std::deque<std::vector<float>>& memory) {
-  if (cut.is_whole()) return part;
+  const auto view = tensor.compute->view(values);
+  const auto part = view.host();
+  const auto& cut = tensor.cut;
+  if (part.data() == values.data() && cut.is_whole()) return part;
   auto& whole = memory.emplace_back(cut.whole_size(), 0.0F);
   cut.put(part, whole);
-  link.sum_of_shards(whole);
+  if (!cut.is_whole()) link.sum_of_shards(whole);
   return whole;
 }
 
@@ -116,8 +119,8 @@ void write_stage(Link& link, const fs::path& path, const CheckpointInfo& info, i
   std::vector<causeway::TensorData> parts;
   for (const auto& tensor : tensors) {
     if (tensor.stage != stage) continue;
-    const auto add = [&](const char* suffix, std::span<const float> values) {
-      const auto whole = gather(link, tensor.cut, values, memory);
+    const auto add = [&](const char* suffix, std::span<float> values) {
+      const auto whole = gather(link, tensor, values, memory);
       if (part.shard > 0) return memory.clear();
       parts.push_back({tensor.spec, std::as_bytes(whole)});
       parts.back().tensor.name += suffix;
@@ -236,10 +239,15 @@ void Checkpoint::load_part(const std::string& name, const causeway::TensorSpec& 
 }
 
 void Checkpoint::load(const OwnTensor& tensor) const {
-  load_part(tensor.spec.name, tensor.spec, tensor.cut, tensor.weights);
-  load_part(tensor.spec.name + kMomentSuffix, tensor.spec, tensor.cut, tensor.m);
-  load_part(tensor.spec.name + kSecondMomentSuffix, tensor.spec, tensor.cut, tensor.v);
-  std::ranges::fill(tensor.gradients, 0.0F);
+  const auto load = [&](const char* suffix, std::span<float> values) {
+    const auto view = tensor.compute->blank(values);
+    load_part(tensor.spec.name + suffix, tensor.spec, tensor.cut, view.host());
+    view.put();
+  };
+  load("", tensor.weights);
+  load(kMomentSuffix, tensor.m);
+  load(kSecondMomentSuffix, tensor.v);
+  tensor.compute->clear(tensor.gradients);
 }
 
 }  // namespace train_gpt

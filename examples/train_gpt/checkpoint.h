@@ -35,7 +35,8 @@ struct CheckpointInfo {
 };
 
 // Every process of the run calls it. Replaces a folder of the same step. The first replica writes;
-// of several shards the first, which gathers the others' parts in its own memory.
+// of several shards the first, which gathers the others' parts in its own memory, as it does with
+// what lies on a GPU.
 void save_checkpoint(Link& link, const std::filesystem::path& root, const CheckpointInfo& info,
                      const std::vector<int>& own_stages, std::size_t stages,
                      std::span<const OwnTensor> tensors, const Part& part = {});

@@ -2,9 +2,10 @@
 //
 // Shape:   a layer maps [batch * length, width] to the same; tensors come as pointers in the order
 //          of the enums in config.h. Backward gets the layer's input and computes the rest again.
-// Errors:  none; sizes are the caller's promise.
 //          Of a block cut into shards each has its rows and columns of the matrices, and x, y and d
 //          whole; sums over the shards end its halves, two in block_forward, three in backward.
+//          All pointers are of the memory of the Workspace's Compute; tokens are in host memory.
+// Errors:  as Compute; sizes are the caller's promise.
 // Cost:    block_backward is three times block_forward: once again forward, twice for gradients.
 // Threads: pure but for the Workspace, which belongs to one call at a time.
 // Source:  keeping inputs only: Chen et al., "Training deep nets with sublinear memory cost", 2016.
@@ -13,9 +14,8 @@
 #include <cstddef>
 #include <functional>
 #include <span>
-#include <vector>
 
-#include "kernels.h"
+#include "cpu_compute.h"
 
 namespace train_gpt {
 
@@ -36,18 +36,20 @@ struct Dims {
 template <typename T>
 struct Shard {
   std::size_t index = 0;
-  // Adds up over all shards, in place; all get the same bits. Not called if there is one.
+  // Adds up over all shards, in place, in host memory; all get the same bits. Not called if there
+  // is one.
   std::function<void(std::span<T>)> sum{};
 };
 
-// Temporaries of one layer call; as large as the largest Dims it is used with.
+// Who computes, and temporaries of one layer call in its memory: as large as the largest Dims that
+// it is used with.
 template <typename T>
 class Workspace {
  public:
-  explicit Workspace(const Dims& largest);
+  explicit Workspace(const Dims& largest, Compute<T>& compute = processor<T>());
   Workspace(Workspace&&) noexcept = default;
   Workspace& operator=(Workspace&&) noexcept = default;
-  [[nodiscard]] std::size_t size_bytes() const noexcept { return memory_.size() * sizeof(T); }
+  [[nodiscard]] Compute<T>& compute() const noexcept { return *compute_; }
 
   T* norm1;    // [rows, width]; the head keeps its norm here
   T* qkv;      // [rows, 3 own_width]
@@ -61,11 +63,12 @@ class Workspace {
   T* stats;    // [4, rows]: mean and scale of both norms
   T* d_wide;   // [rows, 4 own_width]
   T* d_row;    // [rows, width]
-  T* scratch;  // [length, length]
+  T* scratch;  // As attention_backward() wants.
   T* logits;   // [rows, 256]
 
  private:
-  std::vector<T> memory_;
+  Compute<T>* compute_;
+  Buffer<T> memory_;
 };
 
 template <typename T>
@@ -75,9 +78,10 @@ using Gradients = std::span<T* const>;
 using Tokens = std::span<const unsigned char>;  // batch * length of them
 
 template <typename T>
-void embed_forward(const Dims& dims, Weights<T> weights, Tokens tokens, T* y);
+void embed_forward(const Dims& dims, Weights<T> weights, Tokens tokens, T* y, Workspace<T>& work);
 template <typename T>
-void embed_backward(const Dims& dims, Gradients<T> gradients, Tokens tokens, const T* dy);
+void embed_backward(const Dims& dims, Gradients<T> gradients, Tokens tokens, const T* dy,
+                    Workspace<T>& work);
 
 template <typename T>
 void block_forward(const Dims& dims, Weights<T> weights, const T* x, T* y, Workspace<T>& work,

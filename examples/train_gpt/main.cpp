@@ -217,7 +217,7 @@ void run(const Job& job) {
   PoolStorage storage(
       pool, model,
       plan_of_member(report.plan, pool.topology(), parallel.ranks_per_stage(), worker.member()),
-      worker.stages());
+      worker.stages(), options.device);
   std::vector<StageRange> ranges;
   for (const auto& stage : report.plan.stages)
     ranges.push_back({stage.first_layer, stage.end_layer});

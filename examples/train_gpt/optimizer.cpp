@@ -28,35 +28,17 @@ double learning_rate(const OptimizerOptions& options, std::uint64_t step) noexce
          static_cast<double>(options.warmup_steps + 1);
 }
 
-double sum_of_squares(std::span<const float> values) noexcept {
-  double sum = 0;
-  for (const auto value : values) sum += static_cast<double>(value) * static_cast<double>(value);
-  return sum;
-}
-
-void adamw(const OptimizerOptions& options, std::uint64_t step, double scale, bool decays,
-           std::span<float> weights, std::span<float> gradients, std::span<float> m,
-           std::span<float> v) noexcept {
+AdamFactors adam_factors(const OptimizerOptions& options, std::uint64_t step, double gradient_scale,
+                         bool decays) noexcept {
   const auto count = static_cast<double>(step + 1);
   const auto rate = learning_rate(options, step);
-  const auto b1 = static_cast<float>(options.beta1);
-  const auto b2 = static_cast<float>(options.beta2);
-  const auto factor = static_cast<float>(scale);
-  const auto epsilon = static_cast<float>(options.epsilon);
-  const auto m_rate = static_cast<float>(rate / (1 - std::pow(options.beta1, count)));
-  const auto v_scale = static_cast<float>(1 / (1 - std::pow(options.beta2, count)));
-  const auto keep = static_cast<float>(decays ? 1 - rate * options.weight_decay : 1);
-  float* __restrict w = weights.data();
-  float* __restrict g = gradients.data();
-  float* __restrict first = m.data();
-  float* __restrict second = v.data();
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    const auto gradient = g[i] * factor;
-    first[i] = b1 * first[i] + (1 - b1) * gradient;
-    second[i] = b2 * second[i] + (1 - b2) * gradient * gradient;
-    w[i] = keep * w[i] - m_rate * first[i] / (std::sqrt(second[i] * v_scale) + epsilon);
-    g[i] = 0;
-  }
+  return {.gradient_scale = static_cast<float>(gradient_scale),
+          .beta1 = static_cast<float>(options.beta1),
+          .beta2 = static_cast<float>(options.beta2),
+          .m_rate = static_cast<float>(rate / (1 - std::pow(options.beta1, count))),
+          .v_scale = static_cast<float>(1 / (1 - std::pow(options.beta2, count))),
+          .epsilon = static_cast<float>(options.epsilon),
+          .keep = static_cast<float>(decays ? 1 - rate * options.weight_decay : 1)};
 }
 
 }  // namespace train_gpt

@@ -1,7 +1,8 @@
-// Starting values and AdamW, tensor by tensor, so that no value depends on where a tensor lives.
+// Starting values and the figures of AdamW, tensor by tensor, so that no value depends on where a
+// tensor lives.
 //
 // Errors:  none.
-// Threads: pure functions on the caller's arrays.
+// Threads: pure functions.
 // Source:  Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019. Residual
 //          projections start smaller by sqrt(2 blocks): Radford et al., 2019.
 #pragma once
@@ -11,6 +12,7 @@
 #include <string_view>
 
 #include "causeway/model.h"
+#include "compute.h"
 
 namespace train_gpt {
 
@@ -31,11 +33,8 @@ void initialize(const causeway::TensorSpec& tensor, std::uint32_t blocks, std::u
 // The rate of step `step`, counted from 0.
 [[nodiscard]] double learning_rate(const OptimizerOptions& options, std::uint64_t step) noexcept;
 
-[[nodiscard]] double sum_of_squares(std::span<const float> values) noexcept;
-
-// One update; gradients are multiplied by `scale` first and are 0 afterwards.
-void adamw(const OptimizerOptions& options, std::uint64_t step, double scale, bool decays,
-           std::span<float> weights, std::span<float> gradients, std::span<float> m,
-           std::span<float> v) noexcept;
+// Of the update of that step, for gradients that are multiplied by `gradient_scale` first.
+[[nodiscard]] AdamFactors adam_factors(const OptimizerOptions& options, std::uint64_t step,
+                                       double gradient_scale, bool decays) noexcept;
 
 }  // namespace train_gpt

@@ -67,6 +67,13 @@ void add_training_options(CLI::App& app, Options& options) {
       ->group(group);
 }
 
+DeviceChoice device_choice(const std::string& name) {
+  if (name == "auto") return DeviceChoice::any;
+  if (name == "cpu") return DeviceChoice::cpu;
+  if (name == "cuda") return DeviceChoice::cuda;
+  throw CLI::ValidationError("--device", fmt::format("'{}' is none of auto, cpu, cuda", name));
+}
+
 void add_placement_options(CLI::App& app, Options& options) {
   const std::string group = "Placement";
   auto* plan = app.add_option("--plan", options.plan, "Plan file; without it the pool is planned")
@@ -78,6 +85,13 @@ void add_placement_options(CLI::App& app, Options& options) {
   app.add_option("--stages", options.stages, "Stages of the plan; 0: as many as are best")
       ->capture_default_str()
       ->excludes(plan)
+      ->group(group);
+  app.add_option_function<std::string>(
+         "--device", [&options](const std::string& name) { options.device = device_choice(name); },
+         "Who computes. auto: what the memory of a stage belongs to; cpu, cuda: that, or an error "
+         "that says what to do")
+      ->type_name("auto|cpu|cuda")
+      ->default_str("auto")
       ->group(group);
   app.add_option("--data-parallel", options.parallel.data,
                  "Replicas of each stage; each takes its part of the micro-batches")

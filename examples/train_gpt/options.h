@@ -11,6 +11,7 @@
 
 #include "config.h"
 #include "parallel.h"
+#include "pool_link.h"
 
 namespace train_gpt {
 
@@ -34,6 +35,7 @@ struct Options {
   std::vector<std::string> only;
   std::uint32_t stages = 0;
   Parallel parallel;
+  DeviceChoice device = DeviceChoice::any;
   std::string describe;
   std::string checkpoint;
   std::uint64_t checkpoint_every = 0;

@@ -80,10 +80,7 @@ Pipeline::Pipeline(const GptConfig& config, std::vector<StageRange> stages,
       dims_{config.micro_batch, config.context, config.width, config.heads, part.of.tensor},
       shard_{part.shard, [&link](std::span<float> values) { link.sum_of_shards(values); }},
       ranges_(std::move(stages)),
-      link_(&link),
-      work_(dims_),
-      passed_on_(dims_.rows() * config.width),
-      gradient_(dims_.rows() * config.width) {
+      link_(&link) {
   require_tiling(ranges_, config.layers());
   part.of.validate(config);
   const auto model = describe(config);
@@ -99,7 +96,8 @@ Pipeline::Pipeline(const GptConfig& config, std::vector<StageRange> stages,
 void Pipeline::add_stage(const causeway::ModelSpec& model, int index, Storage& storage) {
   const auto number = static_cast<std::size_t>(index);
   const auto range = ranges_.at(number);
-  Stage stage{index, {}, 0, 0, storage.arena(index)};
+  auto& compute = storage.compute(index);
+  Stage stage{index, &compute, &scratch_of(compute), {}, 0, 0, storage.arena(index)};
   stage.slots = in_flight(static_cast<std::uint32_t>(index),
                           static_cast<std::uint32_t>(ranges_.size()), micro_batches_);
   auto of_replica = config_;
@@ -126,6 +124,7 @@ void Pipeline::add_stage(const causeway::ModelSpec& model, int index, Storage& s
                        cut_of(spec, part_.of.tensor, part_.shard),
                        first_tensor++,
                        index,
+                       stage.compute,
                        storage.tensor(spec.name, StateKind::weights),
                        storage.tensor(spec.name, StateKind::gradients),
                        state.first(state.size() / 2),
@@ -145,9 +144,10 @@ void Pipeline::initialize(std::uint64_t seed) {
   for (auto& tensor : tensors_) {
     whole.resize(tensor.cut.whole_size());
     train_gpt::initialize(tensor.spec, config_.blocks, seed, whole);
-    tensor.cut.take(whole, tensor.weights);
-    for (const auto values : {tensor.gradients, tensor.m, tensor.v})
-      std::ranges::fill(values, 0.0F);
+    const auto weights = tensor.compute->blank(tensor.weights);
+    tensor.cut.take(whole, weights.host());
+    weights.put();
+    for (const auto values : {tensor.gradients, tensor.m, tensor.v}) tensor.compute->clear(values);
   }
 }
 
@@ -160,59 +160,88 @@ float* Pipeline::kept(Stage& stage, std::uint32_t micro_batch, std::size_t layer
          stage.layers[layer].kept_offset;
 }
 
+Pipeline::Scratch& Pipeline::scratch_of(Compute<float>& compute) {
+  const auto found = scratch_.find(&compute);
+  if (found != scratch_.end()) return found->second;
+  const auto count = dims_.rows() * dims_.width;
+  return scratch_
+      .emplace(&compute, Scratch{Workspace<float>(dims_, compute), compute.allocate(count),
+                                 compute.allocate(count)})
+      .first->second;
+}
+
+void Pipeline::send(int from, int to, std::uint32_t tag, Compute<float>& compute,
+                    std::span<float> values) {
+  const auto view = compute.view(values);
+  link_->send(from, to, tag, std::as_bytes(view.host()));
+}
+
+void Pipeline::receive(int from, int to, std::uint32_t tag, Compute<float>& compute,
+                       std::span<float> values) {
+  const auto view = compute.blank(values);
+  link_->receive(from, to, tag, std::as_writable_bytes(view.host()));
+  view.put();
+}
+
 void Pipeline::forward(Stage& stage, std::uint32_t micro_batch, const Batch& batch) {
-  const auto count = passed_on_.size();
+  const auto output = passed_on(stage, dims_);
+  auto& work = stage.scratch->work;
   if (stage.index > 0)
-    link_->receive(stage.index - 1, stage.index, kForwardTag + micro_batch,
-                   std::as_writable_bytes(std::span(kept(stage, micro_batch, 0), count)));
+    receive(stage.index - 1, stage.index, kForwardTag + micro_batch, *stage.compute,
+            {kept(stage, micro_batch, 0), output.size()});
   for (std::size_t i = 0; i < stage.layers.size(); ++i) {
     const auto& layer = stage.layers[i];
-    float* y = i + 1 < stage.layers.size() ? kept(stage, micro_batch, i + 1) : passed_on_.data();
+    float* y = i + 1 < stage.layers.size() ? kept(stage, micro_batch, i + 1) : output.data();
     if (layer.kind == LayerKind::embed)
-      embed_forward<float>(dims_, layer.weights, batch.inputs, y);
+      embed_forward<float>(dims_, layer.weights, batch.inputs, y, work);
     else if (layer.kind == LayerKind::block)
-      block_forward<float>(dims_, layer.weights, kept(stage, micro_batch, i), y, work_, shard_);
+      block_forward<float>(dims_, layer.weights, kept(stage, micro_batch, i), y, work, shard_);
     // The head does all its work in backward(), which follows at once on the last stage.
   }
   if (!is_last(stage))
-    link_->send(stage.index, stage.index + 1, kForwardTag + micro_batch,
-                std::as_bytes(std::span(passed_on_)));
+    send(stage.index, stage.index + 1, kForwardTag + micro_batch, *stage.compute, output);
 }
 
 double Pipeline::backward(Stage& stage, std::uint32_t micro_batch, const Batch& batch) {
   double loss = 0;
-  float* d = gradient_.data();
+  const auto d = gradient(stage);
+  auto& work = stage.scratch->work;
   if (!is_last(stage))
-    link_->receive(stage.index + 1, stage.index, kBackwardTag + micro_batch,
-                   std::as_writable_bytes(std::span(gradient_)));
+    receive(stage.index + 1, stage.index, kBackwardTag + micro_batch, *stage.compute, d);
   for (auto i = stage.layers.size(); i-- > 0;) {
     auto& layer = stage.layers[i];
     if (layer.sum) {
       finish_sum(layer);
       // The first replica adds to the sum so far, the others to nothing.
-      if (part_.replica > 0) std::ranges::fill(layer.all_gradients, 0.0F);
+      if (part_.replica > 0) stage.compute->clear(layer.all_gradients);
     }
     if (layer.kind == LayerKind::embed)
-      embed_backward<float>(dims_, layer.gradients, batch.inputs, d);
+      embed_backward<float>(dims_, layer.gradients, batch.inputs, d.data(), work);
     else if (layer.kind == LayerKind::block)
-      block_backward<float>(dims_, layer.weights, layer.gradients, kept(stage, micro_batch, i), d,
-                            work_, shard_);
+      block_backward<float>(dims_, layer.weights, layer.gradients, kept(stage, micro_batch, i),
+                            d.data(), work, shard_);
     else
       loss =
           head_backward<float>(dims_, layer.weights, layer.gradients, kept(stage, micro_batch, i),
-                               batch.targets, 1.0 / config_.micro_batches, d, work_);
+                               batch.targets, 1.0 / config_.micro_batches, d.data(), work);
     if (part_.of.data > 1 && (part_.of.exact || micro_batch + 1 == micro_batches_))
-      layer.sum = link_->start_sum_of_replicas(layer.all_gradients);
+      start_sum(stage, layer, *link_);
   }
   if (stage.index > 0)
-    link_->send(stage.index, stage.index - 1, kBackwardTag + micro_batch,
-                std::as_bytes(std::span(gradient_)));
+    send(stage.index, stage.index - 1, kBackwardTag + micro_batch, *stage.compute, d);
   return loss;
 }
 
-void Pipeline::finish_sum(Layer& layer) const {
+void Pipeline::start_sum(Stage& stage, Layer& layer, Link& link) {
+  layer.summed = stage.compute->view(layer.all_gradients);
+  layer.sum = link.start_sum_of_replicas(layer.summed->host());
+}
+
+void Pipeline::finish_sum(Layer& layer) {
   layer.sum->wait();
   layer.sum.reset();
+  layer.summed->put();
+  layer.summed.reset();
 }
 
 StepReport Pipeline::step(const Corpus& corpus, std::uint64_t seed, std::uint64_t step,
@@ -248,35 +277,45 @@ StepReport Pipeline::step(const Corpus& corpus, std::uint64_t seed, std::uint64_
                             report.loss, report.gradient_norm));
   const auto scale =
       report.gradient_norm > options.clip_norm ? options.clip_norm / report.gradient_norm : 1.0;
+  const auto decaying = adam_factors(options, step, scale, true);
+  const auto lasting = adam_factors(options, step, scale, false);
   for (auto& tensor : tensors_)
-    adamw(options, step, scale, tensor.spec.shape.size() > 1, tensor.weights, tensor.gradients,
-          tensor.m, tensor.v);
+    tensor.compute->adamw(tensor.spec.shape.size() > 1 ? decaying : lasting, tensor.weights,
+                          tensor.gradients, tensor.m, tensor.v);
   return report;
 }
 
 // All replicas have the same gradients by now, and all shards those that are not cut.
 void Pipeline::add_norms(std::span<double> sums) const {
   if (part_.replica > 0) return;
-  for (const auto& tensor : tensors_)
-    if (part_.shard == 0 || !tensor.cut.is_whole())
-      sums[tensor.index] = sum_of_squares(tensor.gradients);
+  for (const auto& stage : stages_) {
+    std::vector<std::span<const float>> gradients;
+    std::vector<std::size_t> numbers;
+    for (const auto& tensor : tensors_) {
+      if (tensor.stage != stage.index || (part_.shard > 0 && tensor.cut.is_whole())) continue;
+      gradients.emplace_back(tensor.gradients);
+      numbers.push_back(tensor.index);
+    }
+    std::vector<double> squares(gradients.size());
+    stage.compute->sums_of_squares(gradients, squares);
+    for (std::size_t i = 0; i < squares.size(); ++i) sums[numbers[i]] = squares[i];
+  }
 }
 
 void Pipeline::sample_stage(Stage& stage, const Dims& dims, Tokens tokens) {
-  const auto activation = std::span(passed_on_).first(dims.rows() * dims.width);
+  const auto activation = passed_on(stage, dims);
+  auto& work = stage.scratch->work;
   if (stage.index > 0)
-    link_->receive(stage.index - 1, stage.index, kSampleTag, std::as_writable_bytes(activation));
+    receive(stage.index - 1, stage.index, kSampleTag, *stage.compute, activation);
   for (auto& layer : stage.layers) {
     if (layer.kind == LayerKind::embed)
-      embed_forward<float>(dims, layer.weights, tokens, activation.data());
+      embed_forward<float>(dims, layer.weights, tokens, activation.data(), work);
     else if (layer.kind == LayerKind::block)
-      block_forward<float>(dims, layer.weights, activation.data(), activation.data(), work_,
-                           shard_);
+      block_forward<float>(dims, layer.weights, activation.data(), activation.data(), work, shard_);
     else
-      head_logits<float>(dims, layer.weights, activation.data(), work_);
+      head_logits<float>(dims, layer.weights, activation.data(), work);
   }
-  if (!is_last(stage))
-    link_->send(stage.index, stage.index + 1, kSampleTag, std::as_bytes(activation));
+  if (!is_last(stage)) send(stage.index, stage.index + 1, kSampleTag, *stage.compute, activation);
 }
 
 std::string Pipeline::sample(std::string_view prompt, std::size_t count, std::uint64_t seed,
@@ -294,18 +333,17 @@ std::string Pipeline::sample(std::string_view prompt, std::size_t count, std::ui
                    {reinterpret_cast<const unsigned char*>(window.data()), window.size()});
     const auto uniform = random.uniform();
     std::array<unsigned char, 2> next{};  // The byte, and whether to end here.
-    if (root == link_->rank())
-      next = {draw(work_.logits + (length - 1) * kVocabulary, temperature, uniform),
+    if (root == link_->rank()) {
+      const auto& last = own_stage(static_cast<std::uint32_t>(ranges_.size()) - 1);
+      float* row = last.scratch->work.logits + (length - 1) * kVocabulary;
+      next = {draw(last.compute->view({row, kVocabulary}).host().data(), temperature, uniform),
               static_cast<unsigned char>(stop != nullptr && stop->load())};
+    }
     link_->broadcast(root, std::as_writable_bytes(std::span(next)));
     text.push_back(static_cast<char>(next[0]));
     if (next[1] != 0) break;
   }
   return text.substr(start);
-}
-
-std::size_t Pipeline::workspace_bytes() const noexcept {
-  return work_.size_bytes() + (passed_on_.size() + gradient_.size()) * sizeof(float);
 }
 
 }  // namespace train_gpt

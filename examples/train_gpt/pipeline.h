@@ -1,7 +1,8 @@
 // The stages of one process: forward, backward and update of a step, and text from the model.
 //
 // Shape:   stage i runs layers [first, end). Weights, gradients, Adam state and kept activations
-//          live where Storage says; temporaries of one layer live in this process.
+//          live where Storage says, and its Compute works there; temporaries of one layer live in
+//          the Compute's memory.
 // Errors:  invalid_argument if the stages do not tile the model, an arena is too small, or the loss
 //          is no longer a number; what the Link throws passes through.
 // Cost:    one all-reduce of a double per tensor and step beside the stage-to-stage messages; over
@@ -16,7 +17,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,7 +36,8 @@
 
 namespace train_gpt {
 
-// Where the bytes of a stage live.
+// Where the bytes of a stage live, and who computes there: all of its spans are of that one's
+// memory.
 class Storage {
  public:
   Storage() = default;
@@ -41,6 +45,7 @@ class Storage {
   Storage& operator=(const Storage&) = delete;
   virtual ~Storage() = default;
 
+  [[nodiscard]] virtual Compute<float>& compute(int stage) = 0;
   // Optimizer state is Adam's m, then v.
   [[nodiscard]] virtual std::span<float> tensor(std::string_view name,
                                                 causeway::StateKind kind) = 0;
@@ -66,6 +71,7 @@ struct OwnTensor {
   Cut cut;                    // Where the values below are in it.
   std::size_t index;          // In the order of the model.
   int stage;
+  Compute<float>* compute;  // In whose memory the following are.
   std::span<float> weights;
   std::span<float> gradients;
   std::span<float> m;
@@ -93,19 +99,28 @@ class Pipeline {
                                    double temperature, const std::atomic<bool>* stop = nullptr);
 
   [[nodiscard]] std::span<const OwnTensor> tensors() const noexcept { return tensors_; }
-  [[nodiscard]] std::size_t workspace_bytes() const noexcept;
 
  private:
   struct Layer {
     LayerKind kind;
     std::vector<const float*> weights;
     std::vector<float*> gradients;
-    std::span<float> all_gradients;     // With what lies between them.
-    std::size_t kept_offset;            // Floats from the start of a slot of the arena.
-    std::unique_ptr<PendingSum> sum{};  // Of the gradients, on its way over the replicas.
+    std::span<float> all_gradients;  // With what lies between them.
+    std::size_t kept_offset;         // Floats from the start of a slot of the arena.
+    // Of the gradients, on its way over the replicas, in the view.
+    std::optional<View<float>> summed{};
+    std::unique_ptr<PendingSum> sum{};
+  };
+  // Temporaries of the stages that one Compute works on.
+  struct Scratch {
+    Workspace<float> work;
+    Buffer<float> passed_on;  // A stage's output on its way, or an activation of sample().
+    Buffer<float> gradient;   // Of the activations, on its way back.
   };
   struct Stage {
     int index;
+    Compute<float>* compute;
+    Scratch* scratch;
     std::vector<Layer> layers;
     std::size_t slot_floats;  // Kept of one micro-batch.
     std::size_t slots;
@@ -116,7 +131,18 @@ class Pipeline {
   [[nodiscard]] float* kept(Stage& stage, std::uint32_t micro_batch, std::size_t layer) const;
   void forward(Stage& stage, std::uint32_t micro_batch, const Batch& batch);
   double backward(Stage& stage, std::uint32_t micro_batch, const Batch& batch);
-  void finish_sum(Layer& layer) const;
+  void send(int from, int to, std::uint32_t tag, Compute<float>& compute, std::span<float> values);
+  void receive(int from, int to, std::uint32_t tag, Compute<float>& compute,
+               std::span<float> values);
+  [[nodiscard]] Scratch& scratch_of(Compute<float>& compute);
+  [[nodiscard]] std::span<float> passed_on(const Stage& stage, const Dims& dims) const noexcept {
+    return {stage.scratch->passed_on.get(), dims.rows() * dims.width};
+  }
+  [[nodiscard]] std::span<float> gradient(const Stage& stage) const noexcept {
+    return {stage.scratch->gradient.get(), dims_.rows() * dims_.width};
+  }
+  static void start_sum(Stage& stage, Layer& layer, Link& link);
+  static void finish_sum(Layer& layer);
   void add_norms(std::span<double> sums) const;
   void sample_stage(Stage& stage, const Dims& dims, Tokens tokens);
   [[nodiscard]] Stage& own_stage(std::uint32_t index);
@@ -135,9 +161,7 @@ class Pipeline {
   std::vector<OwnTensor> tensors_;
   std::vector<Operation> order_;
   std::size_t model_tensors_ = 0;
-  Workspace<float> work_;
-  std::vector<float> passed_on_;  // A stage's output on its way, or an activation of sample().
-  std::vector<float> gradient_;   // Of the activations, on its way back.
+  std::map<Compute<float>*, Scratch> scratch_;
 };
 
 }  // namespace train_gpt

@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
+#include <utility>
+
+#include "gpu_compute.h"
 
 namespace train_gpt {
 
@@ -19,17 +23,10 @@ std::map<int, causeway::Region> allocate_arenas(causeway::Pool& pool, const caus
     const auto& stage = plan.stages.at(static_cast<std::size_t>(index));
     if (stage.activation_bytes == 0) continue;
     // Nowhere else: every micro-batch writes and reads it.
-    auto arena =
-        pool.allocate(stage.activation_bytes, {.near = stage.device,
-                                               .only = {stage.device},
-                                               .name = fmt::format("stage {} activations", index)});
-    if (arena.memory_kind() != causeway::MemoryKind::host)
-      throw causeway::Error(
-          causeway::Errc::unsupported,
-          fmt::format("stage {} lies in memory of the GPU {}, and train_gpt computes on the "
-                      "processor: start the daemons with --gpus emulated",
-                      index, stage.device.to_string()));
-    arenas.emplace(index, std::move(arena));
+    arenas.emplace(index, pool.allocate(stage.activation_bytes,
+                                        {.near = stage.device,
+                                         .only = {stage.device},
+                                         .name = fmt::format("stage {} activations", index)}));
   }
   return arenas;
 }
@@ -88,9 +85,49 @@ causeway::Plan plan_of_member(const causeway::Plan& plan, const causeway::Topolo
 }
 
 PoolStorage::PoolStorage(causeway::Pool& pool, const causeway::ModelSpec& model,
-                         const causeway::Plan& plan, const std::vector<int>& own)
+                         const causeway::Plan& plan, const std::vector<int>& own,
+                         DeviceChoice choice)
     : arenas_(allocate_arenas(pool, plan, own)),
-      model_(causeway::ShardedModel::place(pool, model, plan, own)) {}
+      model_(causeway::ShardedModel::place(pool, model, plan, own)) {
+  for (const int stage : own) choose_compute(plan, stage, choice);
+}
+
+void PoolStorage::choose_compute(const causeway::Plan& plan, int stage, DeviceChoice choice) {
+  std::set<int> ordinals;  // -1: the processor's memory.
+  for (const auto& part : model_.placements())
+    if (part.stage == stage) ordinals.insert(part.cuda_ordinal);
+  if (const auto arena = arenas_.find(stage); arena != arenas_.end())
+    ordinals.insert(arena->second.cuda_ordinal());
+  const auto device = plan.stages.at(static_cast<std::size_t>(stage)).device.to_string();
+  const auto refuse = [&](const std::string& why) {
+    return causeway::Error(causeway::Errc::unsupported, fmt::format("stage {}: {}", stage, why));
+  };
+  if (ordinals.size() != 1)
+    throw refuse(
+        fmt::format("its regions near {} have addresses of {} devices, and one computes; "
+                    "was a daemon started again meanwhile? Start the job again",
+                    device, ordinals.size()));
+  const int ordinal = *ordinals.begin();
+  if (ordinal < 0 && choice == DeviceChoice::cuda)
+    throw refuse(
+        fmt::format("--device cuda, and {} is memory of the processor's: start the daemons "
+                    "with --gpus cuda, or give --device auto",
+                    device));
+  if (ordinal >= 0 && choice == DeviceChoice::cpu)
+    throw refuse(
+        fmt::format("--device cpu, and {} is memory that only the GPU can address: start "
+                    "the daemons with --gpus emulated, or give --device auto",
+                    device));
+  if (ordinal < 0) {
+    compute_of_stage_[stage] = &processor<float>();
+    return;
+  }
+  auto& gpu = gpus_[ordinal];
+  if (!gpu) gpu = gpu_compute(ordinal);
+  compute_of_stage_[stage] = gpu.get();
+}
+
+Compute<float>& PoolStorage::compute(int stage) { return *compute_of_stage_.at(stage); }
 
 std::span<float> PoolStorage::tensor(std::string_view name, causeway::StateKind kind) {
   const auto bytes = model_.tensor(name, kind);

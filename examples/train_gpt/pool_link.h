@@ -1,6 +1,9 @@
 // The two seams of the training over the pool: messages by a Worker, bytes in pool regions.
 //
-// Errors:  what Pool, Worker and ShardedModel throw; out_of_memory if an arena does not fit.
+// Shape:   who computes a stage follows from where its regions are: a GPU for memory of that GPU,
+//          the processor for the rest.
+// Errors:  what Pool, Worker and ShardedModel throw; out_of_memory if an arena does not fit;
+//          unsupported if a stage lies where `choice` forbids, or on two devices.
 // Threads: one thread.
 #pragma once
 
@@ -54,12 +57,16 @@ class PoolLink final : public Link {
                                             const causeway::Topology& topology,
                                             std::uint32_t ranks_per_stage, int member);
 
+// Who may compute.
+enum class DeviceChoice : std::uint8_t { any, cpu, cuda };
+
 class PoolStorage final : public Storage {
  public:
   // Places the stages `own` of the plan; their devices must be on this node.
   PoolStorage(causeway::Pool& pool, const causeway::ModelSpec& model, const causeway::Plan& plan,
-              const std::vector<int>& own);
+              const std::vector<int>& own, DeviceChoice choice = DeviceChoice::any);
 
+  [[nodiscard]] Compute<float>& compute(int stage) override;
   [[nodiscard]] std::span<float> tensor(std::string_view name, causeway::StateKind kind) override;
   [[nodiscard]] std::span<float> gradients(std::string_view first, std::string_view last) override;
   [[nodiscard]] std::span<float> arena(int stage) override;
@@ -68,8 +75,12 @@ class PoolStorage final : public Storage {
   [[nodiscard]] const std::map<int, causeway::Region>& arenas() const noexcept { return arenas_; }
 
  private:
+  void choose_compute(const causeway::Plan& plan, int stage, DeviceChoice choice);
+
   std::map<int, causeway::Region> arenas_;  // By stage; none where nothing is kept.
   causeway::ShardedModel model_;
+  std::map<int, std::unique_ptr<Compute<float>>> gpus_;  // By ordinal; go before the regions.
+  std::map<int, Compute<float>*> compute_of_stage_;
 };
 
 }  // namespace train_gpt

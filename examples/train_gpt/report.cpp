@@ -109,6 +109,16 @@ void print_placement(const std::vector<PlacedBytes>& placement) {
   print_row("pool", "", sum);
 }
 
+// Nothing where it is the processor alone, as on every pool without GPU memory.
+void print_compute(const std::vector<StageCompute>& compute) {
+  std::map<std::string, std::set<int>> stages;
+  for (const auto& [stage, by] : compute) stages[by].insert(stage);
+  if (stages.size() == 1 && stages.begin()->first == processor<float>().describe()) return;
+  fmt::print("\nWho computes\n");
+  for (const auto& [by, which] : stages)
+    fmt::print("  stage {:<10} {}\n", fmt::join(which, ", "), by);
+}
+
 void print_routes(const std::vector<causeway::Worker::Traffic>& routes) {
   fmt::print("\nWhich way they went\n");
   if (routes.empty()) fmt::print("  nothing left a process\n");
@@ -146,13 +156,19 @@ void Progress::update(std::uint64_t steps_done, double loss, double tokens_per_s
   std::fflush(stdout);
 }
 
-void gather(Link& link, const PoolStorage& storage, const causeway::Worker& worker,
-            Report& report) {
-  const json::value mine{{"placement", to_json(own_placement(storage))},
+void gather(Link& link, PoolStorage& storage, const causeway::Worker& worker, Report& report) {
+  json::array compute;
+  for (const int stage : worker.stages())
+    compute.push_back({{"stage", stage}, {"by", storage.compute(stage).describe()}});
+  const json::value mine{{"compute", std::move(compute)},
+                         {"placement", to_json(own_placement(storage))},
                          {"routes", to_json(worker.traffic())}};
   std::map<std::array<std::string, 3>, causeway::Worker::Traffic> routes;
   for (const auto& text : all_gather(link, json::serialize(mine))) {
     const auto value = json::parse(text);
+    for (const auto& part : value.at("compute").as_array())
+      report.compute.push_back(
+          {part.at("stage").to_number<int>(), std::string(part.at("by").as_string())});
     for (const auto& part : value.at("placement").as_array())
       report.placement.push_back(
           {part.at("stage").to_number<int>(), std::string(part.at("device").as_string()),
@@ -189,6 +205,7 @@ void print_plan(const causeway::Plan& plan, int world, const Parallel& parallel)
 }
 
 void print_report(const Report& report) {
+  print_compute(report.compute);
   print_placement(report.placement);
   print_routes(report.routes);
   if (!report.steps.empty())
@@ -206,14 +223,14 @@ void write_json(const std::string& path, const Report& report) {
                      {"loss", step.loss},
                      {"gradient_norm", step.gradient_norm},
                      {"seconds", step.seconds}});
-  const json::value value{{"model", report.plan.model},
-                          {"stages", report.plan.stages.size()},
-                          {"steps", std::move(steps)},
-                          {"tokens_per_s", report.tokens_per_s},
-                          {"placement", to_json(report.placement)},
-                          {"routes", to_json(report.routes)},
-                          {"sample", printable(report.prompt + report.sample)},
-                          {"stopped", report.stopped}};
+  json::array compute;
+  for (const auto& [stage, by] : report.compute) compute.push_back({{"stage", stage}, {"by", by}});
+  const json::value value{
+      {"model", report.plan.model},       {"stages", report.plan.stages.size()},
+      {"steps", std::move(steps)},        {"tokens_per_s", report.tokens_per_s},
+      {"compute", std::move(compute)},    {"placement", to_json(report.placement)},
+      {"routes", to_json(report.routes)}, {"sample", printable(report.prompt + report.sample)},
+      {"stopped", report.stopped}};
   errno = 0;
   std::ofstream file(path);
   file << json::serialize(value) << '\n';

@@ -1,4 +1,5 @@
-// What rank 0 shows: progress, where the bytes live, which routes they took, the text.
+// What rank 0 shows: progress, who computes, where the bytes live, which routes they took, the
+// text.
 //
 // Errors:  write_json throws io.
 // Threads: one thread.
@@ -48,10 +49,18 @@ struct PlacedBytes {
   std::uint64_t bytes;
 };
 
+// Who computes a stage, on one of its processes.
+struct StageCompute {
+  int stage;
+  std::string by;
+  bool operator<=>(const StageCompute&) const = default;
+};
+
 struct Report {
   causeway::Plan plan;
   std::vector<StepRecord> steps;
   double tokens_per_s = 0;
+  std::vector<StageCompute> compute;
   std::vector<PlacedBytes> placement;
   std::vector<causeway::Worker::Traffic> routes;
   std::string sample;
@@ -60,7 +69,7 @@ struct Report {
 };
 
 // Collects the placement and the traffic of all processes in `report` of rank 0. All call it.
-void gather(Link& link, const PoolStorage& storage, const causeway::Worker& worker, Report& report);
+void gather(Link& link, PoolStorage& storage, const causeway::Worker& worker, Report& report);
 
 void print_plan(const causeway::Plan& plan, int world, const Parallel& parallel);
 void print_report(const Report& report);

@@ -156,6 +156,7 @@ Region::State::~State() {
   const auto whole = extents.empty() ? 0
                                      : std::prev(extents.end())->first +
                                            std::prev(extents.end())->second.size_bytes;
+  pool->gpu_addresses.remove(range.data(), range.size_bytes());
   range = StitchedRange();  // Unmap first: the daemon's accounts should not run ahead of the truth.
   for (const auto& [node, _] : nodes) give_back(id, node, 0, whole);
   if (!is_published) return;
@@ -238,6 +239,11 @@ std::uint64_t Region::State::lend_some(RegionId as, const DeviceName& device, st
 
 void Region::State::place(Lent lent) {
   if (lent.segment) range.place(lent.extent.offset_bytes, std::move(lent.segment));
+  const auto* const at = range.data() + lent.extent.offset_bytes;
+  if (mapper && lent.extent.mapped && lent.extent.device.kind == DeviceKind::gpu)
+    pool->gpu_addresses.add(at, lent.extent.size_bytes, lent.extent.device);
+  else
+    pool->gpu_addresses.remove(at, lent.extent.size_bytes);
   extents.insert_or_assign(lent.extent.offset_bytes, lent.extent);
 }
 

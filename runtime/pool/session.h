@@ -22,6 +22,7 @@
 #include "allocator/host/host_backend.h"
 #include "causeway/pool.h"
 #include "runtime/pool/connections.h"
+#include "runtime/pool/gpu_addresses.h"
 #include "runtime/pool/gpus.h"
 #include "transport/blocking.h"
 #include "transport/channel.h"
@@ -111,6 +112,7 @@ struct Pool::State : std::enable_shared_from_this<Pool::State> {
   std::string directory_address;
   std::shared_ptr<HostBackend> backend;  // Imports what the home daemon exports.
   Gpus gpus;                             // The same, of GPUs.
+  GpuAddresses gpu_addresses;            // Of all regions.
   IoThread io;
 
  private:

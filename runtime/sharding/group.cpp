@@ -97,20 +97,21 @@ std::shared_ptr<Communicator> find_in_place(MeshIo& io, std::uint32_t number) {
 
 // One operation, whoever waits for it.
 struct Request {
+  std::span<const std::byte> values;
   Call call;
   std::chrono::milliseconds timeout;
   std::function<void(Communicator&, Deadline, Communicator::Done)> begin;
 };
 
 Request barrier_request(std::chrono::milliseconds timeout) {
-  return {Call::barrier(), timeout, [](Communicator& all, Deadline deadline, auto done) {
+  return {{}, Call::barrier(), timeout, [](Communicator& all, Deadline deadline, auto done) {
             all.barrier(deadline, std::move(done));
           }};
 }
 
 Request broadcast_request(int ranks, std::span<std::byte> bytes, int root,
                           std::chrono::milliseconds timeout) {
-  return {Call::broadcast(bytes.size(), root, ranks), timeout,
+  return {bytes, Call::broadcast(bytes.size(), root, ranks), timeout,
           [=](Communicator& all, Deadline deadline, auto done) {
             all.broadcast(bytes, root, deadline, std::move(done));
           }};
@@ -118,7 +119,7 @@ Request broadcast_request(int ranks, std::span<std::byte> bytes, int root,
 
 Request all_reduce_request(std::span<std::byte> values, DType type, const ReduceOptions& options) {
   const auto how = reduction(type, options);
-  return {Call::all_reduce(values.size(), how), options.timeout,
+  return {values, Call::all_reduce(values.size(), how), options.timeout,
           [=](Communicator& all, Deadline deadline, auto done) {
             all.all_reduce(values, how, deadline, std::move(done));
           }};
@@ -128,7 +129,7 @@ Request reduce_scatter_request(int ranks, std::span<std::byte> values, DType typ
                                const ReduceOptions& options) {
   const auto how = reduction(type, options);
   const auto shares = equal_shares(values, size_of(how.type), ranks);
-  return {Call::reduce_scatter(values.size(), shares, how, ranks), options.timeout,
+  return {values, Call::reduce_scatter(values.size(), shares, how, ranks), options.timeout,
           [=](Communicator& all, Deadline deadline, auto done) {
             all.reduce_scatter(values, shares, how, deadline, std::move(done));
           }};
@@ -137,7 +138,7 @@ Request reduce_scatter_request(int ranks, std::span<std::byte> values, DType typ
 Request all_gather_request(int ranks, std::span<std::byte> values, DType type,
                            std::chrono::milliseconds timeout) {
   const auto shares = equal_shares(values, size_of(type), ranks);
-  return {Call::all_gather(values.size(), shares, ranks), timeout,
+  return {values, Call::all_gather(values.size(), shares, ranks), timeout,
           [=](Communicator& all, Deadline deadline, auto done) {
             all.all_gather(values, shares, deadline, std::move(done));
           }};
@@ -146,7 +147,7 @@ Request all_gather_request(int ranks, std::span<std::byte> values, DType type,
 Request all_to_all_request(int ranks, std::span<std::byte> values, DType type,
                            std::chrono::milliseconds timeout) {
   const auto value_bytes = size_of(type);
-  return {Call::all_to_all(values.size(), value_bytes, ranks), timeout,
+  return {values, Call::all_to_all(values.size(), value_bytes, ranks), timeout,
           [=](Communicator& all, Deadline deadline, auto done) {
             all.all_to_all(values, value_bytes, deadline, std::move(done));
           }};
@@ -199,6 +200,7 @@ std::optional<Error> judge(MeshIo& mesh, std::optional<Error> failed, bool is_re
 std::unique_ptr<Pending::State> Pending::State::make(std::shared_ptr<Group::State> group,
                                                      const Request& request) {
   group->io->check();
+  group->io->pool->gpu_addresses.require_host(request.values);
   auto state = std::make_unique<State>();
   state->group = std::move(group);
   state->is_refused = !request.call.refused_for.empty();

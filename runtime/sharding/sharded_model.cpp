@@ -103,7 +103,8 @@ std::span<std::byte> ShardedModel::tensor(std::string_view name, StateKind kind)
 std::vector<ShardedModel::Placement> ShardedModel::placements() const {
   std::vector<Placement> result;
   for (const auto& part : state_->parts)
-    result.push_back({part.stage, part.kind, part.region.size_bytes(), part.region.extents()});
+    result.push_back({part.stage, part.kind, part.region.size_bytes(), part.region.memory_kind(),
+                      part.region.cuda_ordinal(), part.region.extents()});
   return result;
 }
 

@@ -143,6 +143,7 @@ int Worker::member() const noexcept { return state_->member; }
 void Worker::send_bytes(int from_stage, int to_stage, std::uint32_t tag,
                         std::span<const std::byte> message) {
   state_->check_message(from_stage, to_stage, tag);
+  state_->mesh.io()->pool->gpu_addresses.require_host(message);
   const auto name = channel_tag(from_stage, to_stage, tag);
   const int to = rank_of_stage(to_stage);
   if (to != rank()) return state_->mesh.send(to, name, message);
@@ -153,6 +154,7 @@ void Worker::send_bytes(int from_stage, int to_stage, std::uint32_t tag,
 void Worker::receive_bytes(int from_stage, int to_stage, std::uint32_t tag,
                            std::span<std::byte> message) {
   state_->check_message(from_stage, to_stage, tag);
+  state_->mesh.io()->pool->gpu_addresses.require_host(message);
   const auto name = channel_tag(from_stage, to_stage, tag);
   const int from = rank_of_stage(from_stage);
   if (from != rank()) return state_->mesh.receive(from, name, message);

@@ -22,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+#include "far_compute.h"
+#include "gpu_compute.h"
 #include "pipeline.h"
 
 namespace train_gpt {
@@ -197,36 +199,48 @@ class FakeLink final : public Link {
 // Every arena is as large as the plan says and no larger, for AddressSanitizer to see.
 class HeapStorage final : public Storage {
  public:
+  // The GPU that has a stage, as a number; -1: the processor; kFar: that, as a FarCompute.
+  static constexpr int kFar = 1000;
+  using GpuOfStage = std::function<int(int stage)>;
+
   HeapStorage(const GptConfig& config, const std::vector<StageRange>& stages,
-              const Parallel& parallel = {})
-      : config_(config), stages_(stages) {
+              const Parallel& parallel = {}, GpuOfStage gpu_of_stage = {})
+      : config_(config), stages_(stages), gpu_of_stage_(std::move(gpu_of_stage)) {
     config_.micro_batches /= parallel.data;
-    for (const auto& layer : describe_shard(config, parallel.tensor).layers) {
-      auto& gradients = gradients_.emplace_back();
-      for (const auto& tensor : layer.tensors) {
+    const auto model = describe_shard(config, parallel.tensor);
+    for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
+      std::size_t first = 0;
+      for (const auto& tensor : model.layers[layer].tensors) {
         std::size_t count = 1;
         for (const auto extent : tensor.shape) count *= extent;
-        places_[tensor.name] = {gradients_.size() - 1, gradients.size(), count};
-        gradients.resize(gradients.size() + count);
+        places_[tensor.name] = {layer, first, count};
+        first += count;
       }
+      gradient_floats_.push_back(first);
     }
+  }
+  [[nodiscard]] Compute<float>& compute(int stage) override {
+    const int ordinal = gpu_of_stage_ ? gpu_of_stage_(stage) : -1;
+    if (ordinal < 0) return processor<float>();
+    auto& gpu = gpus_[ordinal];
+    if (!gpu && ordinal == kFar) gpu = std::make_unique<FarCompute>();
+    if (!gpu) gpu = gpu_compute(ordinal);
+    return *gpu;
   }
   [[nodiscard]] std::span<float> tensor(std::string_view name, causeway::StateKind kind) override {
     const auto& place = places_.at(std::string(name));
     if (kind == causeway::StateKind::gradients)
-      return std::span(gradients_[place.layer]).subspan(place.first, place.count);
-    auto& values = tensors_[{std::string(name), kind}];
-    values.resize(kind == causeway::StateKind::optimizer ? 2 * place.count : place.count);
-    return values;
+      return gradients_of(place.layer).subspan(place.first, place.count);
+    return values(tensors_[{std::string(name), kind}], stage_of(place.layer),
+                  kind == causeway::StateKind::optimizer ? 2 * place.count : place.count);
   }
   [[nodiscard]] std::span<float> gradients(std::string_view first, std::string_view) override {
-    return gradients_[places_.at(std::string(first)).layer];
+    return gradients_of(places_.at(std::string(first)).layer);
   }
   [[nodiscard]] std::span<float> arena(int stage) override {
-    auto& values = arenas_[stage];
-    values.resize(arena_bytes(config_, stages_, static_cast<std::size_t>(stage)) / sizeof(float) -
-                  missing_floats);
-    return values;
+    return values(arenas_[stage], stage,
+                  arena_bytes(config_, stages_, static_cast<std::size_t>(stage)) / sizeof(float) -
+                      missing_floats);
   }
   std::size_t missing_floats = 0;  // Makes every arena too small.
 
@@ -236,12 +250,31 @@ class HeapStorage final : public Storage {
     std::size_t first;  // Of the layer's gradients.
     std::size_t count;
   };
+  [[nodiscard]] int stage_of(std::size_t layer) const {
+    int stage = 0;
+    while (stages_[static_cast<std::size_t>(stage)].end_layer <= layer) ++stage;
+    return stage;
+  }
+  std::span<float> gradients_of(std::size_t layer) {
+    return values(gradients_[layer], stage_of(layer), gradient_floats_[layer]);
+  }
+  std::span<float> values(Buffer<float>& buffer, int stage, std::size_t count) {
+    if (!buffer) {
+      buffer = compute(stage).allocate(count);
+      compute(stage).clear({buffer.get(), count});
+    }
+    return {buffer.get(), count};
+  }
+
   GptConfig config_;
   std::vector<StageRange> stages_;
+  GpuOfStage gpu_of_stage_;
+  std::map<int, std::unique_ptr<Compute<float>>> gpus_;
   std::map<std::string, Place> places_;
-  std::vector<std::vector<float>> gradients_;  // By layer.
-  std::map<std::pair<std::string, causeway::StateKind>, std::vector<float>> tensors_;
-  std::map<int, std::vector<float>> arenas_;
+  std::vector<std::size_t> gradient_floats_;        // By layer.
+  std::map<std::size_t, Buffer<float>> gradients_;  // By layer.
+  std::map<std::pair<std::string, causeway::StateKind>, Buffer<float>> tensors_;
+  std::map<int, Buffer<float>> arenas_;
 };
 
 // A job of one thread per rank. Throws what its first failing thread threw: the lowest rank whose
@@ -253,6 +286,7 @@ class FakeJob {
   std::vector<int> rank_of_stage;  // By stage; a team's number where `parallel` makes teams.
   int world;
   Parallel parallel{};
+  std::function<int(int rank, int stage)> gpu{};  // As HeapStorage::GpuOfStage.
 
   struct Process {
     int rank;
@@ -271,7 +305,8 @@ class FakeJob {
       threads.emplace_back([&, rank] {
         try {
           FakeLink link(room, rank);
-          HeapStorage storage(config, stages, parallel);
+          HeapStorage storage(config, stages, parallel,
+                              [&](int stage) { return gpu ? gpu(rank, stage) : -1; });
           std::vector<int> own;
           for (std::size_t i = 0; i < stages.size(); ++i)
             if (rank_of_stage[i] == rank / room.team_size()) own.push_back(static_cast<int>(i));

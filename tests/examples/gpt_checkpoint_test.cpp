@@ -205,6 +205,7 @@ TEST_CASE("a tensor of another shape, or none, is named") {
                    {1, 4, 4, 0},
                    0,
                    0,
+                   &processor<float>(),
                    values,
                    values,
                    values,

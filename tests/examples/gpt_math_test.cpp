@@ -63,7 +63,7 @@ struct Net {
     const auto count = dims.rows() * dims.width;
     std::vector<T> x(count);
     std::vector<T> y(count);
-    embed_forward<T>(dims, weights(0), batch.inputs, x.data());
+    embed_forward<T>(dims, weights(0), batch.inputs, x.data(), work);
     for (std::size_t layer = 1; layer <= config.blocks; ++layer) {
       if (inputs != nullptr) inputs->push_back(x);
       block_forward<T>(dims, weights(layer), x.data(), y.data(), work);
@@ -83,7 +83,7 @@ struct Net {
     for (std::size_t layer = config.blocks; layer > 0; --layer)
       block_backward<T>(dims, weights(layer), slopes(layer), inputs[layer - 1].data(), d.data(),
                         work);
-    embed_backward<T>(dims, slopes(0), batch.inputs, d.data());
+    embed_backward<T>(dims, slopes(0), batch.inputs, d.data(), work);
     return result;
   }
 };
@@ -174,7 +174,7 @@ TEST_CASE("a position sees nothing behind it") {
   std::vector<double> before(count);
   std::vector<double> after(count);
   const auto run = [&](std::vector<double>& x) {
-    embed_forward<double>(net.dims, net.weights(0), batch.inputs, x.data());
+    embed_forward<double>(net.dims, net.weights(0), batch.inputs, x.data(), net.work);
     for (std::size_t layer = 1; layer <= net.config.blocks; ++layer)
       block_forward<double>(net.dims, net.weights(layer), x.data(), x.data(), net.work);
   };
@@ -197,7 +197,7 @@ TEST_CASE("a position sees nothing behind it") {
 TEST_CASE("cross entropy of equal logits is the logarithm of the classes") {
   const std::vector<double> logits(3 * 256, 0.5);
   const std::vector<unsigned char> targets{0, 17, 255};
-  const auto loss = cross_entropy<double>(3, 256, logits.data(), targets.data(), 1, nullptr);
+  const auto loss = processor<double>().cross_entropy(targets, 256, logits.data(), 1, nullptr);
   CHECK(loss == doctest::Approx(std::log(256.0)).epsilon(1e-12));
 }
 
@@ -206,8 +206,9 @@ TEST_CASE("cross entropy and softmax survive huge logits") {
   logits[9] = 3e38F;
   const std::vector<unsigned char> right{9};
   const std::vector<unsigned char> wrong{8};
-  CHECK(cross_entropy<float>(1, 256, logits.data(), right.data(), 1, nullptr) == 0);
-  CHECK(cross_entropy<float>(1, 256, logits.data(), wrong.data(), 1, logits.data()) > 1e30);
+  auto& cpu = processor<float>();
+  CHECK(cpu.cross_entropy(right, 256, logits.data(), 1, nullptr) == 0);
+  CHECK(cpu.cross_entropy(wrong, 256, logits.data(), 1, logits.data()) > 1e30);
   CHECK(logits[9] == 1.0F);
   CHECK(logits[8] == -1.0F);
 }
@@ -220,7 +221,7 @@ TEST_CASE("one AdamW step by hand") {
   std::vector<float> g{4.0F};
   std::vector<float> m{0.0F};
   std::vector<float> v{0.0F};
-  adamw(options, 0, 0.5, true, w, g, m, v);
+  processor<float>().adamw(adam_factors(options, 0, 0.5, true), w, g, m, v);
   CHECK(g[0] == 0.0F);
   CHECK(m[0] == doctest::Approx(0.1 * 2));
   CHECK(v[0] == doctest::Approx(0.05 * 4));
@@ -229,7 +230,7 @@ TEST_CASE("one AdamW step by hand") {
   w = {1.0F};
   g = {4.0F};
   m = v = {0.0F};
-  adamw(options, 0, 0.5, false, w, g, m, v);
+  processor<float>().adamw(adam_factors(options, 0, 0.5, false), w, g, m, v);
   CHECK(w[0] == doctest::Approx(1.0 - 0.1).epsilon(1e-6));
 }
 
@@ -256,7 +257,10 @@ TEST_CASE("starting values depend on seed and name alone") {
   CHECK(start(tensor, 1) != start(tensor, 2));
   CHECK(start(tensor, 1) != start(other, 1));
   const auto values = start(tensor, 1);
-  CHECK(std::sqrt(sum_of_squares(values) / 1024) == doctest::Approx(0.7 / 4).epsilon(0.1));
+  double squares = 0;
+  const std::span<const float> tensors[] = {values};
+  processor<float>().sums_of_squares(tensors, {&squares, 1});
+  CHECK(std::sqrt(squares / 1024) == doctest::Approx(0.7 / 4).epsilon(0.1));
 }
 
 TEST_CASE("biases start at 0, norms at 1") {

@@ -51,8 +51,10 @@ Outcome train(const FakeJob& job, int steps) {
       outcome.norms = norms;
       outcome.sample = sample;
     }
-    for (const auto& tensor : process.pipeline.tensors())
-      outcome.weights[tensor.spec.name].assign(tensor.weights.begin(), tensor.weights.end());
+    for (const auto& tensor : process.pipeline.tensors()) {
+      const auto view = tensor.compute->view(tensor.weights);
+      outcome.weights[tensor.spec.name].assign(view.host().begin(), view.host().end());
+    }
   });
   return outcome;
 }
@@ -75,6 +77,24 @@ TEST_CASE("losses, weights and text do not depend on stages and processes") {
     CHECK(got.weights == expected.weights);
     CHECK(got.sample == expected.sample);
   }
+}
+
+TEST_CASE("memory of a device is touched by its Compute alone, and the bits are the same") {
+  const auto config = test_config();
+  const auto check = [&](const Parallel& parallel) {
+    auto job = make_job(config, 3, 2, parallel);
+    const auto expected = train(job, 4);
+    // The middle one stays here.
+    job.gpu = [](int, int stage) { return stage == 1 ? -1 : HeapStorage::kFar; };
+    const auto got = train(job, 4);
+    CHECK(got.losses == expected.losses);
+    CHECK(got.norms == expected.norms);
+    if (parallel.tensor == 1) CHECK(got.weights == expected.weights);  // Else of any one shard.
+    CHECK(got.sample == expected.sample);
+  };
+  check({});
+  check({.data = 2, .tensor = 2, .exact = false});
+  check({.data = 2, .tensor = 1, .exact = true});
 }
 
 TEST_CASE("stages dealt out of order to processes complete with the same result") {

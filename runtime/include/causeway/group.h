@@ -9,7 +9,8 @@
 // Errors:  peer_lost naming rank and node within 2 s of a member's death; timed_out naming the rank
 //          that did not come in time, or called something else; closed if a member failed first,
 //          with its reason; invalid_argument (a root that is not there, a size that cannot be cut)
-//          breaks nothing and counts as a call; it is thrown at once for a type without arithmetic.
+//          breaks nothing and counts as a call; it is thrown at once for a type without arithmetic,
+//          as is unsupported for values in memory of a GPU that the processor cannot reach.
 //          The first failure of any other kind breaks the group and its Worker: channels close so
 //          that nothing writes to the values any more, and every later call throws the same error.
 //          Values are undefined then.

@@ -42,6 +42,8 @@ class ShardedModel {
     int stage;
     StateKind kind;
     std::uint64_t size_bytes;
+    MemoryKind memory_kind;  // These two as of the Region.
+    int cuda_ordinal;
     std::vector<Region::Extent> extents;
   };
   [[nodiscard]] std::vector<Placement> placements() const;

@@ -5,7 +5,8 @@
 //          node's devices are dealt out, in order, to its teams. Member i of a stage's team talks
 //          to member i of another's. Sends go from process to process, never through a daemon.
 // Errors:  peer_lost names the rank and node that died, within 2 s, from every call that waits for
-//          it and from every later one; timed_out after options.timeout; invalid_argument if a
+//          it and from every later one; unsupported, at once, for bytes in memory of a GPU that
+//          the processor cannot reach; timed_out after options.timeout; invalid_argument if a
 //          stage has no process on its node, a node's ranks are no whole teams, or two processes
 //          claim one rank.
 // Cost:    send and receive at the link's speed plus 10 to 50 us; collectives as group.h.

@@ -21,9 +21,11 @@
 
 #include "allocator/cuda/stream.h"
 #include "causeway/pool.h"
+#include "causeway/worker.h"
 #include "live_pool.h"
 #include "region_checks.h"
 #include "runtime/control/client.h"
+#include "runtime/pool/session.h"
 #include "tests/error_of.h"
 
 using namespace causeway;
@@ -369,6 +371,55 @@ TEST_CASE("an extent moves between devices under one address") {
   CHECK(refused.code() == Errc::invalid_argument);
   CHECK_CONTAINS(refused.what(), "multiples of 2097152 bytes");
   CHECK(small.is_mapped());
+}
+
+TEST_CASE("who hands a GPU's memory to messages and collectives is told, and nothing breaks") {
+  GpuPool live;
+  auto pool = live.connect("a");
+  Plan plan;
+  for (const char* name : {"a/gpu0", "a/gpu1"})
+    plan.stages.push_back({device(name), 0, 1, 0, 0, 0});
+  auto worker = Worker::join(pool, plan, {.rank = 0, .world = 1});
+  auto all = worker.group({0});
+  // The GPU's, then the host's, at addresses of the GPU.
+  auto region = pool.allocate(80 * kMiB, {.near = device("a/gpu0")});
+  REQUIRE(places(region) == Names{"a/gpu0", "a/host0"});
+  const std::span gpu(region.data(), 64 * kMiB);
+  const std::span host(region.data() + 64 * kMiB, 16 * kMiB);
+  const auto refused = [&](auto&& use) {
+    const auto error = error_of(use);
+    CHECK(error.code() == Errc::unsupported);
+    CHECK_CONTAINS(std::string(error.what()), "are memory of a/gpu0, where the processor cannot");
+    CHECK_CONTAINS(std::string(error.what()), "read() them into host memory");
+  };
+  refused([&] { worker.send_bytes(0, 1, 7, gpu.last(8)); });
+  refused([&] { worker.receive_bytes(0, 1, 7, gpu.first(8)); });
+  refused([&] { worker.broadcast(0, gpu.subspan(4096, 8)); });
+  refused([&] { all.all_reduce(gpu, DType::f32); });
+  refused([&] { (void)all.start_reduce_scatter(gpu, DType::f32); });
+  refused([&] { (void)all.start_all_gather(gpu.first(4), DType::f32); });
+  refused([&] { all.all_to_all(gpu.first(4), DType::f32); });
+  // Half of it.
+  refused([&] { all.broadcast({host.data() - 8, 16}, 0); });
+
+  std::memset(host.data(), 3, 8);
+  worker.send_bytes(0, 1, 7, host.first(8));
+  worker.receive_bytes(0, 1, 7, host.last(8));
+  CHECK(host.back() == std::byte{3});
+  all.broadcast(host, 0);
+  std::vector<std::byte> own(8);
+  worker.send_bytes(0, 1, 8, own);
+  worker.receive_bytes(0, 1, 8, own);
+
+  region.move(64 * kMiB, 2 * kMiB, device("a/gpu1"));  // Widened to the whole extent.
+  const auto moved = error_of([&] { worker.send_bytes(0, 1, 7, host.first(8)); });
+  CHECK_CONTAINS(std::string(moved.what()), "are memory of a/gpu1");
+  region.move(64 * kMiB, 2 * kMiB, device("a/host0"));
+  worker.send_bytes(0, 1, 9, host.first(8));
+  worker.receive_bytes(0, 1, 9, own);
+  // Once freed, the addresses may be the processor's.
+  region = Region();
+  pool.state()->gpu_addresses.require_host(gpu);
 }
 
 TEST_CASE("a client that is killed gives everything back, also to the driver") {
