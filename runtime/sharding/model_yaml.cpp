@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "causeway/model.h"
+#include "causeway/model_description.h"
 #include "runtime/topology/yaml_tree.h"
 
 namespace causeway {
@@ -24,7 +25,7 @@ TensorSpec read_tensor(const YamlField& entry) {
   if (!value)
     throw dtype.error(
         fmt::format("'{}' is unknown; write F64, F32, F16, BF16, I64, I32, I16, I8, "
-                    "U8 or BOOL",
+                    "U8, BOOL or another type of safetensors or ggml",
                     spelling.substr(0, 32)));
   tensor.dtype = *value;
   const auto shape = entry.require("shape", "a list such as [768, 768]");
@@ -91,10 +92,22 @@ std::string ModelSpec::to_yaml() const {
   return text;
 }
 
+ModelSpec ModelSpec::from_safetensors(const std::string& path,
+                                      std::uint64_t tokens_per_micro_batch) {
+  if (tokens_per_micro_batch < 1)
+    throw Error(Errc::invalid_argument, "0 tokens per micro-batch; write 1 or more");
+  Workload workload;
+  workload.tokens = tokens_per_micro_batch;
+  workload.copy_tied_head = false;
+  return model_spec(ModelDescription::read(path), workload);
+}
+
 ModelSpec ModelSpec::from_path(const std::string& path) {
   struct stat info {};
   const bool folder = ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-  if (folder || path.ends_with(".safetensors")) return from_safetensors(path);
+  const bool index = path.ends_with(".safetensors.index.json") || path.ends_with("config.json");
+  if (folder || index || path.ends_with(".safetensors") || path.ends_with(".gguf"))
+    return model_spec(ModelDescription::read(path), {});
   return from_yaml(read_text_file(path, kMaxModelBytes), path);
 }
 
