@@ -93,8 +93,10 @@ void add_plan(CLI::App& app, Shell& shell) {
                               "causeway plan model.yaml --cluster desktop-and-hgx -o plan.yaml",
                               [options, &shell]() { return run_plan(*options, shell.json); });
   command
-      ->add_option("MODEL", options->model,
-                   "A model's description: YAML, a .safetensors file, or a folder of them")
+      ->add_option(
+          "MODEL", options->model,
+          "A Hugging Face folder, its config.json or index, a .safetensors or .gguf file, or a "
+          "description in YAML")
       ->required();
   auto* cluster =
       command->add_option("--cluster", options->cluster, "Plan for a cluster file or built-in lab");
