@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kMaxModelBytes = std::size_t{64} << 20;
 constexpr std::size_t kMaxEntries = std::size_t{1} << 20;
 constexpr std::size_t kMaxExtents = 16;
+constexpr std::uint64_t kMaxTokens = std::uint64_t{1} << 32;
 constexpr std::uint64_t kAnyNumber = ~std::uint64_t{0};
 
 TensorSpec read_tensor(const YamlField& entry) {
@@ -92,14 +93,28 @@ std::string ModelSpec::to_yaml() const {
   return text;
 }
 
+namespace {
+
+ModelSpec chain_of(const std::string& path, const Workload& workload) {
+  const auto model = ModelDescription::read(path);
+  try {
+    return model_spec(model, workload);
+  } catch (const Error& error) {
+    throw Error(Errc::parse, path + ": " + error.what());
+  }
+}
+
+}  // namespace
+
 ModelSpec ModelSpec::from_safetensors(const std::string& path,
                                       std::uint64_t tokens_per_micro_batch) {
-  if (tokens_per_micro_batch < 1)
-    throw Error(Errc::invalid_argument, "0 tokens per micro-batch; write 1 or more");
+  if (tokens_per_micro_batch < 1 || tokens_per_micro_batch > kMaxTokens)
+    throw Error(Errc::invalid_argument, fmt::format("{} tokens per micro-batch; write 1 to {}",
+                                                    tokens_per_micro_batch, kMaxTokens));
   Workload workload;
   workload.tokens = tokens_per_micro_batch;
   workload.copy_tied_head = false;
-  return model_spec(ModelDescription::read(path), workload);
+  return chain_of(path, workload);
 }
 
 ModelSpec ModelSpec::from_path(const std::string& path) {
@@ -107,7 +122,7 @@ ModelSpec ModelSpec::from_path(const std::string& path) {
   const bool folder = ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
   const bool index = path.ends_with(".safetensors.index.json") || path.ends_with("config.json");
   if (folder || index || path.ends_with(".safetensors") || path.ends_with(".gguf"))
-    return model_spec(ModelDescription::read(path), {});
+    return chain_of(path, {});
   return from_yaml(read_text_file(path, kMaxModelBytes), path);
 }
 

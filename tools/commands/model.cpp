@@ -44,10 +44,11 @@ std::string types_of(const ModelLayer& layer) {
   for (const auto& tensor : layer.tensors) bytes[tensor.spec.dtype] += tensor.spec.size_bytes();
   std::vector<std::pair<DType, std::uint64_t>> order(bytes.begin(), bytes.end());
   std::ranges::stable_sort(order, std::greater<>(), [](const auto& entry) { return entry.second; });
+  constexpr std::size_t kShown = 3;
   std::string text;
-  for (const auto& [type, sum] : order)
-    text += fmt::format("{}{}", text.empty() ? "" : ", ", to_string(type));
-  return text;
+  for (std::size_t i = 0; i < std::min(order.size(), kShown); ++i)
+    text += fmt::format("{}{}", text.empty() ? "" : ", ", to_string(order[i].first));
+  return order.size() > kShown ? text + ", ..." : text;
 }
 
 std::string window_of(const ModelDescription& model, const ModelLayer& layer) {

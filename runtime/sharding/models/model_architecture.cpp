@@ -27,6 +27,20 @@ constexpr std::uint64_t kMaxHeads = 1 << 16;
 constexpr std::uint64_t kMaxHeadExtent = 1 << 16;
 constexpr std::uint64_t kMaxExperts = 1 << 16;
 
+// Far above any model, and far below 2^64 also in eight bytes each.
+constexpr double kMaxParameters = 1e16;
+
+double parameters_of(const ModelArchitecture& model, const LayerShape& layer) {
+  const auto& a = layer.attention;
+  const auto& f = layer.feed_forward;
+  const auto real = [](std::uint64_t value) { return static_cast<double>(value); };
+  const auto heads = real(a.heads + a.kv_heads) * real(a.key_dim + a.value_dim);
+  const auto latent = real(a.q_latent) + real(a.kv_latent);
+  return real(model.hidden) * (heads + latent + 3 * (real(f.width) + real(f.shared_width)) +
+                               real(f.experts) * (1 + 3 * real(f.expert_width))) +
+         latent * heads;
+}
+
 void check_layer(const LayerShape& layer, const std::string& owner) {
   const auto& a = layer.attention;
   const auto& f = layer.feed_forward;
@@ -54,6 +68,11 @@ void ModelArchitecture::validate() const {
                 {"learned_positions", learned_positions, 0, kMaxModelExtent},
                 {"norms_per_layer", norms_per_layer, 0, 4},
                 {"layers", layers.size(), 1, kMaxModelLayers}});
+  double parameters = 2 * static_cast<double>(vocabulary) * static_cast<double>(hidden);
+  for (const auto& layer : layers) parameters += parameters_of(*this, layer);
+  if (parameters > kMaxParameters)
+    throw Error(Errc::invalid_argument, fmt::format("{}: it has {:.3g} parameters; at most {:.0g}",
+                                                    owner, parameters, kMaxParameters));
   for (std::size_t i = 0; i < layers.size(); ++i)
     if (i == 0 || layers[i] != layers[i - 1])
       check_layer(layers[i], fmt::format("{}: layer {}", owner, i));

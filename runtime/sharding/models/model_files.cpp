@@ -21,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMaxJsonBytes = std::uint64_t{64} << 20;
+constexpr std::size_t kPartDigits = 5;
 constexpr const char* kIndexEnd = ".safetensors.index.json";
 
 std::string read_json(const std::string& path) {
@@ -149,6 +150,8 @@ void read_gguf(const std::string& path, ModelFiles& model) {
                     *whole->number("split.count")));
   if (const auto name = whole->text("general.name"); name && !name->empty())
     model.name = printable(*name, 200);
+  else if (const auto at = model.name.rfind("-of-"); files.size() > 1 && at != std::string::npos)
+    model.name.resize(at - std::min(at, kPartDigits + 1));  // Without "-00001-of-00003".
   model.architecture = gguf_architecture(*whole, model.notes);
   model.origin = files.size() == 1 ? "GGUF" : fmt::format("GGUF in {} files", files.size());
 }

@@ -336,8 +336,10 @@ TEST_CASE("a model in parts is one, whichever part is named") {
                      [&] { (void)ModelDescription::read(folder.file("m-00001-of-00002.gguf")); }),
             "m-00002-of-00002.gguf: no such file, and it is part 2 of 2"));
   folder.write("m-00002-of-00002.gguf", part(1, 2, 2, "blk.0.w"));
-  for (const auto* name : {"m-00001-of-00002.gguf", "m-00002-of-00002.gguf"})
+  for (const auto* name : {"m-00001-of-00002.gguf", "m-00002-of-00002.gguf"}) {
     CHECK(ModelDescription::read(folder.file(name)).layers.size() == 2);
+    CHECK(ModelDescription::read(folder.file(name)).name == "m");
+  }
   CHECK(ModelDescription::read(folder.path()).layers.size() == 2);
   folder.write("m-00002-of-00002.gguf", part(1, 2, 2, "token_embd.weight"));
   CHECK(has(error_of(Errc::parse, [&] { (void)ModelDescription::read(folder.path()); }), "is in "));
