@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "causeway/plan_export.h"
 #include "tools/base/files.h"
 #include "tools/base/terminal.h"
 #include "tools/commands/command.h"
@@ -23,6 +24,7 @@ struct PlanCommandOptions {
   PlanOptions plan;
   std::vector<std::string> only;
   std::string format = "table";
+  std::string engine;
   std::string output;
 };
 
@@ -63,6 +65,14 @@ std::string table_text(const Plan& plan, const ModelSpec& model, const Topology&
       plan.certificate);
 }
 
+// What `engine` is to be started with, for the same layers.
+std::string engine_text(const Plan& plan, const std::string& path, const std::string& engine) {
+  const auto model = ModelDescription::read(path);
+  if (engine == "accelerate") return to_device_map(plan, model) + "\n";
+  if (engine == "llama.cpp") return to_llama_cpp(plan, model) + "\n";
+  return to_vllm(plan, model) + "\n";
+}
+
 int run_plan(PlanCommandOptions& options, bool json) {
   const auto model = ModelSpec::from_path(options.model);
   const auto topology = options.cluster.empty()
@@ -70,6 +80,12 @@ int run_plan(PlanCommandOptions& options, bool json) {
                             : Topology::from_cluster(load_cluster(options.cluster));
   options.plan.only = parse_devices(options.only);
   const auto plan = make_plan(model, topology, options.plan);
+  if (!options.engine.empty()) {
+    const auto text = engine_text(plan, options.model, options.engine);
+    if (!options.output.empty()) write_file(options.output, text);
+    fmt::print("{}", text);
+    return kExitOk;
+  }
   const auto text = [&](const std::string& format) {
     if (format == "yaml") return plan.to_yaml();
     if (format == "json") return plan.to_json() + "\n";
@@ -116,6 +132,9 @@ void add_plan(CLI::App& app, Shell& shell) {
                     "Host memory may hold stages too");
   command->add_option("--format", options->format, "table, yaml or json")
       ->check(CLI::IsMember({"table", "yaml", "json"}));
+  command->add_option("--for", options->engine, "In the words of another engine")
+      ->type_name("accelerate|llama.cpp|vllm")
+      ->check(CLI::IsMember({"accelerate", "llama.cpp", "vllm"}));
   command->add_option("-o,--output", options->output, "Write the plan to a file as well")
       ->type_name("FILE");
   add_connection_options(*command, options->connection);

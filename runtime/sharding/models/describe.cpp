@@ -330,10 +330,10 @@ class Describer {
       if (seen < count && absent == 0) first = tensor.name;
       absent += count - std::min(seen, count);
     };
-    for (const auto& [shape, expected] : kinds_) {
+    for (const auto& kind : kinds_) {
       const auto alike = static_cast<std::uint64_t>(std::ranges::count_if(
-          there, [&](std::uint32_t i) { return model_.architecture->layers[i] == shape; }));
-      for (const auto& [name, tensor] : expected)
+          there, [&](std::uint32_t i) { return model_.architecture->layers[i] == kind.first; }));
+      for (const auto& [name, tensor] : kind.second)
         expect(tensor, alike * (name.find('*') == std::string::npos ? 1 : tensor.shape[0]));
     }
     const bool tied = model_.architecture->tied_embeddings;

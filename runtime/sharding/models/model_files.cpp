@@ -217,6 +217,10 @@ ModelFiles read_model_files(const std::string& path) {
     return model;
   }
   if (!is_folder && !exists(path)) throw Error(Errc::not_found, path + ": no such file or folder");
+  if (!is_folder && !is_json && !path.ends_with(".safetensors"))
+    throw Error(
+        Errc::invalid_argument,
+        path + ": is no folder and no .safetensors, .gguf or .json file; name one of these");
   read_folder(folder, model);
   if (is_folder) {
     read_weights(folder, model);

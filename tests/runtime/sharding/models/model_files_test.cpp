@@ -277,6 +277,14 @@ TEST_CASE("a path that is no model says what to do") {
             "no such file"));
   CHECK(has(error_of(Errc::not_found, [&] { (void)ModelDescription::read(folder.file("x")); }),
             "no such file"));
+  folder.write("m.yaml", "name: m");
+  CHECK(has(error_of(Errc::invalid_argument,
+                     [&] { (void)ModelDescription::read(folder.file("m.yaml")); }),
+            "no folder and no .safetensors"));
+  folder.write("other.json", "{}");
+  CHECK(has(error_of(Errc::invalid_argument,
+                     [&] { (void)ModelDescription::read(folder.file("other.json")); }),
+            "neither a config.json nor an index"));
   REQUIRE(::mkfifo(folder.file("fifo.gguf").c_str(), 0600) == 0);
   CHECK(has(error_of(Errc::io, [&] { (void)ModelDescription::read(folder.file("fifo.gguf")); }),
             "not a regular file"));
