@@ -115,7 +115,8 @@ std::vector<bool> windowed_layers(const Fields& fields, const std::string& famil
     for (std::size_t i = 0; i < layers; ++i) windowed[i] = rule(i);
     return windowed;
   };
-  if (family == "gemma2") return fill([](std::size_t i) { return i % 2 == 0; });
+  if (family == "gemma2" || family == "gpt_oss")
+    return fill([](std::size_t i) { return i % 2 == 0; });
   if (family == "gemma3_text") {
     const auto every = fields.number({"sliding_window_pattern", "_sliding_window_pattern"}, 6);
     return fill([every](std::size_t i) { return every == 0 || (i + 1) % every != 0; });
@@ -164,7 +165,8 @@ AttentionShape read_attention(const Fields& fields, const std::string& family,
     a.kv_heads = a.heads;
   }
   const bool all = is_one_of(family, {"gpt2", "phi"});
-  const auto bias = fields.flag("attention_bias", all || family == "gpt_neox");
+  const auto bias =
+      fields.flag("attention_bias", all || family == "gpt_neox" || family == "gpt_oss");
   const auto opt = family == "opt" && fields.flag("enable_bias", true);
   a.qkv_bias = bias || all || opt || is_one_of(family, {"qwen2", "qwen2_moe"});
   a.out_bias = bias || all || opt;
@@ -185,11 +187,12 @@ FeedForwardShape read_feed_forward(const Fields& fields, const std::string& fami
   else
     f.width = fields.require({"intermediate_size"});
   f.gated = !is_one_of(family, {"gpt2", "gpt_neox", "opt", "phi"});
-  f.bias = f.gated ? fields.flag("mlp_bias", false)
+  f.bias = f.gated ? family == "gpt_oss" || fields.flag("mlp_bias", false)
                    : family != "opt" || fields.flag("enable_bias", true);
   f.experts = fields.number({"num_local_experts", "num_experts", "n_routed_experts"}, 0);
   if (f.experts == 0) return f;
-  f.experts_per_token = fields.require({"num_experts_per_tok", "num_experts_per_token"});
+  f.experts_per_token =
+      fields.require({"num_experts_per_tok", "num_experts_per_token", "experts_per_token"});
   f.expert_width = fields.number({"moe_intermediate_size"}, f.width);
   f.shared_width = fields.number({"shared_expert_intermediate_size"}, 0) +
                    fields.number({"n_shared_experts"}, 0) * f.expert_width;
@@ -256,6 +259,8 @@ void read_quantisation(const json::object& quantisation, const std::string& orig
                        ModelConfig& config) {
   const Fields fields(quantisation, origin + ": quantization_config");
   const auto method = fields.text({"quant_method"});
+  config.has_mxfp4_experts = method == "mxfp4";
+  if (config.has_mxfp4_experts) return;
   if (method != "fp8") {
     config.notes.push_back(
         fmt::format("The weights are quantised ({}); sizes are known where their files are there.",

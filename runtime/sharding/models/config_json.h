@@ -23,6 +23,7 @@ struct ModelConfig {
   bool says_tied = false;   // Whether the file has tie_word_embeddings.
   // Matrices in 8 bits with a scale per so many rows and columns.
   std::optional<std::array<std::uint64_t, 2>> fp8_block;
+  bool has_mxfp4_experts = false;  // Blocks of 32 values in 17 bytes.
   std::vector<std::string> notes;
 };
 

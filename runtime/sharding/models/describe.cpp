@@ -211,8 +211,14 @@ class Describer {
     ModelTensor tensor{{name, files_.config.type, expected.shape}, expected.role, 0, true};
     if (is_expert) tensor.spec.shape.erase(tensor.spec.shape.begin());
     if (is_fp8(expected) && block_name(name)) tensor.spec.dtype = DType::f8_e4m3;
+    if (is_mxfp4(expected)) tensor.spec.dtype = DType::mxfp4;
     tensor.parameters = tensor.spec.elements();
     return tensor;
+  }
+  // Matrices of experts, not their biases.
+  [[nodiscard]] bool is_mxfp4(const ExpectedTensor& expected) const {
+    return files_.config.has_mxfp4_experts && expected.role == TensorRole::expert &&
+           expected.shape.size() == 3 && expected.shape[1] * expected.shape[2] % 32 == 0;
   }
   ModelTensor make_scale(const ModelTensor& matrix) const {
     ModelTensor scale = matrix;
@@ -237,8 +243,20 @@ class Describer {
     for (const auto& name : files_.only_named) {
       auto found = find(name);
       if (found.expected != nullptr) {
-        put(found, make(*found.expected, name, found.is_expert));
+        auto tensor = make(*found.expected, name, found.is_expert);
+        // The blocks' bytes without their scales, which have a name of their own.
+        if (tensor.spec.dtype == DType::mxfp4 && name.ends_with("_blocks"))
+          tensor.spec = {name, DType::u8, {tensor.parameters / 2}};
+        put(found, std::move(tensor));
         continue;
+      }
+      if (constexpr std::string_view kScales = "_scales"; name.ends_with(kScales)) {
+        const auto owner = find(name.substr(0, name.size() - kScales.size()) + "_blocks");
+        if (owner.expected != nullptr && is_mxfp4(*owner.expected)) {
+          const auto values = make(*owner.expected, name, owner.is_expert).parameters;
+          put(found, {{name, DType::u8, {values / 32}}, TensorRole::scale, 0, true});
+          continue;
+        }
       }
       if (name.ends_with(kScaleEnd) && files_.config.fp8_block) {
         const auto matrix = name.substr(0, name.size() - kScaleEnd.size());

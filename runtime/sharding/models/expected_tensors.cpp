@@ -10,7 +10,7 @@ namespace {
 
 using Shape = std::vector<std::uint64_t>;
 
-enum class Naming : std::uint8_t { llama, gpt2, neox, opt, phi, phi3, mixtral, deepseek };
+enum class Naming : std::uint8_t { llama, gpt2, neox, opt, phi, phi3, mixtral, deepseek, gpt_oss };
 
 struct Family {
   std::string_view name;
@@ -34,7 +34,8 @@ constexpr std::array kFamilies{Family{"llama", Naming::llama},
                                Family{"phimoe", Naming::mixtral},
                                Family{"deepseek", Naming::deepseek},
                                Family{"deepseek_v2", Naming::deepseek},
-                               Family{"deepseek_v3", Naming::deepseek}};
+                               Family{"deepseek_v3", Naming::deepseek},
+                               Family{"gpt_oss", Naming::gpt_oss}};
 
 Naming naming_of(const ModelArchitecture& model) {
   const auto* const at = std::ranges::find(kFamilies, model.family, &Family::name);
@@ -122,6 +123,16 @@ void add_experts(List& list, const ModelArchitecture& model, const FeedForwardSh
     list.experts("block_sparse_moe.experts.*.w3", f.experts, f.expert_width, hidden);
     return;
   }
+  if (naming_of(model) == Naming::gpt_oss) {
+    // All experts in one tensor, and the other way round.
+    list.linear("mlp.router", f.experts, hidden, true, TensorRole::router);
+    list.add("mlp.experts.gate_up_proj", {f.experts, hidden, 2 * f.expert_width},
+             TensorRole::expert);
+    list.add("mlp.experts.gate_up_proj_bias", {f.experts, 2 * f.expert_width}, TensorRole::expert);
+    list.add("mlp.experts.down_proj", {f.experts, f.expert_width, hidden}, TensorRole::expert);
+    list.add("mlp.experts.down_proj_bias", {f.experts, hidden}, TensorRole::expert);
+    return;
+  }
   list.linear("mlp.gate", f.experts, hidden, false, TensorRole::router);
   if (model.family == "deepseek_v3")
     list.add("mlp.gate.e_score_correction_bias", {f.experts}, TensorRole::vector);
@@ -150,6 +161,8 @@ std::vector<ExpectedTensor> llama_block(const ModelArchitecture& model, const La
     list.linear("self_attn.o_proj", hidden, out_extent(a), a.out_bias);
   } else {
     add_attention(list, hidden, a, "self_attn.", "o_proj");
+    if (naming_of(model) == Naming::gpt_oss)
+      list.add("self_attn.sinks", {a.heads}, TensorRole::vector);
   }
   if (model.norms_per_layer > 1) list.norm("post_attention_layernorm");
   if (model.norms_per_layer > 2) list.norm("pre_feedforward_layernorm");

@@ -90,7 +90,9 @@ TensorRole role_of(const TensorSpec& tensor) {
   const auto last = parts.back();
   const auto rank = tensor.shape.size();
   if (is_buffer(parts, rank)) return TensorRole::buffer;
-  if (is_one_of(last, kScales) || contains(tensor.name, ".quant_state.")) return TensorRole::scale;
+  if (is_one_of(last, kScales) || last.ends_with("_scales") ||
+      contains(tensor.name, ".quant_state."))
+    return TensorRole::scale;
   bool expert = false;
   for (const auto part : parts) {
     if (part == "shared_expert" || part == "shared_experts" || contains(part, "_shexp"))
@@ -118,6 +120,9 @@ std::string with_any_expert(std::string_view name) {
 }
 
 std::string unquantised_name(std::string_view name) {
+  // Of gpt-oss: NAME is NAME_blocks and NAME_scales.
+  if (constexpr std::string_view kBlocks = "_blocks"; name.ends_with(kBlocks))
+    return std::string(name.substr(0, name.size() - kBlocks.size()));
   for (const std::string_view packed : {".qweight", ".weight_packed"})
     if (name.ends_with(packed))
       return std::string(name.substr(0, name.size() - packed.size())) + ".weight";

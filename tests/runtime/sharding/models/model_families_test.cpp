@@ -165,6 +165,19 @@ const std::vector<Released>& released() {
        R"({"model_type": "opt", "hidden_size": 4096, "ffn_dim": 16384, )"
        R"("num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 50272, )"
        R"("max_position_embeddings": 2048, "word_embed_proj_dim": 4096})"},
+      // The publisher counts 3.61 and 5.13 active, without the embedding.
+      {"gpt-oss-20b", 20'914'757'184, 4.19,
+       R"({"model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880, )"
+       R"("num_hidden_layers": 24, "num_attention_heads": 64, "num_key_value_heads": 8, )"
+       R"("head_dim": 64, "vocab_size": 201088, "num_local_experts": 32, )"
+       R"("num_experts_per_tok": 4, "sliding_window": 128, )"
+       R"("quantization_config": {"quant_method": "mxfp4"}, "torch_dtype": "bfloat16"})"},
+      {"gpt-oss-120b", 116'829'156'672, 5.71,
+       R"({"model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880, )"
+       R"("num_hidden_layers": 36, "num_attention_heads": 64, "num_key_value_heads": 8, )"
+       R"("head_dim": 64, "vocab_size": 201088, "num_local_experts": 128, )"
+       R"("experts_per_token": 4, "sliding_window": 128, )"
+       R"("quantization_config": {"quant_method": "mxfp4"}, "torch_dtype": "bfloat16"})"},
       {"deepseek-v2-lite", 15'706'484'224, 2.7,
        R"({"model_type": "deepseek_v2", "hidden_size": 2048, "intermediate_size": 10944, )"
        R"("num_hidden_layers": 27, "num_attention_heads": 16, "vocab_size": 102400, )"
@@ -265,6 +278,9 @@ TEST_CASE("the bytes follow from the type") {
   CHECK(narrow + wide / 2 == 671'026'419'200);
   CHECK(scales >= narrow / 4096);
   CHECK(scales < narrow / 4000);
+  // Experts in 17 bytes for 32 values: the checkpoint's 13.8 GB.
+  CHECK(static_cast<double>(describe_released("gpt-oss-20b").weight_bytes()) ==
+        doctest::Approx(13.76e9).epsilon(0.001));
 }
 
 TEST_CASE("training FLOPs are those of the published formula") {

@@ -205,6 +205,46 @@ TEST_CASE("buffers and the words of quantised matrices") {
   CHECK(model.weight_bytes() == sum_of(tensors) - 2 * 8 * 4);
   CHECK(layer_costs(model, model.layers[1], 0).matrix_flops_per_token ==
         layer_costs(plain, plain.layers[1], 0).matrix_flops_per_token);
+  CHECK(model_spec(model, {}).weight_bytes() == model.weight_bytes());  // Buffers take no room.
+}
+
+TEST_CASE("experts in blocks of four bits, by their files and without them") {
+  const ModelFolder folder;
+  folder.write("config.json", R"({"model_type": "gpt_oss", "hidden_size": 64,
+      "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+      "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100, "num_local_experts": 8,
+      "num_experts_per_tok": 2, "sliding_window": 32, "torch_dtype": "bfloat16",
+      "quantization_config": {"quant_method": "mxfp4"}})");
+  const auto stacked = ModelDescription::read(folder.path());
+  std::vector<TensorSpec> tensors;
+  for (const auto& layer : stacked.layers)
+    for (const auto& tensor : layer.tensors) {
+      if (tensor.spec.dtype != DType::mxfp4) {
+        tensors.push_back(tensor.spec);
+        continue;
+      }
+      // As its publisher stores them: [experts, rows, blocks, 16] and [experts, rows, blocks].
+      const auto& shape = tensor.spec.shape;
+      tensors.push_back(
+          {tensor.spec.name + "_blocks", DType::u8, {shape[0], shape[2], shape[1] / 32, 16}});
+      tensors.push_back(
+          {tensor.spec.name + "_scales", DType::u8, {shape[0], shape[2], shape[1] / 32}});
+    }
+  std::map<std::string, std::string> files;
+  for (const auto& tensor : tensors) files[tensor.name] = "m.safetensors";
+  folder.write_sparse("m.safetensors", tensors);
+  folder.write("model.safetensors.index.json", index_of(files, sum_of(tensors)));
+  const auto model = ModelDescription::read(folder.path());
+  CHECK(model.notes.empty());
+  CHECK(model.parameters() == stacked.parameters());
+  CHECK(model.weight_bytes() == sum_of(tensors));
+  CHECK(stacked.weight_bytes() == sum_of(tensors));
+  CHECK(model.active_parameters() == stacked.active_parameters());
+  std::filesystem::remove(folder.file("m.safetensors"));
+  const auto absent = ModelDescription::read(folder.path());
+  CHECK(absent.weight_bytes() == sum_of(tensors));
+  CHECK(absent.parameters() == stacked.parameters());
+  CHECK(absent.notes.size() == 1);
 }
 
 TEST_CASE("without a config.json, costs follow from the tensors") {
