@@ -23,7 +23,8 @@ namespace {
 constexpr std::size_t kMaxNameBytes = 1024;
 constexpr std::size_t kMaxExtents = 4;
 constexpr int kMaxListDepth = 4;
-constexpr std::uint64_t kMaxHeaderBytes = std::uint64_t{1} << 30;  // So that a sparse file ends, too.
+constexpr std::uint64_t kMaxHeaderBytes = std::uint64_t{256}
+                                          << 20;          // So that a sparse file ends, too.
 constexpr std::uint64_t kMinPairBytes = 8 + 4 + 1;        // Key length, type, the least value.
 constexpr std::uint64_t kMinTensorBytes = 8 + 4 + 4 + 8;  // Name length, extents, type, offset.
 
@@ -91,7 +92,8 @@ class Parser {
 
   void need(std::uint64_t bytes) const {
     if (source_.at() > kMaxHeaderBytes)
-      throw refuse(fmt::format("a header of more than {} bytes; that much is read", kMaxHeaderBytes));
+      throw refuse(
+          fmt::format("a header of more than {} bytes; that much is read", kMaxHeaderBytes));
     if (bytes > source_.left())
       throw refuse(
           fmt::format("{} bytes are needed at byte {}, and the file ends after {} more; it is "
@@ -170,7 +172,8 @@ class Parser {
       case Type::list:
         return read_list(1);
     }
-    throw refuse(fmt::format("{} has the unknown type {}", where(), static_cast<std::uint32_t>(type)));
+    throw refuse(
+        fmt::format("{} has the unknown type {}", where(), static_cast<std::uint32_t>(type)));
   }
 
   bool read_bool() {
@@ -207,8 +210,8 @@ class Parser {
       return list;
     }
     if (type != Type::text && type != Type::list)
-      throw refuse(
-          fmt::format("{} is a list of the unknown type {}", where(), static_cast<std::uint32_t>(type)));
+      throw refuse(fmt::format("{} is a list of the unknown type {}", where(),
+                               static_cast<std::uint32_t>(type)));
     if (depth == kMaxListDepth) throw refuse(where() + " has lists within lists, too deep");
     // Each takes 8 bytes at least, so a false count ends with the file.
     for (std::uint64_t i = 0; i < list.count; ++i) {

@@ -247,12 +247,13 @@ std::string windows(const ModelDescription& model) {
 }  // namespace
 
 TEST_CASE("released models have the parameters that their publishers count") {
-  for (const auto& [name, parameters, active, config] : released()) {
-    CAPTURE(std::string(name));
-    const auto model = describe(config);
+  for (const auto& published : released()) {
+    CAPTURE(std::string(published.name));
+    const auto model = describe(published.config);
     REQUIRE(model.architecture);
-    CHECK(model.parameters() == parameters);
-    const auto expected = active > 0 ? active * 1e9 : static_cast<double>(parameters);
+    CHECK(model.parameters() == published.parameters);
+    const auto active = published.active_billions * 1e9;
+    const auto expected = active > 0 ? active : static_cast<double>(published.parameters);
     CHECK(std::abs(model.active_parameters() - expected) <= 0.05e9);  // As they round it.
     // An embedding, a head, and each block between them once.
     REQUIRE(model.layers.size() == model.architecture->layers.size() + 2);

@@ -105,13 +105,14 @@ void check_gguf(const std::string& path, const json::value& file) {
   CHECK(header.alignment_bytes == file.at("alignment").to_number<std::uint64_t>());
   REQUIRE(header.entries.size() == rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto& [tensor, offset] = header.entries[i];
+    const auto& tensor = header.entries[i].tensor;
     CAPTURE(tensor.name);
     CHECK(tensor.name == json::value_to<std::string>(rows[i].at("name")));
     CHECK(to_string(tensor.dtype) == json::value_to<std::string>(rows[i].at("dtype")));
     CHECK(tensor.shape == shape_of(rows[i]));
     CHECK(tensor.size_bytes() == rows[i].at("bytes").to_number<std::uint64_t>());
-    CHECK(header.data_offset_bytes + offset == rows[i].at("at").to_number<std::uint64_t>());
+    CHECK(header.data_offset_bytes + header.entries[i].offset_bytes ==
+          rows[i].at("at").to_number<std::uint64_t>());
   }
   check_keys(header, file.at("keys").as_object());
 }
