@@ -2,6 +2,7 @@
 // Method: the real program over a config.json of known figures.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <boost/json.hpp>
 #include <filesystem>
@@ -90,29 +91,58 @@ TEST_CASE("what is no model is one line and exit code 1") {
   CHECK(contains(type.err, "--kv-type: 'Q3' is unknown"));
 }
 
-TEST_CASE("a folder is planned, and other engines are told") {
-  const auto cluster = std::filesystem::path(gpt2()).parent_path().string() + "/cluster.yaml";
-  std::ofstream(cluster)
-      << "{name: c, nodes: [{name: a, devices: [{gpu: rtx-4090, count: 2, capacity: 4 GB}]}]}";
-  const auto plan = [&](std::vector<std::string> more) {
-    std::vector<std::string> line{"plan", gpt2(), "--cluster", cluster, "--stages", "2"};
-    line.insert(line.end(), more.begin(), more.end());
-    return causeway_run(line);
-  };
-  const auto made = Plan::from_yaml(plan({"--format", "yaml"}).out, "stdout");
+static std::string cluster_of(const std::string& capacity) {
+  auto path = std::filesystem::path(gpt2()).parent_path().string() + "/" + capacity + ".yaml";
+  std::ofstream(path)
+      << "{name: c, nodes: [{name: a, devices: [{gpu: rtx-4090, count: 2, capacity: " << capacity
+      << "}]}]}";
+  return path;
+}
+
+TEST_CASE("a folder is planned for training") {
+  const auto plan = causeway_run(
+      {"plan", gpt2(), "--cluster", cluster_of("4GB"), "--stages", "2", "--format", "yaml"});
+  INFO(plan.err);
+  const auto made = Plan::from_yaml(plan.out, "stdout");
   CHECK(made.model == "gpt2");
   REQUIRE(made.stages.size() == 2);
   CHECK(made.stages.back().end_layer == 14);
-  const auto first = std::to_string(made.stages[0].end_layer - 1);
-  const auto second = std::to_string(13 - made.stages[0].end_layer);
+}
+
+TEST_CASE("a folder is planned for serving, and other engines are told") {
+  const auto cluster = cluster_of("450MB");
+  const auto plan = [&](std::vector<std::string> more) {
+    std::vector<std::string> line{"plan", gpt2(), "--cluster", cluster};
+    line.insert(line.end(), more.begin(), more.end());
+    return causeway_run(line);
+  };
+  // Without gradients and optimizer: 498 MB and the head's copy of 154 MB, and 38 MB of KV cache.
+  const auto made = Plan::from_yaml(plan({"--format", "yaml", "--serve"}).out, "stdout");
+  std::uint64_t state = 0;
+  std::uint64_t cache = 0;
+  for (const auto& stage : made.stages) {
+    state += stage.state_bytes;
+    cache += stage.activation_bytes;
+  }
+  CHECK(made.micro_batches == 1);
+  CHECK(static_cast<double>(state) == doctest::Approx(652e6).epsilon(0.002));
+  CHECK(static_cast<double>(cache) == doctest::Approx(37.7e6).epsilon(0.005));
+  const auto more = plan({"--format", "yaml", "--serve", "--context", "512", "--batch", "4"});
+  cache = 0;
+  for (const auto& stage : Plan::from_yaml(more.out, "stdout").stages)
+    cache += stage.activation_bytes;
+  CHECK(static_cast<double>(cache) == doctest::Approx(2 * 37.7e6).epsilon(0.005));
+  CHECK(contains(plan({"--serve"}).out, "Serving: memory is"));
+  CHECK(plan({"--serve", "--micro-batches", "2"}).exit_code == 2);
+
+  REQUIRE(made.stages.size() == 2);
+  const auto end = made.stages[0].end_layer;
   const auto vllm = plan({"--for", "vllm"});
   INFO(vllm.err);
-  CHECK(contains(vllm.out, "VLLM_PP_LAYER_PARTITION=" + first + "," + second + " "));
+  CHECK(contains(vllm.out, fmt::format("VLLM_PP_LAYER_PARTITION={},{} ", end - 1, 13 - end)));
   const auto llama = plan({"--for", "llama.cpp"});
-  CHECK(contains(llama.out,
-                 "--tensor-split " + first + "," + std::to_string(14 - made.stages[0].end_layer)));
+  CHECK(contains(llama.out, fmt::format("--tensor-split {},{} ", end - 1, 14 - end)));
   const auto map = json::parse(plan({"--for", "accelerate"}).out);
   CHECK(map.as_object().size() == 2 + 12 + 2);  // Both tables, the blocks, the last norm, the head.
-  const auto other = plan({"--for", "ollama"});
-  CHECK(other.exit_code == 2);
+  CHECK(plan({"--for", "ollama"}).exit_code == 2);
 }
