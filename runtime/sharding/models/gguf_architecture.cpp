@@ -47,7 +47,8 @@ class Keys {
 };
 
 // Every so many layers one sees the whole context, the others a window; llama.cpp has the number in
-// its source, not in the file. 1: all see the window.
+// its source, not in the file. 1: all see the whole context, as llama.cpp has it for what is not
+// here (Phi-3 among them), whatever window the file tells. 0: none does.
 std::uint64_t full_every(std::string_view architecture) {
   if (architecture == "gemma2" || architecture == "gpt-oss") return 2;
   if (architecture == "gemma3") return 6;
@@ -64,7 +65,7 @@ std::vector<bool> windowed_layers(const Keys& keys, std::size_t layers) {
     return windowed;
   }
   const auto every = keys.find(kPattern, full_every(keys.architecture()));
-  for (std::size_t i = 0; i < layers; ++i) windowed[i] = every < 2 || (i + 1) % every != 0;
+  for (std::size_t i = 0; i < layers; ++i) windowed[i] = every == 0 || (i + 1) % every != 0;
   return windowed;
 }
 

@@ -11,7 +11,7 @@
 
 #include <cstring>
 #include <filesystem>
-#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -287,6 +287,19 @@ TEST_CASE("architectures follow from the metadata") {
   CHECK(layer_costs(gemma, gemma.layers.back(), 0).matrix_flops_per_token == 2.0 * 6400);
   CHECK(layer_costs(gemma, gemma.layers[1], 100).attention_flops_per_token == 2.0 * 16 * 8 * 16);
   CHECK(layer_costs(gemma, gemma.layers[2], 100).attention_flops_per_token == 2.0 * 100 * 8 * 16);
+  const auto windows = [&](const std::string& family, std::optional<std::uint32_t> pattern) {
+    auto all = keys;
+    if (pattern) all.emplace_back("attention.sliding_window_pattern", *pattern);
+    const auto model = described(small_model(family, all, tensors));
+    std::string text;
+    for (const auto& layer : model.architecture->layers)
+      text += layer.attention.window > 0 ? 'x' : '.';
+    return text;
+  };
+  CHECK(windows("phi3", {}) == "...");
+  CHECK(windows("gpt-oss", {}) == "x.x");
+  CHECK(windows("another", 3) == "xx.");
+  CHECK(windows("another", 0) == "xxx");
   auto experts = keys;
   for (const auto& key :
        std::vector<std::pair<std::string, std::uint32_t>>{{"expert_count", 8},
