@@ -296,7 +296,7 @@ ModelConfig read_config(std::string_view text, const std::string& origin) {
   const Fields fields(inner.empty() ? tree : inner, origin);
   config.type = weight_type(fields);
   config.says_tied = fields.find({"tie_word_embeddings"}) != nullptr;
-  auto family = fields.text({"model_type"});
+  auto family = printable(fields.text({"model_type"}), 60);
   if (family == "gemma3") family = "gemma3_text";
   if (family.empty()) {
     config.notes.push_back(origin +

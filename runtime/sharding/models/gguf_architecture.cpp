@@ -103,7 +103,7 @@ std::uint64_t vocabulary_of(const GgufHeader& header, const Keys& keys) {
 
 std::optional<ModelArchitecture> gguf_architecture(const GgufHeader& header,
                                                    std::vector<std::string>& notes) {
-  const auto family = header.text("general.architecture").value_or("");
+  const auto family = printable(header.text("general.architecture").value_or(""), 60);
   const Keys keys(header, family);
   const auto layers = keys.find("block_count", 0);
   const auto hidden = keys.find("embedding_length", 0);

@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kMaxJsonBytes = std::uint64_t{64} << 20;
+constexpr std::uint64_t kMaxJsonBytes = std::uint64_t{32} << 20;
 constexpr std::size_t kPartDigits = 5;
 constexpr const char* kIndexEnd = ".safetensors.index.json";
 
@@ -68,6 +68,10 @@ class Gatherer {
     for (auto& [tensor, offset] : entries) add(file, std::move(tensor));
   }
   void add(const std::string& file, TensorSpec tensor) {
+    if (!is_plain_name(tensor.name))
+      throw Error(Errc::parse, fmt::format("{}: tensor '{}' has an empty or long name, or control "
+                                           "characters in it; rename it",
+                                           file, printable(tensor.name, 200)));
     const auto [at, fresh] = owners_.emplace(tensor.name, file);
     if (!fresh)
       throw Error(Errc::parse, fmt::format("{}: tensor '{}' is in {} too; keep one", file,

@@ -31,6 +31,9 @@ struct ModelFiles {
 
 [[nodiscard]] ModelFiles read_model_files(const std::string& path);
 
+// Whether a name can be shown and stored: 1 to 1024 bytes, no control characters.
+[[nodiscard]] bool is_plain_name(std::string_view name) noexcept;
+
 // Names of tensors, and of the file in the same folder that holds each.
 struct SafetensorsIndex {
   std::vector<std::pair<std::string, std::string>>

@@ -15,12 +15,12 @@ namespace {
 
 constexpr std::size_t kMaxNameBytes = 1024;
 
-bool is_plain(std::string_view text) {
-  return !text.empty() && text.size() <= kMaxNameBytes &&
-         std::ranges::none_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x20; });
-}
-
 }  // namespace
+
+bool is_plain_name(std::string_view name) noexcept {
+  return !name.empty() && name.size() <= kMaxNameBytes &&
+         std::ranges::none_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x20; });
+}
 
 SafetensorsIndex read_safetensors_index(std::string_view text, const std::string& origin) {
   const auto tree = parse_strict_json(text, origin);
@@ -33,14 +33,15 @@ SafetensorsIndex read_safetensors_index(std::string_view text, const std::string
     throw refuse("has no object 'weight_map'; this is not the index of a safetensors model");
   for (const auto& [key, value] : map->get_object()) {
     const std::string_view name(key);
-    if (!is_plain(name))
+    if (!is_plain_name(name))
       throw refuse(
           fmt::format("weight_map: tensor '{}': write a name of 1 to {} bytes without control "
                       "characters",
                       printable(name, 200), kMaxNameBytes));
     const auto file = value.is_string() ? std::string_view(value.get_string()) : std::string_view();
     // A file elsewhere would be somebody else's.
-    if (!is_plain(file) || file.find('/') != std::string_view::npos || file == "." || file == "..")
+    if (!is_plain_name(file) || file.find('/') != std::string_view::npos || file == "." ||
+        file == "..")
       throw refuse(fmt::format("weight_map: tensor '{}': write the name of a file in this folder",
                                printable(name, 200)));
     index.files_of.emplace_back(name, file);

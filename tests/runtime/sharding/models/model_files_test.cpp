@@ -265,6 +265,21 @@ TEST_CASE("without a config.json, costs follow from the tensors") {
       "nothing tells the size of its KV cache"));
 }
 
+TEST_CASE("names and families that would write to the terminal do not get there") {
+  const ModelFolder folder;
+  folder.write_sparse("m.safetensors", {{"a\\u001b[2J", DType::f32, {1}}});
+  const auto message =
+      error_of(Errc::parse, [&] { (void)ModelDescription::read(folder.file("m.safetensors")); });
+  CHECK(has(message, "control characters"));
+  CHECK_FALSE(has(message, "\x1b"));
+  auto config = std::string(kSmallLlama);
+  config.replace(config.find("llama"), 5, "\\u001b[2J");
+  folder.write("config.json", config);
+  const auto model = ModelDescription::read(folder.file("config.json"));
+  CHECK_FALSE(has(model.architecture->family, "\x1b"));
+  for (const auto& note : model.notes) CHECK_FALSE(has(note, "\x1b"));
+}
+
 TEST_CASE("an index that cannot be right is refused") {
   const ModelFolder folder;
   folder.write("config.json", kSmallLlama);
