@@ -1,7 +1,6 @@
 #include "runtime/sharding/models/model_files.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
