@@ -30,8 +30,8 @@ int run(int argc, char** argv) {
                          "desktop-and-hgx\n\n") +
              kExitCodesText);
   Shell shell;
-  for (const auto add :
-       {add_up, add_down, add_status, add_regions, add_topo, add_plan, add_lab, add_bench})
+  for (const auto add : {add_up, add_down, add_status, add_regions, add_topo, add_model, add_plan,
+                         add_lab, add_bench})
     add(app, shell);
   try {
     app.parse(argc, argv);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -11,23 +10,6 @@
 namespace causeway {
 
 namespace {
-
-struct DTypeInfo {
-  DType value;
-  std::string_view name;
-  std::uint64_t size_bytes;
-};
-
-constexpr std::array<DTypeInfo, 10> kDTypes{{{DType::f64, "F64", 8},
-                                             {DType::f32, "F32", 4},
-                                             {DType::f16, "F16", 2},
-                                             {DType::bf16, "BF16", 2},
-                                             {DType::i64, "I64", 8},
-                                             {DType::i32, "I32", 4},
-                                             {DType::i16, "I16", 2},
-                                             {DType::i8, "I8", 1},
-                                             {DType::u8, "U8", 1},
-                                             {DType::boolean, "BOOL", 1}}};
 
 constexpr std::size_t kMaxNameBytes = 1024;
 constexpr std::size_t kMaxLayers = 65536;
@@ -60,32 +42,29 @@ void add_limited(std::uint64_t& sum, std::uint64_t bytes, const std::string& own
 
 }  // namespace
 
-std::string_view to_string(DType value) noexcept {
-  for (const auto& info : kDTypes)
-    if (info.value == value) return info.name;
-  return "unknown";
-}
-
-std::optional<DType> dtype_from_string(std::string_view name) noexcept {
-  for (const auto& info : kDTypes)
-    if (info.name == name) return info.value;
-  return std::nullopt;
-}
-
-std::uint64_t size_of(DType value) noexcept {
-  for (const auto& info : kDTypes)
-    if (info.value == value) return info.size_bytes;
-  return 0;
+std::uint64_t TensorSpec::elements() const {
+  // A tensor without elements is empty, however large its other extents are.
+  if (std::ranges::find(shape, std::uint64_t{0}) != shape.end()) return 0;
+  std::uint64_t count = 1;
+  for (const auto extent : shape)
+    if (__builtin_mul_overflow(count, extent, &count))
+      throw refuse(
+          fmt::format("tensor '{}': the number of elements of shape [{}] does not fit 64 bits",
+                      name, fmt::join(shape, ", ")));
+  return count;
 }
 
 std::uint64_t TensorSpec::size_bytes() const {
-  // A tensor without elements is empty, however large its other extents are.
-  if (std::ranges::find(shape, std::uint64_t{0}) != shape.end()) return 0;
-  std::uint64_t bytes = size_of(dtype);
-  for (const auto extent : shape)
-    if (__builtin_mul_overflow(bytes, extent, &bytes))
-      throw refuse(fmt::format("tensor '{}': the size of shape [{}] does not fit 64 bits", name,
-                               fmt::join(shape, ", ")));
+  const auto count = elements();
+  const auto block = block_of(dtype);
+  if (count % block.elements != 0)
+    throw refuse(
+        fmt::format("tensor '{}': the {} elements of shape [{}] are not whole blocks of {} ({})",
+                    name, count, fmt::join(shape, ", "), block.elements, to_string(dtype)));
+  std::uint64_t bytes = 0;
+  if (__builtin_mul_overflow(count / block.elements, std::uint64_t{block.bytes}, &bytes))
+    throw refuse(fmt::format("tensor '{}': the size of shape [{}] does not fit 64 bits", name,
+                             fmt::join(shape, ", ")));
   return bytes;
 }
 

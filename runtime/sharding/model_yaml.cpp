@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "causeway/model.h"
+#include "causeway/model_description.h"
 #include "runtime/topology/yaml_tree.h"
 
 namespace causeway {
@@ -12,6 +13,7 @@ namespace {
 constexpr std::size_t kMaxModelBytes = std::size_t{64} << 20;
 constexpr std::size_t kMaxEntries = std::size_t{1} << 20;
 constexpr std::size_t kMaxExtents = 16;
+constexpr std::uint64_t kMaxTokens = std::uint64_t{1} << 32;
 constexpr std::uint64_t kAnyNumber = ~std::uint64_t{0};
 
 TensorSpec read_tensor(const YamlField& entry) {
@@ -24,7 +26,7 @@ TensorSpec read_tensor(const YamlField& entry) {
   if (!value)
     throw dtype.error(
         fmt::format("'{}' is unknown; write F64, F32, F16, BF16, I64, I32, I16, I8, "
-                    "U8 or BOOL",
+                    "U8, BOOL or another type of safetensors or ggml",
                     spelling.substr(0, 32)));
   tensor.dtype = *value;
   const auto shape = entry.require("shape", "a list such as [768, 768]");
@@ -91,10 +93,36 @@ std::string ModelSpec::to_yaml() const {
   return text;
 }
 
+namespace {
+
+ModelSpec chain_of(const std::string& path, const Workload& workload) {
+  const auto model = ModelDescription::read(path);
+  try {
+    return model_spec(model, workload);
+  } catch (const Error& error) {
+    throw Error(Errc::parse, path + ": " + error.what());
+  }
+}
+
+}  // namespace
+
+ModelSpec ModelSpec::from_safetensors(const std::string& path,
+                                      std::uint64_t tokens_per_micro_batch) {
+  if (tokens_per_micro_batch < 1 || tokens_per_micro_batch > kMaxTokens)
+    throw Error(Errc::invalid_argument, fmt::format("{} tokens per micro-batch; write 1 to {}",
+                                                    tokens_per_micro_batch, kMaxTokens));
+  Workload workload;
+  workload.tokens = tokens_per_micro_batch;
+  workload.copy_tied_head = false;
+  return chain_of(path, workload);
+}
+
 ModelSpec ModelSpec::from_path(const std::string& path) {
   struct stat info {};
   const bool folder = ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
-  if (folder || path.ends_with(".safetensors")) return from_safetensors(path);
+  const bool index = path.ends_with(".safetensors.index.json") || path.ends_with("config.json");
+  if (folder || index || path.ends_with(".safetensors") || path.ends_with(".gguf"))
+    return chain_of(path, {});
   return from_yaml(read_text_file(path, kMaxModelBytes), path);
 }
 

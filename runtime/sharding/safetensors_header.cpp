@@ -157,7 +157,8 @@ SafetensorsFile::Entry read_entry(HeaderHandler::Raw raw, const std::string& ori
   if (!raw.dtype || !raw.shape || !raw.offsets)
     throw fail("lacks one of 'dtype', 'shape' and 'data_offsets'");
   const auto dtype = dtype_from_string(*raw.dtype);
-  if (!dtype) throw fail(fmt::format("has the unknown dtype '{}'", raw.dtype->substr(0, 40)));
+  if (!dtype || !is_safetensors_type(*dtype))
+    throw fail(fmt::format("has the unknown dtype '{}'", raw.dtype->substr(0, 40)));
   if (raw.offsets->size() != 2 || (*raw.offsets)[1] < (*raw.offsets)[0])
     throw fail(fmt::format("has data_offsets [{}]; they must be [begin, end]",
                            fmt::join(*raw.offsets, ", ")));
@@ -242,6 +243,9 @@ std::string write_safetensors_header(std::span<const TensorData> tensors,
   }
   std::uint64_t offset = 0;
   for (const auto& [tensor, bytes] : tensors) {
+    if (!is_safetensors_type(tensor.dtype))
+      throw Error(Errc::invalid_argument, fmt::format("tensor '{}': the format has no type {}",
+                                                      tensor.name, to_string(tensor.dtype)));
     if (tensor.size_bytes() != bytes.size())
       throw Error(Errc::invalid_argument,
                   fmt::format("tensor '{}' has {} bytes by its shape and {} to write", tensor.name,

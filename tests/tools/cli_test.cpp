@@ -41,10 +41,11 @@ static std::vector<std::string> words(const std::string& text) {
   return result;
 }
 
-static const char* const kCommands[] = {
-    "up",        "down",        "status",      "regions",     "topo show",  "topo islands",
-    "topo path", "topo whatif", "topo import", "topo export", "topo watch", "topo measure",
-    "plan",      "lab up",      "lab down",    "lab run",     "lab list",   "bench copy"};
+static const char* const kCommands[] = {"up",          "down",         "status",     "regions",
+                                        "topo show",   "topo islands", "topo path",  "topo whatif",
+                                        "topo import", "topo export",  "topo watch", "topo measure",
+                                        "plan",        "lab up",       "lab down",   "lab run",
+                                        "lab list",    "bench copy",   "model show"};
 // Whose 1 and 2 are answers, so their help lists codes of their own.
 static const char* const kAnswers[] = {"topo doctor", "topo diff"};
 

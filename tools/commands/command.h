@@ -72,6 +72,7 @@ void add_down(CLI::App& app, Shell& shell);
 void add_status(CLI::App& app, Shell& shell);
 void add_regions(CLI::App& app, Shell& shell);
 void add_topo(CLI::App& app, Shell& shell);
+void add_model(CLI::App& app, Shell& shell);
 void add_plan(CLI::App& app, Shell& shell);
 void add_lab(CLI::App& app, Shell& shell);
 void add_bench(CLI::App& app, Shell& shell);

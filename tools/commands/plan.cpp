@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "causeway/plan_export.h"
 #include "tools/base/files.h"
 #include "tools/base/terminal.h"
 #include "tools/commands/command.h"
@@ -20,11 +21,29 @@ struct PlanCommandOptions {
   std::string model;
   std::string cluster;
   bool pool = false;
+  bool serve = false;
+  std::uint64_t context = 0;
+  std::uint64_t batch = 1;
   PlanOptions plan;
   std::vector<std::string> only;
   std::string format = "table";
+  std::string engine;
   std::string output;
 };
+
+constexpr std::uint64_t kUsualContext = 4096;
+
+// Weights and the KV cache of all sequences, which one pass goes through: no micro-batches.
+ModelSpec serving_model(PlanCommandOptions& options) {
+  const auto model = ModelDescription::read(options.model);
+  const auto longest = model.architecture ? model.architecture->context : 0;
+  Workload workload{.is_training = false, .sequences = options.batch, .tokens = 1};
+  workload.context = options.context > 0 ? options.context
+                     : longest > 0       ? std::min(longest, kUsualContext)
+                                         : kUsualContext;
+  options.plan.micro_batches = 1;
+  return model_spec(model, workload);
+}
 
 std::string table_text(const Plan& plan, const ModelSpec& model, const Topology& topology) {
   Table table({{"STAGE", true},
@@ -63,17 +82,37 @@ std::string table_text(const Plan& plan, const ModelSpec& model, const Topology&
       plan.certificate);
 }
 
+// What `engine` is to be started with, for the same layers.
+std::string engine_text(const Plan& plan, const std::string& path, const std::string& engine) {
+  const auto model = ModelDescription::read(path);
+  if (engine == "accelerate") return to_device_map(plan, model) + "\n";
+  if (engine == "llama.cpp") return to_llama_cpp(plan, model) + "\n";
+  return to_vllm(plan, model) + "\n";
+}
+
 int run_plan(PlanCommandOptions& options, bool json) {
-  const auto model = ModelSpec::from_path(options.model);
+  // A GGUF file, and the other engines, are for serving.
+  options.serve = options.serve || !options.engine.empty() || options.model.ends_with(".gguf");
+  const auto model = options.serve ? serving_model(options) : ModelSpec::from_path(options.model);
   const auto topology = options.cluster.empty()
                             ? connect_pool(options.connection).topology()
                             : Topology::from_cluster(load_cluster(options.cluster));
   options.plan.only = parse_devices(options.only);
   const auto plan = make_plan(model, topology, options.plan);
+  if (!options.engine.empty()) {
+    const auto text = engine_text(plan, options.model, options.engine);
+    if (!options.output.empty()) write_file(options.output, text);
+    fmt::print("{}", text);
+    return kExitOk;
+  }
   const auto text = [&](const std::string& format) {
     if (format == "yaml") return plan.to_yaml();
     if (format == "json") return plan.to_json() + "\n";
-    return table_text(plan, model, topology);
+    return table_text(plan, model, topology) +
+           (options.serve
+                ? "Serving: memory is that of weights and KV cache; times are still those "
+                  "of a training step.\n"
+                : "");
   };
   if (options.output.empty()) {
     fmt::print("{}", text(json ? "json" : options.format));
@@ -93,17 +132,29 @@ void add_plan(CLI::App& app, Shell& shell) {
                               "causeway plan model.yaml --cluster desktop-and-hgx -o plan.yaml",
                               [options, &shell]() { return run_plan(*options, shell.json); });
   command
-      ->add_option("MODEL", options->model,
-                   "A model's description: YAML, a .safetensors file, or a folder of them")
+      ->add_option(
+          "MODEL", options->model,
+          "A Hugging Face folder, its config.json or index, a .safetensors or .gguf file, or a "
+          "description in YAML")
       ->required();
   auto* cluster =
       command->add_option("--cluster", options->cluster, "Plan for a cluster file or built-in lab");
   cluster->type_name("FILE");
   auto* pool =
       command->add_flag("--pool", options->pool, "Plan for the running pool (the default)");
-  command->add_option("--micro-batches", options->plan.micro_batches, "Per step")
+  auto* micro_batches =
+      command->add_option("--micro-batches", options->plan.micro_batches, "Per step");
+  micro_batches->type_name("N")->check(CLI::Range(1, 4096));
+  auto* serve =
+      command->add_flag("--serve", options->serve,
+                        "Room for weights and KV cache only (the default of a .gguf file)");
+  serve->excludes(micro_batches);
+  command->add_option("--context", options->context, "Tokens of a sequence when serving")
       ->type_name("N")
-      ->check(CLI::Range(1, 4096));
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 32));
+  command->add_option("--batch", options->batch, "Sequences at once when serving")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20));
   command->add_option("--only", options->only, "Use no other devices than these")
       ->type_name("DEVICE,...")
       ->delimiter(',');
@@ -114,6 +165,9 @@ void add_plan(CLI::App& app, Shell& shell) {
                     "Host memory may hold stages too");
   command->add_option("--format", options->format, "table, yaml or json")
       ->check(CLI::IsMember({"table", "yaml", "json"}));
+  command->add_option("--for", options->engine, "In the words of another engine, for serving")
+      ->type_name("accelerate|llama.cpp|vllm")
+      ->check(CLI::IsMember({"accelerate", "llama.cpp", "vllm"}));
   command->add_option("-o,--output", options->output, "Write the plan to a file as well")
       ->type_name("FILE");
   add_connection_options(*command, options->connection);

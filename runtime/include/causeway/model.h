@@ -13,20 +13,19 @@
 #include <string_view>
 #include <vector>
 
+#include "causeway/dtype.h"
 #include "causeway/error.h"
 
 namespace causeway {
-
-enum class DType : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
-[[nodiscard]] std::string_view to_string(DType value) noexcept;  // safetensors spelling: "F32".
-[[nodiscard]] std::optional<DType> dtype_from_string(std::string_view name) noexcept;
-[[nodiscard]] std::uint64_t size_of(DType value) noexcept;
 
 struct TensorSpec {
   std::string name;
   DType dtype = DType::f32;
   std::vector<std::uint64_t> shape;
-  // Product of shape times size_of(dtype). Errors: invalid_argument if it does not fit 64 bits.
+  // The product of the shape. Errors: invalid_argument if it does not fit 64 bits.
+  [[nodiscard]] std::uint64_t elements() const;
+  // Of all elements in whole blocks of `dtype`. Errors: invalid_argument if the elements do not
+  // fill whole blocks, or the size does not fit 64 bits.
   [[nodiscard]] std::uint64_t size_bytes() const;
   bool operator==(const TensorSpec&) const = default;
 };
@@ -63,14 +62,11 @@ struct ModelSpec {
 
   [[nodiscard]] static ModelSpec from_yaml(std::string_view text, const std::string& origin);
   [[nodiscard]] std::string to_yaml() const;
-  // A .safetensors file, or a folder of them; only headers are read. Layers follow from the names:
-  // "...layers.7.attn..." and "h.7..." belong to layer 7. Embeddings go in front ("embed"), final
-  // norms and heads behind ("head"), what is neither by its place in the file. The format knows no
-  // costs, so they are estimates: FLOPs 2 per weight and token (none for the embedding's lookup),
-  // activations 34 bytes per token and hidden unit, hidden being the most frequent extent.
+  // As ModelDescription::read(), for training on sequences of so many tokens; a head that is tied
+  // to the embedding has no tensor.
   [[nodiscard]] static ModelSpec from_safetensors(const std::string& path,
                                                   std::uint64_t tokens_per_micro_batch = 2048);
-  // By what `path` is: YAML, safetensors file or folder.
+  // By what `path` is: YAML, or what ModelDescription::read() takes, for training on 2048 tokens.
   [[nodiscard]] static ModelSpec from_path(const std::string& path);
   bool operator==(const ModelSpec&) const = default;
 };

@@ -79,9 +79,16 @@ TEST_CASE("sizes of tensors, layers and state") {
   CHECK_THROWS_AS((void)(TensorSpec{"w", DType::f64, {1ull << 61}}.size_bytes()), Error);
   CHECK_THROWS_AS((void)(TensorSpec{"w", DType::u8, {1ull << 32, 1ull << 32}}.size_bytes()), Error);
   for (const auto dtype : {DType::f64, DType::f32, DType::f16, DType::bf16, DType::i64, DType::i32,
-                           DType::i16, DType::i8, DType::u8, DType::boolean})
+                           DType::i16, DType::i8, DType::u8, DType::boolean, DType::f8_e4m3,
+                           DType::f4, DType::q4_k, DType::iq2_xxs, DType::mxfp4})
     CHECK((causeway::dtype_from_string(to_string(dtype)) == dtype));
-  CHECK_FALSE(causeway::dtype_from_string("F8_E4M3"));
+  CHECK_FALSE(causeway::dtype_from_string("F7"));
+  // Blocks are whole: 256 values in 144 bytes, 2 in one byte.
+  CHECK(TensorSpec{"w", DType::q4_k, {3, 512}}.size_bytes() == 3 * 2 * 144);
+  CHECK(TensorSpec{"w", DType::f4, {3, 2}}.size_bytes() == 3);
+  CHECK(TensorSpec{"w", DType::q8_0, {1ull << 50, 0}}.size_bytes() == 0);
+  CHECK_THROWS_AS((void)(TensorSpec{"w", DType::q4_k, {255}}.size_bytes()), Error);
+  CHECK_THROWS_AS((void)(TensorSpec{"w", DType::q8_0, {~0ull - 31}}.size_bytes()), Error);
 }
 
 TEST_CASE("validate names the layer or tensor that is wrong") {
