@@ -18,6 +18,7 @@
 #include "causeway/gpu_catalogue.h"
 #include "causeway/plan.h"
 #include "runtime/placement/chain_search.h"
+#include "runtime/placement/plan_problem.h"
 
 using causeway::check_plan;
 using causeway::ClusterSpec;
@@ -453,17 +454,12 @@ TEST_CASE("a search that is cut short says so, and its bound holds") {
   for (const auto& device : topology.devices()) names.push_back(device.name);
   const auto types = causeway::collapse_devices(topology, names);
   CHECK(types.types.size() == 16);
-  const causeway::StageSizer sizes(model);
-  causeway::ChainProblem problem{&types, &sizes, {0.0}, {}, 8, 0};
-  for (const auto& layer : model.layers) {
-    problem.work.push_back(problem.work.back() + 3 * layer.forward_flops);
-    problem.send_bytes.push_back(layer.output_bytes);
-  }
-  const auto result = causeway::search_chain(problem, 2'000'000);
+  const causeway::PlanProblem chain(model, topology, names, {.micro_batches = 8});
+  const auto result = causeway::search_chain(chain.problem(), 2'000'000);
   CHECK_FALSE(result.exact);
   REQUIRE_FALSE(result.stages.empty());
-  CHECK(result.lower_bound_seconds > 0);
-  CHECK(result.lower_bound_seconds <= result.step_seconds);
+  CHECK(result.lower_bound > 0);
+  CHECK(result.lower_bound <= result.step_seconds);
   // The whole budget gives a plan that is no worse, with its gap in the certificate.
   const auto plan = make_plan(model, topology, {.micro_batches = 8});
   CHECK(plan.step_seconds <= result.step_seconds);
