@@ -21,6 +21,9 @@ class ChainBounds {
   [[nodiscard]] double work_before(std::uint32_t layer) const noexcept { return before_[layer]; }
   // Work per second of one device of a type, at most.
   [[nodiscard]] double speed(std::size_t type) const noexcept { return speed_[type]; }
+  // `work` takes at least so long in sum on the devices that `used` leaves: the fastest first, each
+  // as much as it holds at most. Infinite if they do not hold it.
+  [[nodiscard]] double sum_on(const std::vector<std::uint16_t>& used, double work) const;
   // Least energy above idle per unit of work.
   [[nodiscard]] double energy_per_work() const noexcept { return energy_per_work_; }
   // Layers [0, layer) take at least this long in sum, whatever devices there are.
@@ -30,8 +33,13 @@ class ChainBounds {
   [[nodiscard]] std::vector<double> cover(double longest_s) const;
   // The shortest longest stage with which all devices together can cover all layers.
   [[nodiscard]] double least_longest() const;
+  // No step, sum + (m - 1) longest, is shorter: a short longest stage leaves little work to the
+  // fast devices, a long one costs itself. O(options * layers^2).
+  [[nodiscard]] double least_step() const;
 
  private:
+  [[nodiscard]] double sum_within(double longest_s) const;
+
   // Of an option, for each length the least time of a stage so long, wherever it is.
   struct OptionTimes {
     std::vector<double> least;
@@ -40,9 +48,13 @@ class ChainBounds {
 
   const ChainProblem& problem_;
   std::vector<OptionTimes> times_;
+  std::vector<std::vector<double>> table_;  // Seconds by option, then first * (layers + 1) + end.
   std::vector<double> before_;
   std::vector<double> sum_;
   std::vector<double> speed_;
+  std::vector<double> stage_speed_;         // Of any option that a device of the type is part of.
+  std::vector<double> most_work_;           // That a device of the type holds a share of.
+  std::vector<std::size_t> fastest_first_;  // Types.
   double energy_per_work_ = 0;
 };
 

@@ -15,7 +15,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kNoLabel = std::numeric_limits<std::size_t>::max();
 constexpr std::size_t kEveryLabel = std::numeric_limits<std::size_t>::max();
-constexpr std::size_t kMaxLabels = 400'000;
+constexpr std::size_t kMaxLabels = 1'500'000;
 // Bounds and values are sums in different orders: what differs by less is equal.
 constexpr double kRounding = 1e-12;
 
@@ -55,10 +55,9 @@ class UsedSets {
  public:
   struct Set {
     std::vector<std::uint16_t> counts;
-    double idle_watts = 0;   // Of all that are taken,
-    double price_per_s = 0;  // too.
-    double speed = 0;        // Work per second of all devices that are still free.
-    double best_speed = 0;   // Of the fastest option there is room for, per device it takes.
+    double idle_watts = 0;                // Of all that are taken,
+    double price_per_s = 0;               // too.
+    double speed = 0;                     // Work per second of all devices that are still free.
     double least_idle_watts = kInfinity;  // Of one more device.
     double least_price_per_s = kInfinity;
   };
@@ -111,15 +110,6 @@ class UsedSets {
       set.speed += left * bounds_.speed(type);
       set.least_idle_watts = std::min(set.least_idle_watts, rate_of(problem_.idle_watts, type));
       set.least_price_per_s = std::min(set.least_price_per_s, rate_of(problem_.price_per_s, type));
-    }
-    for (const auto& option : problem_.options) {
-      double speed = 0;
-      bool room = true;
-      for (std::size_t type = 0; type < option.uses.size(); ++type) {
-        room = room && set.counts[type] + option.uses[type] <= problem_.counts[type];
-        if (option.uses[type] > 0) speed += option.uses[type] * bounds_.speed(type);
-      }
-      if (room) set.best_speed = std::max(set.best_speed, speed);
     }
     sets_.push_back(std::move(set));
     next_.resize(sets_.size() * problem_.options.size(), 0);  // 0 is the empty set: nobody's next.
@@ -225,10 +215,10 @@ class Search {
     const auto& used = used_[label.used];
     if (used_.covered(label.used, cover_) < label.first_layer * (1 - kRounding)) return kInfinity;
     const double work = bounds_.work_before(label.first_layer);
-    if (work > 0 && !(used.best_speed > 0)) return kInfinity;
     const auto at_speed = [work](double speed) { return work > 0 ? work / speed : 0; };
     const double rest_s =
-        std::max(bounds_.sum_before(label.first_layer), at_speed(used.best_speed));
+        std::max(bounds_.sum_before(label.first_layer), bounds_.sum_on(used.counts, work));
+    if (!std::isfinite(rest_s)) return kInfinity;
     const double longest_s = std::max(
         {label.longest_s, at_speed(used.speed), label.behind == kNoLabel ? least_longest_s_ : 0});
     return objective_of(
@@ -371,14 +361,19 @@ double chain_value(const ChainProblem& problem, const std::vector<ChainStage>& s
 // Narrow searches find good plans quickly; each later one drops whatever cannot beat the best so
 // far, which loses nothing.
 ChainResult search_chain(const ChainProblem& problem, std::uint64_t max_steps) {
-  constexpr Pass kPasses[] = {
-      {Prefer::best, 8}, {Prefer::roomiest, 64}, {Prefer::best, 256}, {Prefer::best, kEveryLabel}};
+  constexpr Pass kPasses[] = {{Prefer::best, 8},
+                              {Prefer::roomiest, 64},
+                              {Prefer::best, 256},
+                              {Prefer::best, 4096},
+                              {Prefer::best, kEveryLabel}};
   ChainResult best;
   double incumbent = kInfinity;
   const ChainBounds bounds(problem);
   const double least_longest_s = bounds.least_longest();
-  const double lower_bound =
+  double lower_bound =
       Search(problem, bounds, least_longest_s, kPasses[0], kInfinity, 0).root_bound();
+  if (problem.objective == Objective::time && std::isfinite(lower_bound))
+    lower_bound = std::max(lower_bound, bounds.least_step());
   for (const auto& pass : kPasses) {
     Search search(problem, bounds, least_longest_s, pass, incumbent, max_steps);
     const bool complete = search.run();

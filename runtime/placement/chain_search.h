@@ -70,7 +70,7 @@ struct ChainResult {
 };
 
 [[nodiscard]] ChainResult search_chain(const ChainProblem& problem,
-                                       std::uint64_t max_steps = 20'000'000);
+                                       std::uint64_t max_steps = 100'000'000);
 
 // The objective of given stages (their seconds with sends): what a search reports.
 [[nodiscard]] double chain_value(const ChainProblem& problem,

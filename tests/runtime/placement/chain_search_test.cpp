@@ -314,7 +314,7 @@ TEST_CASE("64 devices of 5 types in seconds, with a stated gap") {
             result.exact);
     CHECK(took_s < 10);
     CHECK(result.lower_bound > 0);
-    CHECK(result.value / result.lower_bound < 1.5);
+    CHECK(result.value / result.lower_bound < 1.1);
   }
 }
 
@@ -329,4 +329,5 @@ TEST_CASE("1000 devices of 20 types within a minute") {
   MESSAGE(took_s, " s, value ", result.value, ", bound ", result.lower_bound, ", exact ",
           result.exact);
   CHECK(took_s < 60);
+  CHECK(result.exact);
 }
