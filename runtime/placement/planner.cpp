@@ -241,7 +241,8 @@ std::vector<std::vector<DeviceName>> node_choices(const std::vector<DeviceName>&
                               kMaxNodeChoices, most_nodes, nodes.size()));
     auto& choice = choices.emplace_back();
     for (const auto& device : devices)
-      if (chosen[static_cast<std::size_t>(std::ranges::find(nodes, device.node) - nodes.begin())] != 0)
+      if (chosen[static_cast<std::size_t>(std::ranges::find(nodes, device.node) - nodes.begin())] !=
+          0)
         choice.push_back(device);
   } while (std::prev_permutation(chosen.begin(), chosen.end()));
   return choices;
@@ -316,9 +317,11 @@ Plan make_plan(const ModelSpec& model, const Topology& given, const PlanOptions&
     best = plan_of(model, chain, result, options);
   }
   if (!best)
-    throw Error(Errc::out_of_memory,
-                fmt::format("model '{}' fits on no {} of the nodes; allow more nodes", model.name,
-                            options.most_nodes));
+    throw Error(
+        exact ? Errc::out_of_memory : Errc::exhausted,
+        fmt::format("model '{}' was found to fit on no {}; allow more nodes", model.name,
+                    options.most_nodes == 1 ? std::string("single node")
+                                            : fmt::format("{} of the nodes", options.most_nodes)));
   if (choices.size() > 1) {
     ChainResult all;
     all.value = best_value;
