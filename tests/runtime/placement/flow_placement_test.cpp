@@ -246,7 +246,7 @@ TEST_CASE("published instances: never worse, the 24 nodes within a second") {
     check(published.instance, placement);
     // The tables have fewer digits than what was published.
     CHECK(placement.throughput >= published.objective * (1 - 1e-5));
-    CHECK(took_s < 1);
+    CHECK(took_s < (published.instance.throughput.size() <= 24 ? 1 : 10));
   }
   CHECK(seen > 0);
 }
