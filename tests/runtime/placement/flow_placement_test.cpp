@@ -25,6 +25,13 @@ using causeway::NodeLayers;
 
 namespace {
 
+// Instrumented code may take longer.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr double kSlowdown = 20;
+#else
+constexpr double kSlowdown = 1;
+#endif
+
 // Shortest augmenting paths on a dense matrix (Edmonds and Karp), straight from the rules of the
 // model: plain, slow, and by somebody else's algorithm.
 double checked_flow(const FlowInstance& instance, const std::vector<NodeLayers>& nodes) {
@@ -246,7 +253,7 @@ TEST_CASE("published instances: never worse, the 24 nodes within a second") {
     check(published.instance, placement);
     // The tables have fewer digits than what was published.
     CHECK(placement.throughput >= published.objective * (1 - 1e-5));
-    CHECK(took_s < (published.instance.throughput.size() <= 24 ? 1 : 10));
+    CHECK(took_s < kSlowdown * (published.instance.throughput.size() <= 24 ? 1 : 10));
   }
   CHECK(seen > 0);
 }
@@ -258,7 +265,7 @@ TEST_CASE("64 devices of 5 types within ten seconds, with a stated gap") {
   const double took_s = seconds_of([&] { placement = causeway::place_flow(instance); });
   MESSAGE(took_s, " s: ", placement.throughput, ", ", placement.certificate());
   check(instance, placement);
-  CHECK(took_s < 10);
+  CHECK(took_s < kSlowdown * 10);
   CHECK(placement.throughput > 0.98 * placement.upper_bound);
 }
 
@@ -269,7 +276,7 @@ TEST_CASE("1000 devices of 20 types within a minute") {
   MESSAGE(took_s, " s: ", placement.throughput, ", ", placement.certificate());
   CHECK(causeway::placement_flow(instance, placement.nodes) ==
         doctest::Approx(placement.throughput));
-  CHECK(took_s < 60);
+  CHECK(took_s < kSlowdown * 60);
   CHECK(placement.throughput > 0.98 * placement.upper_bound);
 }
 
