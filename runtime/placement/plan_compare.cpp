@@ -118,7 +118,8 @@ PlanFigures plan_figures(const Plan& plan, const ModelSpec& model, const Topolog
   check_plan(plan, model, topology);
   std::vector<DeviceName> devices;
   for (const auto& stage : plan.stages) devices.push_back(stage.device);
-  const PlanProblem chain(model, topology, devices, {.micro_batches = plan.micro_batches});
+  const PlanProblem chain(model, topology, devices,
+                          {.micro_batches = plan.micro_batches, .serving = options.serving});
   const auto type_of = [&](const DeviceName& device) {
     const auto& types = chain.types().types;
     return static_cast<std::size_t>(

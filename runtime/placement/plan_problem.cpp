@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "causeway/gpu_catalogue.h"
 #include "runtime/placement/cost/device_rates.h"
+#include "runtime/placement/cost/serving_cost.h"
 
 namespace causeway {
 
@@ -12,6 +14,8 @@ namespace {
 
 constexpr double kTrainingFlopsPerForward = 3;  // Backward counts twice.
 constexpr double kSecondsPerHour = 3600;
+constexpr double kHostBytesPerS = 50e9;  // A server's memory, as its cores read it.
+constexpr double kHostFlopsPerS = 1e12;
 constexpr double kIdleShare = 0.25;  // Of a board's watts.
 
 std::vector<std::uint32_t> marks_of(const ModelSpec& model, const std::vector<DeviceName>& devices,
@@ -41,11 +45,19 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
       types_(collapse_devices(topology, devices, marks_of(model, devices, options))),
       work_before_{0},
       pinned_(types_.types.size()),
-      micro_batches_(options.micro_batches) {
+      forward_before_{0},
+      read_before_{0},
+      micro_batches_(options.micro_batches),
+      serving_(options.serving) {
   for (const auto& layer : model.layers) {
-    problem_.work.push_back(kTrainingFlopsPerForward * layer.forward_flops);
-    work_before_.push_back(work_before_.back() + problem_.work.back());
+    const double work = kTrainingFlopsPerForward * layer.forward_flops;
+    work_before_.push_back(work_before_.back() + work);
+    // Serving has no one figure that its time grows with on every device.
+    if (!options.serving) problem_.work.push_back(work);
     send_bytes_.push_back(layer.output_bytes);
+    forward_before_.push_back(forward_before_.back() + layer.forward_flops);
+    read_before_.push_back(read_before_.back() + static_cast<double>(layer.weight_bytes()) +
+                           static_cast<double>(layer.activation_bytes));
   }
   for (std::size_t type = 0; type < types_.types.size(); ++type) {
     const auto& held = types_.types[type].devices;
@@ -77,7 +89,18 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
 
 double PlanProblem::compute_seconds(std::size_t type, std::uint32_t first,
                                     std::uint32_t end) const {
-  return (work_before_[end] - work_before_[first]) * types_.types[type].seconds_per_flop;
+  if (!serving_)
+    return (work_before_[end] - work_before_[first]) * types_.types[type].seconds_per_flop;
+  const EngineOverheads engine;
+  const auto* gpu = find_gpu_model(types_.types[type].model);
+  const double read_s = (read_before_[end] - read_before_[first]) /
+                        (engine.decode_bandwidth *
+                         (gpu != nullptr ? gpu->memory_bandwidth_bytes_per_s : kHostBytesPerS));
+  const double flops_per_s = gpu != nullptr
+                                 ? achieved_rates(types_.types[type].model).gemm * gpu->flops_per_s
+                                 : kHostFlopsPerS;
+  return std::max(read_s, (forward_before_[end] - forward_before_[first]) / flops_per_s) +
+         (end - first) * engine.layer_s;
 }
 
 double PlanProblem::stage_seconds(std::size_t type, std::uint32_t first, std::uint32_t end,
@@ -100,7 +123,8 @@ double PlanProblem::send_seconds(std::size_t from, std::size_t to, std::uint32_t
   const auto& link = types_.link(from, to);
   if (!link) return ChainProblem::kImpossible;
   const auto bytes = static_cast<double>(send_bytes_[boundary - 1]);
-  return 2 * (link->latency_s + bytes / link->bandwidth_bytes_per_s);
+  // Activations go on, and in training their gradients come back.
+  return (serving_ ? 1 : 2) * (link->latency_s + bytes / link->bandwidth_bytes_per_s);
 }
 
 void PlanProblem::set_rates(const PlanOptions& options) {

@@ -27,7 +27,7 @@ class PlanProblem {
   [[nodiscard]] const ChainProblem& problem() const noexcept { return problem_; }
   [[nodiscard]] const DeviceTypes& types() const noexcept { return types_; }
   [[nodiscard]] const StageSizer& sizes() const noexcept { return sizes_; }
-  // Forward and backward of a micro-batch, without sends.
+  // Of a micro-batch, without sends: forward and backward, or one token when serving.
   [[nodiscard]] double compute_seconds(std::size_t type, std::uint32_t first,
                                        std::uint32_t end) const;
 
@@ -43,7 +43,10 @@ class PlanProblem {
   std::vector<std::uint64_t> send_bytes_;  // Per layer: what it hands on, one way.
   std::vector<std::vector<std::uint32_t>> pinned_;  // Per type: layers it must hold.
   std::vector<std::uint32_t> all_pinned_;
+  std::vector<double> forward_before_;  // FLOPs; the same of bytes that one token reads.
+  std::vector<double> read_before_;
   std::uint32_t micro_batches_;
+  bool serving_;
   ChainProblem problem_;
 };
 

@@ -268,17 +268,6 @@ TEST_CASE("plan explains, compares, and keeps to what the user wants") {
   CHECK(run({"--pin", "layer99=hgx/gpu0"}).exit_code == 1);
   CHECK(run({"--price", "h100-sxm=much"}).exit_code == 1);
   CHECK(run({"--margin", "120"}).exit_code == 2);
-
-  const auto split = run({"--avoid", "desktop", "--format", "vllm"}, true);
-  CHECK(split.out == "VLLM_PP_LAYER_PARTITION=1,1,1,1,1,1\n");
-  const auto map = run({"--avoid", "desktop", "--format", "device-map"}, true);
-  CHECK(json::parse(map.out).as_object().size() == 6);
-  CHECK(json::parse(map.out).at("layer0").is_number());
-  const auto tensors = run({"--avoid", "desktop", "--format", "tensor-split"}, true);
-  CHECK(contains(tensors.out, "--tensor-split 1,1,1,1,1,1"));
-  const auto two_machines = run({"--stages", "6", "--format", "device-map"});
-  CHECK(two_machines.exit_code == 1);
-  CHECK(contains(two_machines.err, "--max-nodes 1"));
 }
 
 TEST_CASE("a model that does not fit is exit code 3 with needed and available") {

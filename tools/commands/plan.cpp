@@ -195,9 +195,6 @@ int run_plan(PlanCommandOptions& options, bool json) {
       return options.explain ? fmt::format("{{\"plan\":{},\"alternatives\":{}}}\n", plan.to_json(),
                                            alternatives_json(others))
                              : plan.to_json() + "\n";
-    if (format == "device-map") return device_map_json(plan, model) + "\n";
-    if (format == "tensor-split") return tensor_split_arguments(plan, model) + "\n";
-    if (format == "vllm") return vllm_variables(plan, model) + "\n";
     auto table = table_text(plan, model, topology);
     if (options.explain) table += "\n" + alternatives_text(others);
     return table;
@@ -265,10 +262,8 @@ void add_plan(CLI::App& app, Shell& shell) {
           ->delimiter(',');
   command->add_flag("--what-fits", options->what_fits, "How large batches may become")
       ->excludes(compare);
-  command
-      ->add_option("--format", options->format,
-                   "table, yaml, json; device-map (accelerate), tensor-split (llama.cpp), vllm")
-      ->check(CLI::IsMember({"table", "yaml", "json", "device-map", "tensor-split", "vllm"}));
+  command->add_option("--format", options->format, "table, yaml or json")
+      ->check(CLI::IsMember({"table", "yaml", "json"}));
   command->add_option("-o,--output", options->output, "Write the plan to a file as well")
       ->type_name("FILE");
   add_connection_options(*command, options->connection);

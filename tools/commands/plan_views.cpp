@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <boost/json.hpp>
-#include <cctype>
 
 #include "tools/base/terminal.h"
 #include "tools/commands/command.h"
@@ -19,46 +17,6 @@ std::string or_unknown(const std::optional<double>& value, const char* format) {
 
 boost::json::value or_null(const std::optional<double>& value) {
   return value ? boost::json::value(*value) : boost::json::value(nullptr);
-}
-
-// A numbered block ("model.layers.3"), as opposed to the layers at the ends of a model.
-std::string block_of(const std::string& tensor) {
-  for (std::size_t at = 0; at < tensor.size();) {
-    const auto dot = tensor.find('.', at);
-    const auto end = dot == std::string::npos ? tensor.size() : dot;
-    const auto part = tensor.substr(at, end - at);
-    if (!part.empty() && std::ranges::all_of(part, [](unsigned char c) { return std::isdigit(c); }))
-      return tensor.substr(0, end);
-    at = end + 1;
-  }
-  return {};
-}
-
-bool is_block(const LayerSpec& layer) {
-  return std::ranges::any_of(
-      layer.tensors, [](const TensorSpec& tensor) { return !block_of(tensor.name).empty(); });
-}
-
-void need_one_node(const Plan& plan, const char* tool) {
-  for (const auto& stage : plan.stages)
-    if (stage.device.node != plan.stages.front().device.node)
-      throw Error(Errc::invalid_argument,
-                  fmt::format("{} knows one machine, but the plan uses {} and {}; plan with "
-                              "--max-nodes 1",
-                              tool, plan.stages.front().device.node, stage.device.node));
-}
-
-// Blocks per stage: what tools count as layers. A model without numbered tensors counts its layers.
-std::vector<std::uint32_t> blocks_per_stage(const Plan& plan, const ModelSpec& model) {
-  const bool numbered = std::ranges::any_of(model.layers, is_block);
-  std::vector<std::uint32_t> counts;
-  for (const auto& stage : plan.stages) {
-    std::uint32_t count = 0;
-    for (auto i = stage.first_layer; i < stage.end_layer; ++i)
-      if (!numbered || is_block(model.layers.at(i))) ++count;
-    counts.push_back(count);
-  }
-  return counts;
 }
 
 }  // namespace
@@ -131,48 +89,6 @@ std::string limits_text(const PlanLimits& limits) {
 std::string limits_json(const PlanLimits& limits) {
   return boost::json::serialize(boost::json::object{
       {"micro_batches", limits.micro_batches}, {"micro_batch_scale", limits.micro_batch_scale}});
-}
-
-std::string device_map_json(const Plan& plan, const ModelSpec& model) {
-  need_one_node(plan, "accelerate");
-  boost::json::object map;
-  for (const auto& stage : plan.stages)
-    for (auto i = stage.first_layer; i < stage.end_layer; ++i)
-      for (const auto& tensor : model.layers.at(i).tensors) {
-        auto module = block_of(tensor.name);
-        if (module.empty()) module = tensor.name.substr(0, tensor.name.rfind('.'));
-        if (stage.device.kind == DeviceKind::gpu)
-          map[module] = stage.device.index;
-        else
-          map[module] = "cpu";
-      }
-  return boost::json::serialize(map);
-}
-
-std::string tensor_split_arguments(const Plan& plan, const ModelSpec& model) {
-  need_one_node(plan, "llama.cpp");
-  const auto counts = blocks_per_stage(plan, model);
-  std::vector<std::uint32_t> per_gpu;
-  std::uint32_t on_gpus = 0;
-  for (std::size_t i = 0; i < plan.stages.size(); ++i) {
-    const auto& device = plan.stages[i].device;
-    if (device.kind != DeviceKind::gpu) continue;
-    if (per_gpu.size() <= device.index) per_gpu.resize(device.index + 1, 0);
-    per_gpu[device.index] = counts[i];
-    on_gpus += counts[i];
-  }
-  const bool ascending = std::ranges::is_sorted(plan.stages, {}, [](const PlanStage& stage) {
-    return stage.device.kind == DeviceKind::gpu ? stage.device.index + std::size_t{1} : 0;
-  });
-  if (!ascending)
-    throw Error(Errc::invalid_argument,
-                "llama.cpp gives its first layers to the host and the others to the GPUs in order; "
-                "this plan has another order");
-  return fmt::format("--n-gpu-layers {} --tensor-split {}", on_gpus, fmt::join(per_gpu, ","));
-}
-
-std::string vllm_variables(const Plan& plan, const ModelSpec& model) {
-  return fmt::format("VLLM_PP_LAYER_PARTITION={}", fmt::join(blocks_per_stage(plan, model), ","));
 }
 
 }  // namespace causeway::tools

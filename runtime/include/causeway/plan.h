@@ -99,6 +99,10 @@ struct PlanPin {
 
 struct PlanOptions {
   std::uint32_t micro_batches = 4;
+  // A stage's time is that of one token for each sequence, not of a training step: its weights and
+  // activations (the KV cache, in a model described for serving) are read once, or its forward
+  // operations done, whichever takes longer, and a fixed time per layer.
+  bool serving = false;
   std::vector<DeviceName> only = {};  // Non-empty: no other device may be used.
   std::uint32_t stages = 0;           // Exactly so many; 0: as many as are best.
   bool use_host_devices = false;      // Host memory as a place for stages.

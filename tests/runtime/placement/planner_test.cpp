@@ -597,3 +597,25 @@ TEST_CASE("a refusal says what would make it fit, and that is true") {
   CHECK(fewer.says("1 micro-batch in place of 8 would do"));
   CHECK_NOTHROW((void)make_plan(active, topology, {.micro_batches = 1}));
 }
+
+TEST_CASE("serving: a token takes the reading of what a stage holds") {
+  // Sixteen layers of 4 GB over an H100 and two 4090: reading decides, and latency wants the H100.
+  const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
+      "{name: s, nodes: [{name: n, devices: [{gpu: h100-sxm}, {gpu: rtx-4090, count: 2}]}]}",
+      "test"));
+  auto model = uniform_model(16, 1'000'000'000, 0);
+  model.gradient_bytes_per_weight_byte = 0;
+  model.optimizer_bytes_per_weight_byte = 0;
+  const auto plan = make_plan(
+      model, topology, {.micro_batches = 1, .serving = true, .objective = Objective::latency});
+  REQUIRE(plan.stages.size() == 1);
+  CHECK(plan.stages[0].device == devices({"n/gpu0"})[0]);
+  CHECK(plan.step_seconds == doctest::Approx(64e9 / (0.91 * 3350e9) + 16 * 0.078e-3).epsilon(1e-6));
+  // For throughput the slow cards take their share.
+  const auto wide = make_plan(
+      model, topology, {.micro_batches = 1, .serving = true, .objective = Objective::throughput});
+  CHECK(wide.stages.size() == 3);
+  double longest = 0;
+  for (const auto& stage : wide.stages) longest = std::max(longest, stage.seconds);
+  CHECK(longest < plan.step_seconds);
+}
