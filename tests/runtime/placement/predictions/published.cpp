@@ -209,6 +209,15 @@ std::optional<double> stated_gib(const std::string& notes) {
   return std::stod(match[1].str()) * kGiB;
 }
 
+// To a stage behind a network, by what the row calls it; this host's own otherwise.
+LinkRate remote_link(const std::string& words) {
+  for (const auto* word : {"1GbE", "1 GbE", "gigabit", "Gigabit", "1 Gb", "1Gb"})
+    if (has(words, word)) return {117e6, 100e-6};
+  for (const auto* word : {"WiFi", "Wi-Fi", "wifi"})
+    if (has(words, word)) return {30e6, 2e-3};
+  return {3e9, 50e-6};
+}
+
 std::optional<Prediction> llama_cpp(const Row& row, const Coefficients& with) {
   const auto device = known_device(row["hardware"]);
   const auto shape = known_model(row["model"]);
@@ -233,7 +242,9 @@ std::optional<Prediction> llama_cpp(const Row& row, const Coefficients& with) {
   std::vector<ServingHop> hops;
   for (std::uint32_t i = 1; i < gpus; ++i)  // Through the host, fp32.
     hops.push_back({{20e9, 10e-6}, 4.0 * shape->hidden});
-  if (row["parallel"] == "rpc") hops.push_back({{3e9, 50e-6}, 4.0 * shape->vocabulary, true});
+  if (row["parallel"] == "rpc")
+    hops.push_back(
+        {remote_link(row["hardware"] + " " + row["notes"]), 4.0 * shape->vocabulary, true});
   return Prediction{1 / decode_seconds(stages, hops, engine)};
 }
 
