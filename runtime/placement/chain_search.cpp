@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <tuple>
 #include <unordered_map>
+
+#include "runtime/placement/chain_bounds.h"
 
 namespace causeway {
 
@@ -14,60 +15,109 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kNoLabel = std::numeric_limits<std::size_t>::max();
 constexpr std::size_t kEveryLabel = std::numeric_limits<std::size_t>::max();
-constexpr std::size_t kMaxLabels = 400'000;
+constexpr std::size_t kMaxLabels = 1'500'000;
+// Bounds and values are sums in different orders: what differs by less is equal.
+constexpr double kRounding = 1e-12;
+
+// The three figures that an objective is made of, and what the devices used cost.
+struct Figures {
+  double longest_s = 0;
+  double sum_s = 0;
+  double energy = 0;  // Above idle, of one micro-batch.
+  double idle_watts = 0;
+  double price_per_s = 0;
+};
+
+double objective_of(const ChainProblem& problem, const Figures& at) {
+  const double m = problem.micro_batches;
+  const double step_s = at.sum_s + (m - 1) * at.longest_s;
+  switch (problem.objective) {
+    case Objective::throughput:
+      return at.longest_s;
+    case Objective::latency:
+      return at.sum_s;
+    case Objective::cost:
+      return at.price_per_s * step_s;
+    case Objective::energy:
+      return m * at.energy + at.idle_watts * step_s;
+    case Objective::time:
+      break;
+  }
+  return step_s;
+}
+
+double rate_of(const std::vector<double>& per_type, std::size_t type) {
+  return per_type.empty() ? 0 : per_type[type];
+}
 
 // How many devices of each type are taken, as a number: 0 is none.
 class UsedSets {
  public:
   struct Set {
     std::vector<std::uint16_t> counts;
-    std::uint32_t total = 0;
-    double flops_per_s = 0;            // Of all devices that are still free.
-    double best_seconds_per_flop = 0;  // Of the fastest free device; infinite if there is none.
-    double free_bytes = 0;
+    double idle_watts = 0;                // Of all that are taken,
+    double price_per_s = 0;               // too.
+    double speed = 0;                     // Work per second of all devices that are still free.
+    double least_idle_watts = kInfinity;  // Of one more device.
+    double least_price_per_s = kInfinity;
   };
 
-  explicit UsedSets(const DeviceTypes& devices) : devices_(devices) {
-    intern(std::vector<std::uint16_t>(devices.types.size(), 0));
+  UsedSets(const ChainProblem& problem, const ChainBounds& bounds)
+      : problem_(problem), bounds_(bounds) {
+    intern(std::vector<std::uint16_t>(problem.counts.size(), 0));
   }
 
   [[nodiscard]] const Set& operator[](std::size_t id) const { return sets_[id]; }
 
-  [[nodiscard]] bool has_free(std::size_t id, std::size_t type) const {
-    return sets_[id].counts[type] < devices_.types[type].devices.size();
+  [[nodiscard]] bool has_room(std::size_t id, const ChainOption& option) const {
+    for (std::size_t type = 0; type < option.uses.size(); ++type)
+      if (sets_[id].counts[type] + option.uses[type] > problem_.counts[type]) return false;
+    return true;
   }
 
-  [[nodiscard]] std::size_t take(std::size_t id, std::size_t type) {
-    const auto slot = id * devices_.types.size() + type;
+  [[nodiscard]] std::size_t take(std::size_t id, std::size_t option) {
+    const auto slot = id * problem_.options.size() + option;
     if (next_[slot] == 0) {
       auto counts = sets_[id].counts;
-      ++counts[type];
+      for (std::size_t type = 0; type < counts.size(); ++type)
+        counts[type] =
+            static_cast<std::uint16_t>(counts[type] + problem_.options[option].uses[type]);
       const auto next = intern(std::move(counts));  // Grows next_: no reference into it is held.
       next_[slot] = next;
     }
     return next_[slot];
   }
 
+  // Layers that the free devices can cover, each of a type at most cover[type].
+  [[nodiscard]] double covered(std::size_t id, const std::vector<double>& cover) const {
+    double sum = 0;
+    for (std::size_t type = 0; type < cover.size(); ++type)
+      sum += cover[type] * (problem_.counts[type] - sets_[id].counts[type]);
+    return sum;
+  }
+
  private:
   std::size_t intern(std::vector<std::uint16_t> counts) {
     const auto [at, fresh] = ids_.emplace(counts, sets_.size());
     if (!fresh) return at->second;
-    Set set{std::move(counts), 0, 0, kInfinity, 0};
-    for (std::size_t t = 0; t < set.counts.size(); ++t) {
-      const auto& type = devices_.types[t];
-      const auto left = type.devices.size() - set.counts[t];
-      set.total += set.counts[t];
-      set.flops_per_s += static_cast<double>(left) / type.seconds_per_flop;
-      set.free_bytes += static_cast<double>(left) * static_cast<double>(type.available_bytes);
-      if (left > 0)
-        set.best_seconds_per_flop = std::min(set.best_seconds_per_flop, type.seconds_per_flop);
+    Set set;
+    set.counts = std::move(counts);
+    for (std::size_t type = 0; type < set.counts.size(); ++type) {
+      const auto left = problem_.counts[type] - set.counts[type];
+      set.idle_watts += set.counts[type] * rate_of(problem_.idle_watts, type);
+      set.price_per_s += set.counts[type] * rate_of(problem_.price_per_s, type);
+      if (left == 0) continue;
+      set.speed += left * bounds_.speed(type);
+      set.least_idle_watts = std::min(set.least_idle_watts, rate_of(problem_.idle_watts, type));
+      set.least_price_per_s = std::min(set.least_price_per_s, rate_of(problem_.price_per_s, type));
     }
     sets_.push_back(std::move(set));
-    next_.resize(sets_.size() * devices_.types.size(), 0);  // 0 is the empty set: nobody's next.
+    next_.resize(sets_.size() * problem_.options.size(), 0);  // 0 is the empty set: nobody's next.
     return sets_.size() - 1;
   }
 
-  const DeviceTypes& devices_;
+  const ChainProblem& problem_;
+  const ChainBounds& bounds_;
   std::map<std::vector<std::uint16_t>, std::size_t> ids_;
   std::vector<Set> sets_;
   std::vector<std::size_t> next_;
@@ -75,18 +125,20 @@ class UsedSets {
 
 // The stages from one on to the last.
 struct Label {
-  double max_s = 0;
+  double longest_s = 0;
   double sum_s = 0;
+  double energy = 0;
   double seconds = 0;  // Of the front stage.
   std::size_t behind = kNoLabel;
   std::size_t used = 0;
-  std::size_t type = 0;
+  std::size_t option = 0;
+  std::uint32_t stages = 0;
   std::uint32_t first_layer = 0;
   std::uint32_t end_layer = 0;
 };
 
 // Which labels at a layer a narrow search prefers.
-enum class Prefer { fastest, roomiest };
+enum class Prefer { best, roomiest };
 
 struct Pass {
   Prefer prefer;
@@ -95,24 +147,24 @@ struct Pass {
 
 class Search {
  public:
-  Search(const ChainProblem& problem, Pass pass, double incumbent_s, std::uint64_t max_steps)
+  Search(const ChainProblem& problem, const ChainBounds& bounds, double least_longest_s, Pass pass,
+         double incumbent, std::uint64_t max_steps)
       : problem_(problem),
-        devices_(*problem.devices),
+        bounds_(bounds),
+        least_longest_s_(least_longest_s),
         pass_(pass),
-        best_s_(incumbent_s),
+        best_value_(incumbent),
         steps_left_(max_steps),
-        used_(*problem.devices),
-        frontier_(problem.layers() + std::size_t{1}) {
-    for (const auto& type : devices_.types) fastest_ = std::min(fastest_, type.seconds_per_flop);
+        used_(problem, bounds),
+        frontier_(problem.layers + std::size_t{1}) {
+    narrow();
   }
 
   // False if it ran out of steps or labels.
   bool run() {
-    Label root;
-    root.first_layer = problem_.layers();
-    labels_.push_back(root);
-    extend(0);
-    for (std::uint32_t layer = problem_.layers(); layer-- > 1;) {
+    labels_.push_back(root());
+    if (!extend(0)) return false;
+    for (std::uint32_t layer = problem_.layers; layer-- > 1;) {
       for (const auto label : select(layer))
         if (!extend(label)) return false;
     }
@@ -120,81 +172,108 @@ class Search {
   }
 
   [[nodiscard]] std::uint64_t states() const noexcept { return labels_.size(); }
-  [[nodiscard]] double root_bound() const { return bound(labels_.front()); }
+  // Unconditional only before run(): what is found then rules out all that is no better.
+  [[nodiscard]] double root_bound() const { return bound(root()); }
   [[nodiscard]] bool found() const noexcept { return best_ != kNoLabel; }
 
   [[nodiscard]] ChainResult result() const {
     ChainResult result;
-    result.step_seconds = best_s_;
+    result.value = best_value_;
     for (auto at = best_; labels_[at].behind != kNoLabel; at = labels_[at].behind) {
       const Label& label = labels_[at];
-      result.stages.push_back({label.type, label.first_layer, label.end_layer, label.seconds});
+      result.stages.push_back({label.option, label.first_layer, label.end_layer, label.seconds});
     }
+    result.step_seconds =
+        labels_[best_].sum_s + (problem_.micro_batches - 1.0) * labels_[best_].longest_s;
     return result;
   }
 
  private:
-  [[nodiscard]] double step(const Label& label) const {
-    return label.sum_s + (problem_.micro_batches - 1.0) * label.max_s;
+  [[nodiscard]] Label root() const {
+    Label root;
+    root.first_layer = problem_.layers;
+    return root;
   }
 
-  // No completion of `label` takes less: the layers left run on free devices, at best all of them
-  // on the fastest (sum), at best spread over all of them (max). Infinite if they cannot fit.
-  [[nodiscard]] double bound(const Label& label) const {
-    if (label.first_layer == 0) return step(label);
+  // True if whatever completes b completes a to no worse a value.
+  [[nodiscard]] bool dominates(const Label& a, const Label& b) const {
+    return (problem_.objective == Objective::latency || a.longest_s <= b.longest_s) &&
+           (problem_.objective == Objective::throughput || a.sum_s <= b.sum_s) &&
+           (problem_.objective != Objective::energy || a.energy <= b.energy);
+  }
+
+  [[nodiscard]] double value(const Label& label) const {
     const auto& used = used_[label.used];
-    const double work = problem_.work[label.first_layer];
-    const auto in_flight = std::min(problem_.micro_batches, used.total + 1);
-    if (!std::isfinite(used.best_seconds_per_flop)) return kInfinity;
-    // total_bytes() rounds four regions up once, as every real stage does at least.
-    const auto bytes = problem_.sizes->total_bytes(0, label.first_layer, in_flight);
-    if (static_cast<double>(bytes) > used.free_bytes) return kInfinity;
-    return label.sum_s + work * used.best_seconds_per_flop +
-           (problem_.micro_batches - 1.0) * std::max(label.max_s, work / used.flops_per_s);
+    return objective_of(
+        problem_, {label.longest_s, label.sum_s, label.energy, used.idle_watts, used.price_per_s});
+  }
+
+  // No completion of `label` has less: the layers left run on free devices, at best all of them on
+  // the fastest (sum), at best spread over all of them (longest). Infinite if they cannot fit.
+  [[nodiscard]] double bound(const Label& label) const {
+    if (label.first_layer == 0) return value(label);
+    const auto& used = used_[label.used];
+    if (used_.covered(label.used, cover_) < label.first_layer * (1 - kRounding)) return kInfinity;
+    const double work = bounds_.work_before(label.first_layer);
+    const auto at_speed = [work](double speed) { return work > 0 ? work / speed : 0; };
+    const double rest_s =
+        std::max(bounds_.sum_before(label.first_layer), bounds_.sum_on(used.counts, work));
+    if (!std::isfinite(rest_s)) return kInfinity;
+    const double longest_s = std::max(
+        {label.longest_s, at_speed(used.speed), label.behind == kNoLabel ? least_longest_s_ : 0});
+    return objective_of(
+        problem_,
+        {longest_s, label.sum_s + rest_s, label.energy + work * bounds_.energy_per_work(),
+         used.idle_watts + used.least_idle_watts, used.price_per_s + used.least_price_per_s});
+  }
+
+  [[nodiscard]] bool beaten(double least) const { return !(least < best_value_ * (1 - kRounding)); }
+
+  // What a device can still cover, now that a stage longer than this would lose.
+  void narrow() {
+    double longest_s = kInfinity;
+    const double rest_s = bounds_.sum_before(problem_.layers);
+    if (problem_.objective == Objective::throughput) longest_s = best_value_;
+    if (problem_.objective == Objective::latency) longest_s = best_value_;
+    if (problem_.objective == Objective::time)
+      longest_s = problem_.micro_batches > 1
+                      ? (best_value_ - rest_s) / (problem_.micro_batches - 1.0)
+                      : best_value_;
+    cover_ = bounds_.cover(longest_s);
   }
 
   // Puts every possible stage in front of `label`. False if the search ran out of steps.
   bool extend(std::size_t label) {
-    for (std::size_t type = 0; type < devices_.types.size(); ++type)
-      if (!extend_with(label, type)) return false;
+    for (std::size_t option = 0; option < problem_.options.size(); ++option)
+      if (!extend_with(label, option)) return false;
     return true;
   }
 
-  bool extend_with(std::size_t behind, std::size_t type) {
+  bool extend_with(std::size_t behind, std::size_t option) {
     const Label back = labels_[behind];
     const bool last = back.behind == kNoLabel;
-    if (!used_.has_free(back.used, type)) return true;
-    double send_s = 0;
-    if (!last) {
-      const auto& link = devices_.link(type, back.type);
-      if (!link) return true;
-      const auto bytes = static_cast<double>(problem_.send_bytes[back.first_layer - 1]);
-      send_s = 2 * (link->latency_s + bytes / link->bandwidth_bytes_per_s);
-    }
-    const auto in_flight = std::min(problem_.micro_batches, used_[back.used].total + 1);
-    const auto stages = used_[back.used].total + 1;
-    if (problem_.stages != 0 && stages > problem_.stages) return true;
+    const auto most = problem_.stages != 0 ? problem_.stages : problem_.most_stages;
+    if (most != 0 && back.stages >= most) return true;
+    if (!used_.has_room(back.used, problem_.options[option])) return true;
+    const double send_s = last ? 0 : problem_.send_seconds(option, back.option, back.first_layer);
+    if (!std::isfinite(send_s)) return true;
     Label front = back;
     front.behind = behind;
-    front.type = type;
+    front.option = option;
+    front.stages = back.stages + 1;
     front.end_layer = back.first_layer;
-    front.used = used_.take(back.used, type);
+    front.used = used_.take(back.used, option);
     for (std::uint32_t first = back.first_layer; first-- > 0;) {
+      if (problem_.stages != 0 && first < problem_.stages - front.stages) break;
+      if (problem_.stages == front.stages && first > 0) continue;
       if (steps_left_ == 0 || labels_.size() + live_ >= kMaxLabels) return false;
       --steps_left_;
-      if (problem_.sizes->total_bytes(first, front.end_layer, in_flight) >
-          devices_.types[type].available_bytes)
-        break;  // More layers need more.
+      front.seconds = problem_.seconds(option, first, front.end_layer, back.stages) + send_s;
+      if (!std::isfinite(front.seconds)) continue;
       front.first_layer = first;
-      front.seconds = (problem_.work[front.end_layer] - problem_.work[first]) *
-                          devices_.types[type].seconds_per_flop +
-                      send_s;
-      front.max_s = std::max(back.max_s, front.seconds);
+      front.longest_s = std::max(back.longest_s, front.seconds);
       front.sum_s = back.sum_s + front.seconds;
-      // Rises with every further layer, so no longer stage can win either.
-      if (step(front) + problem_.work[first] * fastest_ >= best_s_) break;
-      if (problem_.stages != 0 && first < problem_.stages - stages) break;
-      if (problem_.stages == stages && first > 0) continue;
+      front.energy = back.energy + front.seconds * problem_.options[option].busy_watts;
       offer(front);
     }
     return true;
@@ -202,24 +281,22 @@ class Search {
 
   void offer(const Label& label) {
     if (label.first_layer == 0) {
-      const auto stages = used_[label.used].total;
-      if ((problem_.stages != 0 && stages != problem_.stages) || !(step(label) < best_s_)) return;
-      best_s_ = step(label);
+      if ((problem_.stages != 0 && label.stages != problem_.stages) || beaten(value(label))) return;
+      best_value_ = value(label);
       best_ = labels_.size();
       labels_.push_back(label);
+      narrow();
       return;
     }
-    if (!(bound(label) < best_s_)) return;
-    const auto state = label.used * devices_.types.size() + label.type;
-    auto& pareto = frontier_[label.first_layer][state];  // max_s rises, sum_s falls.
-    auto at = std::ranges::lower_bound(pareto, label.max_s, {}, &Label::max_s);
-    if (at != pareto.begin() && std::prev(at)->sum_s <= label.sum_s) return;
-    if (at != pareto.end() && at->max_s == label.max_s && at->sum_s <= label.sum_s) return;
-    const auto end = std::find_if(at, pareto.end(),
-                                  [&](const Label& other) { return other.sum_s < label.sum_s; });
-    live_ -= static_cast<std::size_t>(end - at);
-    at = pareto.erase(at, end);
-    pareto.insert(at, label);
+    if (beaten(bound(label))) return;
+    const auto state =
+        (label.used * problem_.options.size() + label.option) * (problem_.layers + 1) +
+        label.stages;
+    auto& pareto = frontier_[label.first_layer][state];
+    for (const auto& other : pareto)
+      if (dominates(other, label)) return;
+    live_ -= std::erase_if(pareto, [&](const Label& other) { return dominates(label, other); });
+    pareto.push_back(label);
     ++live_;
   }
 
@@ -229,12 +306,15 @@ class Search {
     for (const auto& [state, pareto] : frontier_[layer]) {
       live_ -= pareto.size();
       for (const auto& label : pareto)
-        if (bound(label) < best_s_) scored.emplace_back(score(label), &label);
+        if (const double least = bound(label); !beaten(least))
+          scored.emplace_back(
+              pass_.prefer == Prefer::roomiest ? -used_.covered(label.used, cover_) : least,
+              &label);
     }
     // By content, not by the hash table's order: equal input gives an equal plan.
     std::ranges::sort(scored, {}, [](const auto& entry) {
       const Label& label = *entry.second;
-      return std::tuple(entry.first, label.max_s, label.sum_s, label.used, label.type,
+      return std::tuple(entry.first, label.longest_s, label.sum_s, label.used, label.option,
                         label.end_layer, label.behind);
     });
     if (scored.size() > pass_.width) scored.resize(pass_.width);
@@ -247,16 +327,13 @@ class Search {
     return chosen;
   }
 
-  [[nodiscard]] double score(const Label& label) const {
-    return pass_.prefer == Prefer::roomiest ? -used_[label.used].free_bytes : bound(label);
-  }
-
   const ChainProblem& problem_;
-  const DeviceTypes& devices_;
+  const ChainBounds& bounds_;
+  double least_longest_s_;
   Pass pass_;
-  double best_s_;
+  double best_value_;
   std::uint64_t steps_left_;
-  double fastest_ = kInfinity;  // Seconds per operation of the fastest device there is.
+  std::vector<double> cover_;
   UsedSets used_;
   std::vector<Label> labels_;
   std::vector<std::unordered_map<std::size_t, std::vector<Label>>> frontier_;  // By state.
@@ -266,26 +343,51 @@ class Search {
 
 }  // namespace
 
+double chain_value(const ChainProblem& problem, const std::vector<ChainStage>& stages) {
+  Figures figures;
+  for (const auto& stage : stages) {
+    const auto& option = problem.options[stage.option];
+    figures.longest_s = std::max(figures.longest_s, stage.seconds);
+    figures.sum_s += stage.seconds;
+    figures.energy += stage.seconds * option.busy_watts;
+    for (std::size_t type = 0; type < option.uses.size(); ++type) {
+      figures.idle_watts += option.uses[type] * rate_of(problem.idle_watts, type);
+      figures.price_per_s += option.uses[type] * rate_of(problem.price_per_s, type);
+    }
+  }
+  return objective_of(problem, figures);
+}
+
 // Narrow searches find good plans quickly; each later one drops whatever cannot beat the best so
 // far, which loses nothing.
 ChainResult search_chain(const ChainProblem& problem, std::uint64_t max_steps) {
-  constexpr Pass kPasses[] = {{Prefer::fastest, 8},
+  constexpr Pass kPasses[] = {{Prefer::best, 8},
                               {Prefer::roomiest, 64},
-                              {Prefer::fastest, 256},
-                              {Prefer::fastest, kEveryLabel}};
+                              {Prefer::best, 256},
+                              {Prefer::best, 4096},
+                              {Prefer::best, kEveryLabel}};
   ChainResult best;
-  double incumbent_s = kInfinity;
+  double incumbent = kInfinity;
+  const ChainBounds bounds(problem);
+  const double least_longest_s = bounds.least_longest();
+  double lower_bound =
+      Search(problem, bounds, least_longest_s, kPasses[0], kInfinity, 0).root_bound();
+  if (problem.objective == Objective::time && std::isfinite(lower_bound))
+    lower_bound = std::max(lower_bound, bounds.least_step());
   for (const auto& pass : kPasses) {
-    Search search(problem, pass, incumbent_s, max_steps);
+    Search search(problem, bounds, least_longest_s, pass, incumbent, max_steps);
     const bool complete = search.run();
     if (search.found()) {
       best = search.result();
-      incumbent_s = best.step_seconds;
+      incumbent = best.value;
     }
-    best.lower_bound_seconds = search.root_bound();
     best.states = search.states();
     best.exact = complete && pass.width == kEveryLabel;
+    // A bound that the plan meets proves it.
+    if (!best.stages.empty() && best.value <= lower_bound * (1 + kRounding)) best.exact = true;
+    if (best.exact) break;
   }
+  best.lower_bound = best.exact && !best.stages.empty() ? best.value : lower_bound;
   return best;
 }
 

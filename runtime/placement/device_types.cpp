@@ -47,24 +47,25 @@ double seconds_per_flop(const TopologyDevice& device) {
 
 }  // namespace
 
-DeviceTypes collapse_devices(const Topology& topology, const std::vector<DeviceName>& devices) {
+DeviceTypes collapse_devices(const Topology& topology, const std::vector<DeviceName>& devices,
+                             const std::vector<std::uint32_t>& marks) {
+  const auto mark = [&](std::size_t device) { return marks.empty() ? 0 : marks[device]; };
   const auto n = devices.size();
   const auto access = access_matrix(topology, devices);
   DeviceTypes result;
-  std::vector<std::string> models;
   std::vector<std::vector<std::size_t>> members;  // Per type, indices into `devices`.
   for (std::size_t i = 0; i < n; ++i) {
     const auto& device = *topology.find(devices[i]);
     const auto available_bytes = device.available_bytes / kDeviceGranuleBytes * kDeviceGranuleBytes;
     std::size_t type = 0;
     // Being twins is transitive (swaps compose), so one member stands for its type.
-    while (type < members.size() && !(models[type] == device.model &&
-                                      result.types[type].available_bytes == available_bytes &&
-                                      twins(access, n, members[type].front(), i)))
+    while (type < members.size() &&
+           !(result.types[type].model == device.model && mark(members[type].front()) == mark(i) &&
+             result.types[type].available_bytes == available_bytes &&
+             twins(access, n, members[type].front(), i)))
       ++type;
     if (type == members.size()) {
-      result.types.push_back({{}, available_bytes, seconds_per_flop(device)});
-      models.push_back(device.model);
+      result.types.push_back({{}, available_bytes, seconds_per_flop(device), device.model});
       members.emplace_back();
     }
     members[type].push_back(i);

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "causeway/topology.h"
@@ -18,6 +19,7 @@ struct DeviceType {
   std::vector<DeviceName> devices;  // In the order given.
   std::uint64_t available_bytes;    // Whole granules.
   double seconds_per_flop;
+  std::string model;
 };
 
 struct DeviceTypes {
@@ -30,7 +32,9 @@ struct DeviceTypes {
   }
 };
 
+// Devices with different marks are never of one type. `marks`: one per device, or none.
 [[nodiscard]] DeviceTypes collapse_devices(const Topology& topology,
-                                           const std::vector<DeviceName>& devices);
+                                           const std::vector<DeviceName>& devices,
+                                           const std::vector<std::uint32_t>& marks = {});
 
 }  // namespace causeway

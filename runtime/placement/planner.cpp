@@ -2,20 +2,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <limits>
 #include <set>
 
 #include "causeway/plan.h"
 #include "runtime/placement/chain_search.h"
+#include "runtime/placement/plan_problem.h"
 
 namespace causeway {
 
 namespace {
 
-constexpr double kTrainingFlopsPerForward = 3;  // Backward counts twice.
 constexpr std::uint32_t kMaxMicroBatches = 1u << 20;
-constexpr std::size_t kMaxDevices = 1024;  // Every pair of them is looked at.
+constexpr std::size_t kMaxDevices = 1024;       // Every pair of them is looked at.
+constexpr std::size_t kMaxNodeChoices = 256;    // Each is a search of its own.
+constexpr std::uint16_t kMostMoreDevices = 16;  // That a refusal considers.
 
-std::vector<DeviceName> usable_devices(const Topology& topology, const PlanOptions& options) {
+std::vector<DeviceName> candidates(const Topology& topology, const PlanOptions& options) {
   std::vector<DeviceName> devices;
   if (options.only.empty()) {
     for (const auto& device : topology.devices())
@@ -35,6 +39,42 @@ std::vector<DeviceName> usable_devices(const Topology& topology, const PlanOptio
     if (seen.insert(name).second) devices.push_back(name);
   }
   return devices;
+}
+
+std::vector<DeviceName> usable_devices(const Topology& topology, const PlanOptions& options) {
+  auto devices = candidates(topology, options);
+  for (const auto& node : options.avoid)
+    if (std::ranges::find(topology.nodes(), node) == topology.nodes().end())
+      throw Error(Errc::not_found, fmt::format("node {} is not in '{}'; its nodes: {}", node,
+                                               topology.name(), fmt::join(topology.nodes(), ", ")));
+  std::erase_if(devices, [&](const DeviceName& device) {
+    return std::ranges::find(options.avoid, device.node) != options.avoid.end();
+  });
+  if (devices.empty())
+    throw Error(Errc::invalid_argument, fmt::format("'{}' has no device left to plan for: every "
+                                                    "node is to be avoided",
+                                                    topology.name()));
+  return devices;
+}
+
+// With the margins off what is available.
+Topology with_margins(const Topology& topology, const PlanOptions& options) {
+  if (!(options.margin >= 0 && options.margin < 1))
+    throw Error(Errc::invalid_argument,
+                fmt::format("margin is {}; write a share from 0 to below 1", options.margin));
+  auto result = topology;
+  for (const auto& device : topology.devices())
+    result.set_available(device.name,
+                         static_cast<std::uint64_t>(static_cast<double>(device.available_bytes) *
+                                                    (1 - options.margin)));
+  for (const auto& [name, bytes] : options.margins) {
+    const auto* device = result.find(name);
+    if (device == nullptr)
+      throw Error(Errc::not_found, fmt::format("margin of {}: it is not in '{}'", name.to_string(),
+                                               topology.name()));
+    result.set_available(name, device->available_bytes - std::min(device->available_bytes, bytes));
+  }
+  return result;
 }
 
 std::uint64_t available(const Topology& topology, const DeviceName& name) {
@@ -67,10 +107,53 @@ std::optional<std::pair<DeviceName, DeviceName>> find_gap(const Topology& topolo
   return std::nullopt;
 }
 
+// "; one more device like desktop/gpu0 would do": the least of that kind with which a plan exists,
+// and the most micro-batches with which one does. Empty if neither helps.
+std::string what_would_fit(const ModelSpec& model, const Topology& topology,
+                           const std::vector<DeviceName>& devices, const PlanProblem& chain,
+                           const PlanOptions& options, const DeviceName& largest) {
+  const auto feasible = [](const ChainProblem& problem) {
+    return !search_chain(problem, 1'000'000).stages.empty();
+  };
+  std::string advice;
+  const auto& types = chain.types().types;
+  const auto type = static_cast<std::size_t>(
+      std::ranges::find_if(types,
+                           [&](const DeviceType& each) {
+                             return std::ranges::find(each.devices, largest) != each.devices.end();
+                           }) -
+      types.begin());
+  auto more = chain.problem();
+  // Another of its kind would be as near to it as the nearest device is.
+  more.send_seconds = [&](std::size_t from, std::size_t to, std::uint32_t boundary) {
+    const double seconds = chain.problem().send_seconds(from, to, boundary);
+    return from == type && to == type && seconds == ChainProblem::kImpossible ? 0 : seconds;
+  };
+  for (std::uint16_t n = 1; n <= kMostMoreDevices; ++n) {
+    ++more.counts[type];
+    if (!feasible(more)) continue;
+    advice = n == 1 ? fmt::format("; one more device like {} would do", largest.to_string())
+                    : fmt::format("; {} more devices like {} would do", n, largest.to_string());
+    break;
+  }
+  for (auto fewer = options.micro_batches; fewer > 1;) {
+    fewer /= 2;
+    auto changed = options;
+    changed.micro_batches = fewer;
+    const PlanProblem other(model, topology, devices, changed);
+    if (!feasible(other.problem())) continue;
+    advice += fmt::format("; {} micro-batch{} in place of {} would do", fewer,
+                          fewer == 1 ? "" : "es", options.micro_batches);
+    break;
+  }
+  return advice;
+}
+
 // Why there is no plan: the first of these that is true is what the user can act on.
 Error explain_infeasible(const ModelSpec& model, const Topology& topology,
-                         const std::vector<DeviceName>& devices, const StageSizer& sizes,
+                         const std::vector<DeviceName>& devices, const PlanProblem& chain,
                          const PlanOptions& options, const ChainResult& result) {
+  const auto& sizes = chain.sizes();
   const auto largest = *std::ranges::max_element(
       devices, {}, [&](const DeviceName& name) { return available(topology, name); });
   const auto count = static_cast<std::uint32_t>(model.layers.size());
@@ -87,7 +170,8 @@ Error explain_infeasible(const ModelSpec& model, const Topology& topology,
   for (const auto& name : devices) sum += available(topology, name);
   const auto needs = fmt::format("model '{}' needs {} of state and activations; {}", model.name,
                                  format_bytes(need), describe_available(topology, devices));
-  if (need > sum) return {Errc::out_of_memory, needs + "; use more devices"};
+  const auto advice = what_would_fit(model, topology, devices, chain, options, largest);
+  if (need > sum) return {Errc::out_of_memory, needs + "; use more devices" + advice};
   if (const auto gap = find_gap(topology, devices))
     return {Errc::out_of_memory,
             fmt::format("{}, but no known path joins {} and {}; add the link between their nodes",
@@ -98,10 +182,12 @@ Error explain_infeasible(const ModelSpec& model, const Topology& topology,
                                          needs, result.states)};
   const auto stages =
       options.stages != 0 ? fmt::format("{} stages", options.stages) : std::string("stages");
-  return {Errc::out_of_memory,
-          fmt::format("{}, but no split into {} of whole layers fits with {} micro-batches in "
-                      "flight; use more devices, another number of stages or fewer micro-batches",
-                      needs, stages, options.micro_batches)};
+  return {
+      Errc::out_of_memory,
+      fmt::format("{}, but no split into {} of whole layers fits with {} micro-batches in "
+                  "flight{}; use more devices, another number of stages or fewer micro-batches{}",
+                  needs, stages, options.micro_batches,
+                  options.pins.empty() ? "" : " and the layers that are pinned", advice)};
 }
 
 void check_options(const ModelSpec& model, const PlanOptions& options, std::size_t devices) {
@@ -122,48 +208,129 @@ void check_options(const ModelSpec& model, const PlanOptions& options, std::size
                             options.stages, devices));
 }
 
-std::string certificate_of(const ChainResult& result) {
-  if (result.exact)
-    return fmt::format("optimal: exact dynamic programming over {} states", result.states);
-  if (result.lower_bound_seconds <= 0)
-    return fmt::format("best of {} states; nothing is known of the gap", result.states);
-  return fmt::format("within {:.1f}% of optimal: stopped after {} states, lower bound {:.6g} s",
-                     100 * (result.step_seconds / result.lower_bound_seconds - 1), result.states,
-                     result.lower_bound_seconds);
+std::string_view unit_of(Objective objective) {
+  return objective == Objective::cost ? "" : objective == Objective::energy ? " J" : " s";
 }
 
-}  // namespace
+std::string certificate_of(const ChainResult& result, Objective objective) {
+  const auto what =
+      objective == Objective::time ? std::string() : fmt::format(" in {}", to_string(objective));
+  if (result.exact)
+    return fmt::format("optimal{}: exact dynamic programming over {} states", what, result.states);
+  if (result.lower_bound <= 0)
+    return fmt::format("best of {} states; nothing is known of the gap", result.states);
+  return fmt::format("within {:.1f}% of optimal{}: stopped after {} states, lower bound {:.6g}{}",
+                     100 * (result.value / result.lower_bound - 1), what, result.states,
+                     result.lower_bound, unit_of(objective));
+}
 
-Plan make_plan(const ModelSpec& model, const Topology& topology, const PlanOptions& options) {
-  model.validate();
-  const auto devices = usable_devices(topology, options);
-  check_options(model, options, devices.size());
-  const auto types = collapse_devices(topology, devices);
-  const StageSizer sizes(model);
-  ChainProblem problem{&types, &sizes, {0.0}, {}, options.micro_batches, options.stages};
-  for (const auto& layer : model.layers) {
-    problem.work.push_back(problem.work.back() + kTrainingFlopsPerForward * layer.forward_flops);
-    problem.send_bytes.push_back(layer.output_bytes);
-  }
-  const auto result = search_chain(problem);
-  if (result.stages.empty())
-    throw explain_infeasible(model, topology, devices, sizes, options, result);
+// The sets of nodes that may be used together: all, or each of so many.
+std::vector<std::vector<DeviceName>> node_choices(const std::vector<DeviceName>& devices,
+                                                  std::uint32_t most_nodes) {
+  std::vector<std::string> nodes;
+  for (const auto& device : devices)
+    if (std::ranges::find(nodes, device.node) == nodes.end()) nodes.push_back(device.node);
+  if (most_nodes == 0 || nodes.size() <= most_nodes) return {devices};
+  std::vector<std::vector<DeviceName>> choices;
+  std::vector<char> chosen(nodes.size(), 0);
+  std::fill_n(chosen.begin(), most_nodes, 1);
+  do {
+    if (choices.size() == kMaxNodeChoices)
+      throw Error(Errc::invalid_argument,
+                  fmt::format("more than {} ways to choose {} of {} nodes; name the devices to use",
+                              kMaxNodeChoices, most_nodes, nodes.size()));
+    auto& choice = choices.emplace_back();
+    for (const auto& device : devices)
+      if (chosen[static_cast<std::size_t>(std::ranges::find(nodes, device.node) - nodes.begin())] !=
+          0)
+        choice.push_back(device);
+  } while (std::prev_permutation(chosen.begin(), chosen.end()));
+  return choices;
+}
 
+Plan plan_of(const ModelSpec& model, const PlanProblem& chain, const ChainResult& result,
+             const PlanOptions& options) {
+  const auto& types = chain.types().types;
   Plan plan;
   plan.model = model.name;
   plan.micro_batches = options.micro_batches;
   plan.step_seconds = result.step_seconds;
-  plan.certificate = certificate_of(result);
-  std::vector<std::size_t> next(types.types.size());
+  plan.certificate = certificate_of(result, options.objective);
+  std::vector<std::size_t> next(types.size());
   for (const auto& stage : result.stages) {
     const auto stages_left = static_cast<std::uint32_t>(result.stages.size() - plan.stages.size());
-    const auto memory = sizes.stage(stage.first_layer, stage.end_layer,
-                                    std::min(options.micro_batches, stages_left));
-    plan.stages.push_back({types.types[stage.type].devices[next[stage.type]++], stage.first_layer,
+    const auto memory = chain.sizes().stage(stage.first_layer, stage.end_layer,
+                                            std::min(options.micro_batches, stages_left));
+    plan.stages.push_back({types[stage.option].devices[next[stage.option]++], stage.first_layer,
                            stage.end_layer, memory.state_bytes(), memory.activation_bytes,
                            stage.seconds});
   }
   return plan;
+}
+
+}  // namespace
+
+static constexpr std::array<std::string_view, 5> kObjectives{"time", "throughput", "latency",
+                                                             "cost", "energy"};
+
+std::string_view to_string(Objective value) noexcept {
+  return kObjectives[static_cast<std::size_t>(value)];
+}
+
+std::optional<Objective> objective_from_string(std::string_view name) noexcept {
+  const auto at = std::ranges::find(kObjectives, name);
+  if (at == kObjectives.end()) return std::nullopt;
+  return static_cast<Objective>(at - kObjectives.begin());
+}
+
+Plan make_plan(const ModelSpec& model, const Topology& given, const PlanOptions& options) {
+  model.validate();
+  const auto topology = with_margins(given, options);
+  const auto devices = usable_devices(topology, options);
+  check_options(model, options, devices.size());
+  const auto choices = node_choices(devices, options.most_nodes);
+  std::optional<Plan> best;
+  double best_value = 0;
+  double lower_bound = std::numeric_limits<double>::infinity();
+  bool exact = true;
+  std::uint64_t states = 0;
+  for (const auto& choice : choices) {
+    if (options.stages > choice.size()) continue;
+    if (std::ranges::any_of(options.pins, [&](const PlanPin& pin) {
+          return std::ranges::find(choice, pin.device) == choice.end() &&
+                 std::ranges::find(devices, pin.device) != devices.end();
+        }))
+      continue;
+    const PlanProblem chain(model, topology, choice, options);
+    auto result = search_chain(chain.problem());
+    exact = exact && result.exact;
+    states += result.states;
+    if (!result.stages.empty() || !result.exact)
+      lower_bound = std::min(lower_bound, result.lower_bound);
+    if (result.stages.empty()) {
+      if (choices.size() == 1)
+        throw explain_infeasible(model, topology, choice, chain, options, result);
+      continue;
+    }
+    if (best && result.value >= best_value) continue;
+    best_value = result.value;
+    best = plan_of(model, chain, result, options);
+  }
+  if (!best)
+    throw Error(
+        exact ? Errc::out_of_memory : Errc::exhausted,
+        fmt::format("model '{}' was found to fit on no {}; allow more nodes", model.name,
+                    options.most_nodes == 1 ? std::string("single node")
+                                            : fmt::format("{} of the nodes", options.most_nodes)));
+  if (choices.size() > 1) {
+    ChainResult all;
+    all.value = best_value;
+    all.lower_bound = lower_bound;
+    all.exact = exact;
+    all.states = states;
+    best->certificate = certificate_of(all, options.objective);
+  }
+  return *best;
 }
 
 void check_plan(const Plan& plan, const ModelSpec& model, const Topology& topology) {

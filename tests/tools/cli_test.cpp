@@ -219,6 +219,58 @@ TEST_CASE("plan places a model, in every format, and the file reads back") {
   CHECK(json::parse(as_json.out).at("stages").as_array().size() == 6);
 }
 
+TEST_CASE("plan explains, compares, and keeps to what the user wants") {
+  const auto model = model_file(10, 2);
+  const auto few = model_file(6, 2);  // A layer fits on an H100: six of them hold all.
+  const auto run = [&](std::vector<std::string> more, bool small = false) {
+    std::vector<std::string> all = {"plan", small ? few : model, "--cluster", "desktop-and-hgx"};
+    all.insert(all.end(), more.begin(), more.end());
+    return causeway_run(all);
+  };
+  const auto explained = run({"--explain"});
+  CHECK(explained.exit_code == 0);
+  CHECK(contains(explained.out, "this plan"));
+  CHECK(contains(explained.out, "in proportion to memory"));
+  const auto as_json = json::parse(run({"--explain", "--json"}).out);
+  const double step = as_json.at("plan").at("step_seconds").to_number<double>();
+  const auto& others = as_json.at("alternatives").as_array();
+  CHECK(others.size() >= 4);
+  CHECK(others.at(0).at("step_seconds").to_number<double>() == doctest::Approx(step));
+  for (const auto& other : others)
+    if (other.as_object().contains("step_seconds"))
+      CHECK(other.at("step_seconds").to_number<double>() >= step * (1 - 1e-9));
+    else
+      CHECK_FALSE(other.at("why_not").as_string().empty());
+
+  const auto compared = json::parse(run({"--compare", "desktop,hgx,desktop+hgx", "--json"}).out);
+  REQUIRE(compared.as_array().size() == 3);
+  CHECK(compared.at(2).at("step_seconds").to_number<double>() == doctest::Approx(step));
+  CHECK(contains(run({"--compare", "desktop,hgx"}).out, "hgx"));
+  CHECK(contains(run({"--compare", "desktop+laptop"}).err, "laptop"));
+
+  const auto limits = json::parse(run({"--what-fits", "--json"}).out);
+  CHECK(limits.at("micro_batches").to_number<int>() >= 4);
+  CHECK(limits.at("micro_batch_scale").to_number<double>() >= 1);
+
+  const auto pinned =
+      run({"--pin", "layer4=hgx/gpu3", "--avoid", "desktop", "--format", "yaml"}, true);
+  CHECK(pinned.exit_code == 0);
+  for (const auto& stage : Plan::from_yaml(pinned.out, "stdout").stages) {
+    CHECK(stage.device.node == "hgx");
+    CHECK((stage.first_layer <= 4 && 4 < stage.end_layer) == (stage.device.index == 3));
+  }
+  const auto cheap = run({"--objective", "cost", "--price", "rtx-5090=0.4", "--price",
+                          "h100-sxm=400", "--format", "json"});
+  CHECK(cheap.exit_code == 0);
+  CHECK(contains(cheap.out, "optimal in cost"));
+  CHECK(run({"--objective", "cost"}).exit_code == 1);
+  CHECK(run({"--objective", "luck"}).exit_code == 2);
+  CHECK(run({"--pin", "layer4"}).exit_code == 1);
+  CHECK(run({"--pin", "layer99=hgx/gpu0"}).exit_code == 1);
+  CHECK(run({"--price", "h100-sxm=much"}).exit_code == 1);
+  CHECK(run({"--margin", "120"}).exit_code == 2);
+}
+
 TEST_CASE("a model that does not fit is exit code 3 with needed and available") {
   for (const std::string only : {"desktop/gpu0", "desktop/gpu0,desktop/gpu1"}) {
     const auto result = causeway_run(

@@ -4,12 +4,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <memory>
+#include <set>
 
+#include "causeway/plan_compare.h"
 #include "causeway/plan_export.h"
 #include "tools/base/files.h"
 #include "tools/base/terminal.h"
 #include "tools/commands/command.h"
+#include "tools/commands/plan_views.h"
 #include "tools/lab.h"
 
 namespace causeway::tools {
@@ -29,6 +34,15 @@ struct PlanCommandOptions {
   std::string format = "table";
   std::string engine;
   std::string output;
+  std::string objective = "time";
+  std::vector<std::string> pins;
+  std::vector<std::string> margins;
+  std::vector<std::string> prices;
+  std::vector<std::string> watts;
+  double margin_percent = 0;
+  bool explain = false;
+  bool what_fits = false;
+  std::vector<std::string> compare;
 };
 
 constexpr std::uint64_t kUsualContext = 4096;
@@ -42,7 +56,95 @@ ModelSpec serving_model(PlanCommandOptions& options) {
                      : longest > 0       ? std::min(longest, kUsualContext)
                                          : kUsualContext;
   options.plan.micro_batches = 1;
+  options.plan.serving = true;
   return model_spec(model, workload);
+}
+
+// "KEY=VALUE", both not empty.
+std::pair<std::string, std::string> parse_pair(const std::string& option, const std::string& text,
+                                               const char* form) {
+  const auto at = text.find('=');
+  if (at == std::string::npos || at == 0 || at + 1 == text.size())
+    throw Error(Errc::invalid_argument, fmt::format("{} '{}': write {}", option, text, form));
+  return {text.substr(0, at), text.substr(at + 1)};
+}
+
+double parse_positive(const std::string& option, const std::string& text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value) ||
+      value < 0)
+    throw Error(Errc::invalid_argument,
+                fmt::format("{}: '{}' is no number of 0 or more", option, text));
+  return value;
+}
+
+// By name, or by number from 0.
+std::uint32_t parse_layer(const ModelSpec& model, const std::string& text) {
+  const auto named = std::ranges::find(model.layers, text, &LayerSpec::name);
+  if (named != model.layers.end()) return static_cast<std::uint32_t>(named - model.layers.begin());
+  std::uint32_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size())
+    throw Error(Errc::invalid_argument,
+                fmt::format("--pin: model '{}' has no layer '{}'; write its name or number",
+                            model.name, text));
+  return number;
+}
+
+void parse_plan_options(PlanCommandOptions& options, const ModelSpec& model) {
+  auto& plan = options.plan;
+  plan.only = parse_devices(options.only);
+  plan.objective = objective_from_string(options.objective).value();
+  plan.margin = options.margin_percent / 100;
+  for (const auto& text : options.pins) {
+    const auto [layer, device] = parse_pair("--pin", text, "LAYER=DEVICE");
+    plan.pins.push_back({parse_layer(model, layer), parse_devices({device}).front()});
+  }
+  for (const auto& text : options.margins) {
+    const auto [device, bytes] = parse_pair("--keep-free", text, "DEVICE=SIZE");
+    plan.margins.emplace_back(parse_devices({device}).front(), parse_bytes(bytes));
+  }
+  for (const auto& text : options.prices) {
+    const auto [gpu, price] = parse_pair("--price", text, "MODEL=PER_HOUR");
+    plan.price_per_hour[gpu] = parse_positive("--price", price);
+  }
+  for (const auto& text : options.watts) {
+    const auto [gpu, watts] = parse_pair("--watts", text, "MODEL=WATTS");
+    plan.watts[gpu] = parse_positive("--watts", watts);
+  }
+}
+
+// Each of `sets` ("desktop", "desktop+hgx") as if there were no other nodes.
+std::vector<PlanAlternative> compare_nodes(const std::vector<std::string>& sets,
+                                           const ModelSpec& model, const Topology& topology,
+                                           const PlanOptions& options) {
+  std::vector<PlanAlternative> result;
+  for (const auto& set : sets) {
+    std::set<std::string> wanted;
+    for (std::size_t at = 0; at <= set.size();) {
+      const auto plus = std::min(set.find('+', at), set.size());
+      const auto node = set.substr(at, plus - at);
+      if (std::ranges::find(topology.nodes(), node) == topology.nodes().end())
+        throw Error(Errc::not_found,
+                    fmt::format("--compare: '{}' is no node of '{}'; its nodes: {}", node,
+                                topology.name(), fmt::join(topology.nodes(), ", ")));
+      wanted.insert(node);
+      at = plus + 1;
+    }
+    auto limited = options;
+    for (const auto& node : topology.nodes())
+      if (!wanted.contains(node)) limited.avoid.push_back(node);
+    PlanAlternative row{set};
+    try {
+      row.plan = make_plan(model, topology, limited);
+      row.figures = plan_figures(*row.plan, model, topology, options);
+    } catch (const Error& error) {
+      row.why_not = error.what();
+    }
+    result.push_back(std::move(row));
+  }
+  return result;
 }
 
 std::string table_text(const Plan& plan, const ModelSpec& model, const Topology& topology) {
@@ -97,7 +199,19 @@ int run_plan(PlanCommandOptions& options, bool json) {
   const auto topology = options.cluster.empty()
                             ? connect_pool(options.connection).topology()
                             : Topology::from_cluster(load_cluster(options.cluster));
-  options.plan.only = parse_devices(options.only);
+  parse_plan_options(options, model);
+  if (!options.compare.empty()) {
+    const auto rows = compare_nodes(options.compare, model, topology, options.plan);
+    fmt::print("{}", json ? alternatives_json(rows) + "\n" : alternatives_text(rows));
+    const bool any =
+        std::ranges::any_of(rows, [](const auto& row) { return row.plan.has_value(); });
+    return any ? kExitOk : kExitOutOfMemory;
+  }
+  if (options.what_fits) {
+    const auto limits = plan_limits(model, topology, options.plan);
+    fmt::print("{}", json ? limits_json(limits) + "\n" : limits_text(limits));
+    return limits.micro_batches > 0 || limits.micro_batch_scale > 0 ? kExitOk : kExitOutOfMemory;
+  }
   const auto plan = make_plan(model, topology, options.plan);
   if (!options.engine.empty()) {
     const auto text = engine_text(plan, options.model, options.engine);
@@ -105,14 +219,23 @@ int run_plan(PlanCommandOptions& options, bool json) {
     fmt::print("{}", text);
     return kExitOk;
   }
+  std::vector<PlanAlternative> others;
+  if (options.explain) {
+    others.push_back({"this plan", plan, plan_figures(plan, model, topology, options.plan), {}});
+    for (auto& other : plan_alternatives(plan, model, topology, options.plan))
+      others.push_back(std::move(other));
+  }
   const auto text = [&](const std::string& format) {
     if (format == "yaml") return plan.to_yaml();
-    if (format == "json") return plan.to_json() + "\n";
-    return table_text(plan, model, topology) +
-           (options.serve
-                ? "Serving: memory is that of weights and KV cache; times are still those "
-                  "of a training step.\n"
-                : "");
+    if (format == "json")
+      return options.explain ? fmt::format("{{\"plan\":{},\"alternatives\":{}}}\n", plan.to_json(),
+                                           alternatives_json(others))
+                             : plan.to_json() + "\n";
+    auto table = table_text(plan, model, topology);
+    if (options.serve)
+      table += "Serving: memory holds weights and KV cache; times are of one token per sequence.\n";
+    if (options.explain) table += "\n" + alternatives_text(others);
+    return table;
   };
   if (options.output.empty()) {
     fmt::print("{}", text(json ? "json" : options.format));
@@ -163,6 +286,32 @@ void add_plan(CLI::App& app, Shell& shell) {
       ->check(CLI::Range(1, 4096));
   command->add_flag("--use-host", options->plan.use_host_devices,
                     "Host memory may hold stages too");
+  command->add_option("--objective", options->objective, "What the plan is best in")
+      ->check(CLI::IsMember({"time", "throughput", "latency", "cost", "energy"}));
+  command->add_option("--pin", options->pins, "Put a layer, by name or number, on a device")
+      ->type_name("LAYER=DEVICE");
+  command->add_option("--avoid", options->plan.avoid, "Nodes that get nothing")
+      ->type_name("NODE,...")
+      ->delimiter(',');
+  command->add_option("--max-nodes", options->plan.most_nodes, "Use at most so many nodes")
+      ->type_name("N")
+      ->check(CLI::Range(1, 4096));
+  command->add_option("--margin", options->margin_percent, "Percent of all memory that stays free")
+      ->type_name("PERCENT")
+      ->check(CLI::Range(0.0, 99.0));
+  command->add_option("--keep-free", options->margins, "Memory of one device that stays free")
+      ->type_name("DEVICE=SIZE");
+  command->add_option("--price", options->prices, "What an hour of a GPU model costs")
+      ->type_name("MODEL=PER_HOUR");
+  command->add_option("--watts", options->watts, "Power of a GPU model, if not the vendor's")
+      ->type_name("MODEL=WATTS");
+  command->add_flag("--explain", options->explain, "Also what the obvious other plans would take");
+  auto* compare =
+      command->add_option("--compare", options->compare, "Plan for each of these sets of nodes")
+          ->type_name("NODE+NODE,...")
+          ->delimiter(',');
+  command->add_flag("--what-fits", options->what_fits, "How large batches may become")
+      ->excludes(compare);
   command->add_option("--format", options->format, "table, yaml or json")
       ->check(CLI::IsMember({"table", "yaml", "json"}));
   command->add_option("--for", options->engine, "In the words of another engine, for serving")

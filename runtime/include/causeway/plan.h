@@ -6,6 +6,8 @@
 // Units:   bytes and seconds, per step of `micro_batches` micro-batches.
 // Errors:  make_plan throws out_of_memory with needed and available bytes and the devices asked;
 //          from_yaml throws parse; check_plan throws invalid_argument naming the stage.
+//          "out of memory" says what would make it fit, where a device more or fewer micro-batches
+//          do.
 // Cost:    make_plan: exact dynamic programming over device types; 10 devices and 50 layers in
 //          milliseconds.
 // Threads: plain values.
@@ -15,8 +17,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "causeway/model.h"
@@ -76,11 +81,39 @@ struct StageMemory {
 [[nodiscard]] StageMemory stage_memory(const ModelSpec& model, std::uint32_t first_layer,
                                        std::uint32_t end_layer, std::uint32_t in_flight);
 
+// What a plan is best in.
+enum class Objective : std::uint8_t {
+  time,        // A step: sum + (m - 1) longest stage.
+  throughput,  // Micro-batches per second: the longest stage.
+  latency,     // One micro-batch, alone: the sum of the stages.
+  cost,        // Price of the devices that are used, over the step.
+  energy,      // Busy watts while they work, idle watts for the rest of the step.
+};
+[[nodiscard]] std::string_view to_string(Objective value) noexcept;
+[[nodiscard]] std::optional<Objective> objective_from_string(std::string_view name) noexcept;
+
+struct PlanPin {
+  std::uint32_t layer;
+  DeviceName device;  // The only one that may hold it.
+};
+
 struct PlanOptions {
   std::uint32_t micro_batches = 4;
+  // A stage's time is that of one token for each sequence, not of a training step: its weights and
+  // activations (the KV cache, in a model described for serving) are read once, or its forward
+  // operations done, whichever takes longer, and a fixed time per layer.
+  bool serving = false;
   std::vector<DeviceName> only = {};  // Non-empty: no other device may be used.
   std::uint32_t stages = 0;           // Exactly so many; 0: as many as are best.
   bool use_host_devices = false;      // Host memory as a place for stages.
+  Objective objective = Objective::time;
+  std::vector<PlanPin> pins = {};
+  std::vector<std::string> avoid = {};  // Nodes that hold nothing.
+  std::uint32_t most_nodes = 0;         // 0: any number.
+  double margin = 0;                    // Share of every device's memory that stays free.
+  std::vector<std::pair<DeviceName, std::uint64_t>> margins = {};  // Bytes of a device, on top.
+  std::map<std::string, double> price_per_hour = {};  // By device model ("h100-sxm"); for cost.
+  std::map<std::string, double> watts = {};           // Instead of the vendor's; for energy.
 };
 
 [[nodiscard]] Plan make_plan(const ModelSpec& model, const Topology& topology,

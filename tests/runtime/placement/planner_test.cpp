@@ -18,6 +18,7 @@
 #include "causeway/gpu_catalogue.h"
 #include "causeway/plan.h"
 #include "runtime/placement/chain_search.h"
+#include "runtime/placement/plan_problem.h"
 
 using causeway::check_plan;
 using causeway::ClusterSpec;
@@ -27,6 +28,7 @@ using causeway::Errc;
 using causeway::Error;
 using causeway::make_plan;
 using causeway::ModelSpec;
+using causeway::Objective;
 using causeway::Plan;
 using causeway::PlanOptions;
 using causeway::stage_memory;
@@ -453,17 +455,12 @@ TEST_CASE("a search that is cut short says so, and its bound holds") {
   for (const auto& device : topology.devices()) names.push_back(device.name);
   const auto types = causeway::collapse_devices(topology, names);
   CHECK(types.types.size() == 16);
-  const causeway::StageSizer sizes(model);
-  causeway::ChainProblem problem{&types, &sizes, {0.0}, {}, 8, 0};
-  for (const auto& layer : model.layers) {
-    problem.work.push_back(problem.work.back() + 3 * layer.forward_flops);
-    problem.send_bytes.push_back(layer.output_bytes);
-  }
-  const auto result = causeway::search_chain(problem, 2'000'000);
+  const causeway::PlanProblem chain(model, topology, names, {.micro_batches = 8});
+  const auto result = causeway::search_chain(chain.problem(), 2'000'000);
   CHECK_FALSE(result.exact);
   REQUIRE_FALSE(result.stages.empty());
-  CHECK(result.lower_bound_seconds > 0);
-  CHECK(result.lower_bound_seconds <= result.step_seconds);
+  CHECK(result.lower_bound > 0);
+  CHECK(result.lower_bound <= result.step_seconds);
   // The whole budget gives a plan that is no worse, with its gap in the certificate.
   const auto plan = make_plan(model, topology, {.micro_batches = 8});
   CHECK(plan.step_seconds <= result.step_seconds);
@@ -482,4 +479,143 @@ TEST_CASE("twins only where every figure agrees") {
   auto lent = topology;
   lent.set_available(names[0], 16 << 20);
   CHECK(causeway::collapse_devices(lent, names).types.size() == 4);
+}
+
+// A fast, dear, hungry device and two slow, cheap ones.
+static Topology mixed() {
+  return Topology::from_cluster(
+      ClusterSpec::from_yaml("{name: mixed, nodes: ["
+                             "{name: big, devices: [{gpu: h100-sxm, capacity: 30 MB}]},"
+                             "{name: small, devices: [{gpu: rtx-3090, count: 2, capacity: 30 MB}]},"
+                             "{name: other, devices: [{gpu: rtx-4090, capacity: 30 MB}]}],"
+                             "links: [{between: [big, small], bandwidth: 10 GB/s, latency: 10 us},"
+                             "{between: [big, other], bandwidth: 10 GB/s, latency: 10 us},"
+                             "{between: [small, other], bandwidth: 10 GB/s, latency: 10 us}]}",
+                             "test"));
+}
+
+TEST_CASE("constraints of the user are kept, and cost what they cost") {
+  const auto topology = mixed();
+  const auto model = uniform_model(8, 100'000, 1000);
+  const auto free = make_plan(model, topology);
+  const auto uses = [](const Plan& plan, const std::string& node) {
+    return std::ranges::any_of(plan.stages,
+                               [&](const auto& stage) { return stage.device.node == node; });
+  };
+  CHECK(uses(free, "big"));
+
+  const auto without = make_plan(model, topology, {.avoid = {"big"}});
+  CHECK_FALSE(uses(without, "big"));
+  CHECK(without.step_seconds > free.step_seconds);
+  CHECK(without.certificate.starts_with("optimal"));
+
+  const auto small = devices({"small/gpu1"})[0];
+  const auto pinned = make_plan(model, topology, {.pins = {{3, small}, {4, small}}});
+  bool held = false;
+  for (const auto& stage : pinned.stages)
+    if (stage.device == small) held = stage.first_layer <= 3 && stage.end_layer >= 5;
+  CHECK(held);
+  CHECK(pinned.step_seconds >= free.step_seconds);
+
+  const auto one_node = make_plan(model, topology, {.most_nodes = 1});
+  for (const auto& stage : one_node.stages)
+    CHECK(stage.device.node == one_node.stages.front().device.node);
+  CHECK(one_node.certificate.starts_with("optimal"));
+
+  // A margin that leaves no room for all layers on the fastest device.
+  const auto roomy = make_plan(model, topology, {.margin = 0.6});
+  for (const auto& stage : roomy.stages)
+    CHECK(stage.state_bytes + stage.activation_bytes <= 12'000'000);
+  const auto big = devices({"big/gpu0"})[0];
+  const auto spared = make_plan(model, topology, {.margins = {{big, 25'000'000}}});
+  for (const auto& stage : spared.stages)
+    if (stage.device == big) CHECK(stage.state_bytes + stage.activation_bytes <= 5'000'000);
+
+  const auto code = [&](PlanOptions options) {
+    return refusal([&] { (void)make_plan(model, topology, options); }).code;
+  };
+  CHECK(code({.pins = {{8, small}}}) == Errc::invalid_argument);
+  CHECK(code({.only = devices({"big/gpu0"}), .pins = {{0, small}}}) == Errc::invalid_argument);
+  CHECK(code({.avoid = {"nowhere"}}) == Errc::not_found);
+  CHECK(code({.avoid = {"big", "small", "other"}}) == Errc::invalid_argument);
+  CHECK(code({.margin = 1}) == Errc::invalid_argument);
+  CHECK(code({.margins = {{devices({"nowhere/gpu0"})[0], 1}}}) == Errc::not_found);
+}
+
+TEST_CASE("objectives choose different plans, each the best in its own") {
+  const auto topology = mixed();
+  const auto model = uniform_model(8, 100'000, 1000);
+  const std::map<std::string, double> prices = {
+      {"h100-sxm", 100}, {"rtx-3090", 0.2}, {"rtx-4090", 0.4}};
+  const auto cheap =
+      make_plan(model, topology, {.objective = Objective::cost, .price_per_hour = prices});
+  const auto fast = make_plan(model, topology, {.price_per_hour = prices});
+  const auto price = [&](const Plan& plan) {
+    double sum = 0;
+    for (const auto& stage : plan.stages) sum += prices.at(topology.find(stage.device)->model);
+    return sum * plan.step_seconds;
+  };
+  CHECK(price(cheap) < price(fast));
+  CHECK(cheap.step_seconds > fast.step_seconds);
+  const auto frugal = make_plan(
+      model, topology,
+      {.objective = Objective::energy, .watts = {{"h100-sxm", 90'000}}});  // Nobody would.
+  for (const auto& stage : frugal.stages) CHECK(stage.device.node != "big");
+  const auto soon = make_plan(model, topology, {.objective = Objective::latency});
+  double latency = 0;
+  for (const auto& stage : soon.stages) latency += stage.seconds;
+  double other = 0;
+  for (const auto& stage : fast.stages) other += stage.seconds;
+  CHECK(latency <= other * (1 + 1e-9));
+  const auto unknown =
+      refusal([&] { (void)make_plan(model, topology, {.objective = Objective::cost}); });
+  CHECK(unknown.code == Errc::invalid_argument);
+  CHECK(unknown.says("the price of a"));
+  for (const auto name : {"time", "throughput", "latency", "cost", "energy"})
+    CHECK(causeway::to_string(*causeway::objective_from_string(name)) == name);
+  CHECK_FALSE(causeway::objective_from_string("luck").has_value());
+}
+
+TEST_CASE("a refusal says what would make it fit, and that is true") {
+  const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
+      "{name: two, nodes: [{name: n, devices: [{gpu: l40s, count: 2, capacity: 32 MB}]}]}",
+      "test"));
+  // Three layers of 20 MB: each device holds one.
+  const auto model = uniform_model(3, 1'250'000, 0);
+  const auto more = refusal([&] { (void)make_plan(model, topology); });
+  CHECK(more.code == Errc::out_of_memory);
+  CHECK(more.says("one more device like n/gpu0 would do"));
+  const auto three = Topology::from_cluster(ClusterSpec::from_yaml(
+      "{name: three, nodes: [{name: n, devices: [{gpu: l40s, count: 3, capacity: 32 MB}]}]}",
+      "test"));
+  CHECK_NOTHROW((void)make_plan(model, three));
+  // Two layers with activations of 6 MB: four micro-batches in flight are too many, two are not.
+  auto active = uniform_model(4, 500'000, 0);
+  for (auto& layer : active.layers) layer.activation_bytes = 6'000'000;
+  const auto fewer = refusal([&] { (void)make_plan(active, topology, {.micro_batches = 8}); });
+  CHECK(fewer.code == Errc::out_of_memory);
+  CHECK(fewer.says("1 micro-batch in place of 8 would do"));
+  CHECK_NOTHROW((void)make_plan(active, topology, {.micro_batches = 1}));
+}
+
+TEST_CASE("serving: a token takes the reading of what a stage holds") {
+  // Sixteen layers of 4 GB over an H100 and two 4090: reading decides, and latency wants the H100.
+  const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
+      "{name: s, nodes: [{name: n, devices: [{gpu: h100-sxm}, {gpu: rtx-4090, count: 2}]}]}",
+      "test"));
+  auto model = uniform_model(16, 1'000'000'000, 0);
+  model.gradient_bytes_per_weight_byte = 0;
+  model.optimizer_bytes_per_weight_byte = 0;
+  const auto plan = make_plan(
+      model, topology, {.micro_batches = 1, .serving = true, .objective = Objective::latency});
+  REQUIRE(plan.stages.size() == 1);
+  CHECK(plan.stages[0].device == devices({"n/gpu0"})[0]);
+  CHECK(plan.step_seconds == doctest::Approx(64e9 / (0.91 * 3350e9) + 16 * 0.078e-3).epsilon(1e-6));
+  // For throughput the slow cards take their share.
+  const auto wide = make_plan(
+      model, topology, {.micro_batches = 1, .serving = true, .objective = Objective::throughput});
+  CHECK(wide.stages.size() == 3);
+  double longest = 0;
+  for (const auto& stage : wide.stages) longest = std::max(longest, stage.seconds);
+  CHECK(longest < plan.step_seconds);
 }

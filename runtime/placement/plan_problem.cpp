@@ -1,0 +1,155 @@
+#include "runtime/placement/plan_problem.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "causeway/gpu_catalogue.h"
+#include "runtime/placement/cost/device_rates.h"
+#include "runtime/placement/cost/serving_cost.h"
+
+namespace causeway {
+
+namespace {
+
+constexpr double kTrainingFlopsPerForward = 3;  // Backward counts twice.
+constexpr double kSecondsPerHour = 3600;
+constexpr double kHostBytesPerS = 50e9;  // A server's memory, as its cores read it.
+constexpr double kHostFlopsPerS = 1e12;
+constexpr double kIdleShare = 0.25;  // Of a board's watts.
+
+std::vector<std::uint32_t> marks_of(const ModelSpec& model, const std::vector<DeviceName>& devices,
+                                    const PlanOptions& options) {
+  std::vector<std::uint32_t> marks(devices.size(), 0);
+  for (const auto& pin : options.pins) {
+    if (pin.layer >= model.layers.size())
+      throw Error(Errc::invalid_argument,
+                  fmt::format("layer {} is pinned to {}, but model '{}' has {} layers", pin.layer,
+                              pin.device.to_string(), model.name, model.layers.size()));
+    const auto at = std::ranges::find(devices, pin.device);
+    if (at == devices.end())
+      throw Error(Errc::invalid_argument,
+                  fmt::format("layer {} is pinned to {}, which this plan may not use", pin.layer,
+                              pin.device.to_string()));
+    const auto index = static_cast<std::size_t>(at - devices.begin());
+    marks[index] = static_cast<std::uint32_t>(index) + 1;
+  }
+  return marks;
+}
+
+}  // namespace
+
+PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
+                         const std::vector<DeviceName>& devices, const PlanOptions& options)
+    : sizes_(model),
+      types_(collapse_devices(topology, devices, marks_of(model, devices, options))),
+      work_before_{0},
+      pinned_(types_.types.size()),
+      forward_before_{0},
+      read_before_{0},
+      micro_batches_(options.micro_batches),
+      serving_(options.serving) {
+  for (const auto& layer : model.layers) {
+    const double work = kTrainingFlopsPerForward * layer.forward_flops;
+    work_before_.push_back(work_before_.back() + work);
+    // Serving has no one figure that its time grows with on every device.
+    if (!options.serving) problem_.work.push_back(work);
+    send_bytes_.push_back(layer.output_bytes);
+    forward_before_.push_back(forward_before_.back() + layer.forward_flops);
+    read_before_.push_back(read_before_.back() + static_cast<double>(layer.weight_bytes()) +
+                           static_cast<double>(layer.activation_bytes));
+  }
+  for (std::size_t type = 0; type < types_.types.size(); ++type) {
+    const auto& held = types_.types[type].devices;
+    for (const auto& pin : options.pins)
+      if (std::ranges::find(held, pin.device) != held.end()) {
+        pinned_[type].push_back(pin.layer);
+        all_pinned_.push_back(pin.layer);
+      }
+    problem_.counts.push_back(static_cast<std::uint16_t>(held.size()));
+    ChainOption option;
+    option.uses.assign(types_.types.size(), 0);
+    option.uses[type] = 1;
+    problem_.options.push_back(std::move(option));
+  }
+  std::ranges::sort(all_pinned_);
+  problem_.layers = static_cast<std::uint32_t>(model.layers.size());
+  problem_.objective = options.objective;
+  problem_.micro_batches = options.micro_batches;
+  problem_.stages = options.stages;
+  problem_.seconds = [this](std::size_t type, std::uint32_t first, std::uint32_t end,
+                            std::uint32_t behind) {
+    return stage_seconds(type, first, end, behind);
+  };
+  problem_.send_seconds = [this](std::size_t from, std::size_t to, std::uint32_t boundary) {
+    return send_seconds(from, to, boundary);
+  };
+  set_rates(options);
+}
+
+double PlanProblem::compute_seconds(std::size_t type, std::uint32_t first,
+                                    std::uint32_t end) const {
+  if (!serving_)
+    return (work_before_[end] - work_before_[first]) * types_.types[type].seconds_per_flop;
+  const EngineOverheads engine;
+  const auto* gpu = find_gpu_model(types_.types[type].model);
+  const double read_s = (read_before_[end] - read_before_[first]) /
+                        (engine.decode_bandwidth *
+                         (gpu != nullptr ? gpu->memory_bandwidth_bytes_per_s : kHostBytesPerS));
+  const double flops_per_s = gpu != nullptr
+                                 ? achieved_rates(types_.types[type].model).gemm * gpu->flops_per_s
+                                 : kHostFlopsPerS;
+  return std::max(read_s, (forward_before_[end] - forward_before_[first]) / flops_per_s) +
+         (end - first) * engine.layer_s;
+}
+
+double PlanProblem::stage_seconds(std::size_t type, std::uint32_t first, std::uint32_t end,
+                                  std::uint32_t behind) const {
+  // A pinned layer is on its device, and a device with pins holds all of them.
+  const auto low = std::ranges::lower_bound(all_pinned_, first);
+  const auto high = std::ranges::lower_bound(all_pinned_, end);
+  const auto& own = pinned_[type];
+  const auto here = std::ranges::count_if(
+      own, [&](std::uint32_t layer) { return layer >= first && layer < end; });
+  if (here != high - low || here != static_cast<std::ptrdiff_t>(own.size()))
+    return ChainProblem::kImpossible;
+  const auto in_flight = std::min(micro_batches_, behind + 1);
+  if (sizes_.total_bytes(first, end, in_flight) > types_.types[type].available_bytes)
+    return ChainProblem::kImpossible;
+  return compute_seconds(type, first, end);
+}
+
+double PlanProblem::send_seconds(std::size_t from, std::size_t to, std::uint32_t boundary) const {
+  const auto& link = types_.link(from, to);
+  if (!link) return ChainProblem::kImpossible;
+  const auto bytes = static_cast<double>(send_bytes_[boundary - 1]);
+  // Activations go on, and in training their gradients come back.
+  return (serving_ ? 1 : 2) * (link->latency_s + bytes / link->bandwidth_bytes_per_s);
+}
+
+void PlanProblem::set_rates(const PlanOptions& options) {
+  const bool cost = options.objective == Objective::cost;
+  const bool energy = options.objective == Objective::energy;
+  for (std::size_t type = 0; type < types_.types.size(); ++type) {
+    const auto& model = types_.types[type].model;
+    const auto price = options.price_per_hour.find(model);
+    if (cost && price == options.price_per_hour.end())
+      throw Error(Errc::invalid_argument,
+                  fmt::format("the price of a '{}' is not known; say what an hour of it costs, or "
+                              "keep off it",
+                              model));
+    problem_.price_per_s.push_back(
+        price == options.price_per_hour.end() ? 0 : price->second / kSecondsPerHour);
+    const auto given = options.watts.find(model);
+    const auto watts =
+        given != options.watts.end() ? std::optional(given->second) : board_watts(model);
+    if (energy && !watts)
+      throw Error(
+          Errc::invalid_argument,
+          fmt::format("the power of a '{}' is not known; say its watts, or keep off it", model));
+    problem_.idle_watts.push_back(energy ? kIdleShare * *watts : 0);
+    if (energy) problem_.options[type].busy_watts = (1 - kIdleShare) * *watts;
+  }
+}
+
+}  // namespace causeway

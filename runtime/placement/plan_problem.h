@@ -1,0 +1,53 @@
+// A model and devices as a chain problem: the figures that the search needs, and what it must keep
+// to.
+//
+// Shape:   one option per device type; a pinned device is a type of its own.
+// Units:   seconds, bytes, watts, price per second.
+// Errors:  invalid_argument for a pin past the last layer or on a device that is not used, and for
+//          a price or watts that are missing where the objective needs them.
+// Threads: problem() refers to this object, which must stay where it is.
+#pragma once
+
+#include <vector>
+
+#include "causeway/plan.h"
+#include "runtime/placement/chain_search.h"
+#include "runtime/placement/device_types.h"
+#include "runtime/placement/stage_memory.h"
+
+namespace causeway {
+
+class PlanProblem {
+ public:
+  PlanProblem(const ModelSpec& model, const Topology& topology,
+              const std::vector<DeviceName>& devices, const PlanOptions& options);
+  PlanProblem(const PlanProblem&) = delete;
+  PlanProblem& operator=(const PlanProblem&) = delete;
+
+  [[nodiscard]] const ChainProblem& problem() const noexcept { return problem_; }
+  [[nodiscard]] const DeviceTypes& types() const noexcept { return types_; }
+  [[nodiscard]] const StageSizer& sizes() const noexcept { return sizes_; }
+  // Of a micro-batch, without sends: forward and backward, or one token when serving.
+  [[nodiscard]] double compute_seconds(std::size_t type, std::uint32_t first,
+                                       std::uint32_t end) const;
+
+ private:
+  [[nodiscard]] double stage_seconds(std::size_t type, std::uint32_t first, std::uint32_t end,
+                                     std::uint32_t behind) const;
+  [[nodiscard]] double send_seconds(std::size_t from, std::size_t to, std::uint32_t boundary) const;
+  void set_rates(const PlanOptions& options);
+
+  StageSizer sizes_;
+  DeviceTypes types_;
+  std::vector<double> work_before_;        // Per layer boundary: training FLOPs of layers [0, i).
+  std::vector<std::uint64_t> send_bytes_;  // Per layer: what it hands on, one way.
+  std::vector<std::vector<std::uint32_t>> pinned_;  // Per type: layers it must hold.
+  std::vector<std::uint32_t> all_pinned_;
+  std::vector<double> forward_before_;  // FLOPs; the same of bytes that one token reads.
+  std::vector<double> read_before_;
+  std::uint32_t micro_batches_;
+  bool serving_;
+  ChainProblem problem_;
+};
+
+}  // namespace causeway

@@ -1,0 +1,233 @@
+// The cost model's formulas, by hand.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include "causeway/transformer_shape.h"
+#include "runtime/placement/cost/device_rates.h"
+#include "runtime/placement/cost/links.h"
+#include "runtime/placement/cost/serving_cost.h"
+#include "runtime/placement/cost/training_cost.h"
+
+using namespace causeway;
+using doctest::Approx;
+
+static TransformerShape gpt3() {
+  TransformerShape shape;
+  shape.name = "gpt3";
+  shape.layers = 96;
+  shape.hidden = 12288;
+  shape.heads = 96;
+  shape.feed_width = 4 * 12288;
+  shape.vocabulary = 51200;
+  shape.tied_embeddings = true;
+  return shape;
+}
+
+TEST_CASE("shape: parameters and operations as the papers count them") {
+  const auto shape = gpt3();
+  CHECK(static_cast<double>(shape.parameters()) == Approx(174.6e9).epsilon(0.002));
+  // 72 B L s h^2 (1 + s / 6h + V / 12hL), arXiv:2205.05198, for three passes of one token.
+  const double h = 12288;
+  const double paper = 72 * 96 * h * h * (1 + 2048 / (6 * h) + 51200 / (12 * h * 96));
+  CHECK(3 * shape.forward_flops(2048) == Approx(paper).epsilon(1e-9));
+
+  TransformerShape mixtral;
+  mixtral.name = "mixtral";
+  mixtral.layers = 32;
+  mixtral.hidden = 4096;
+  mixtral.heads = 32;
+  mixtral.kv_heads = 8;
+  mixtral.feed_width = 14336;
+  mixtral.vocabulary = 32000;
+  mixtral.gated_feed = true;
+  mixtral.experts = 8;
+  mixtral.experts_per_token = 2;
+  CHECK_NOTHROW(mixtral.validate());
+  CHECK(static_cast<double>(mixtral.parameters()) == Approx(46.7e9).epsilon(0.001));
+  const double active = 32.0 * static_cast<double>(mixtral.active_parameters(0)) +
+                        2.0 * static_cast<double>(mixtral.head_parameters());
+  CHECK(active == Approx(12.88e9).epsilon(0.002));
+  CHECK(kv_bytes(mixtral, 4096, 2, 2) == 2.0 * 2 * 1024 * 32 * 4096 * 2);
+  mixtral.sliding_window = 1000;
+  CHECK(kv_bytes(mixtral, 4096, 2, 2) == 2.0 * 2 * 1024 * 32 * 1000 * 2);
+
+  auto broken = shape;
+  broken.kv_heads = 5;
+  CHECK_THROWS_AS(broken.validate(), Error);
+  broken = shape;
+  broken.layers = 0;
+  CHECK_THROWS_AS(broken.validate(), Error);
+}
+
+TEST_CASE("activations: the paper's formulas") {
+  const auto shape = gpt3();
+  TrainingSetup setup;
+  setup.sequence = 2048;
+  setup.dropout = true;
+  setup.flash_attention = false;
+  const double sbh = 2048.0 * 12288;
+  const double scores = 5.0 * 96 * 2048 / 12288;
+  CHECK(layer_activation_bytes(shape, setup) == Approx(sbh * (34 + scores)));
+  setup.tensor_parallel = 8;
+  CHECK(layer_activation_bytes(shape, setup) == Approx(sbh * (10 + 24.0 / 8 + scores / 8)));
+  setup.sequence_parallel = true;
+  CHECK(layer_activation_bytes(shape, setup) == Approx(sbh / 8 * (34 + scores)));
+  setup.recompute = Recompute::selective;
+  CHECK(layer_activation_bytes(shape, setup) == Approx(sbh / 8 * 34));
+  setup.recompute = Recompute::full;
+  CHECK(layer_activation_bytes(shape, setup) == Approx(sbh / 8 * 2));
+}
+
+TEST_CASE("training memory: ZeRO, offload and 1F1B move what they should") {
+  const auto shape = gpt3();
+  TrainingSetup setup;
+  setup.sequence = 2048;
+  setup.micro_batches = 16;
+  setup.data_parallel = 8;
+  const MemoryAllowance none{0, 0};
+  const double n = static_cast<double>(shape.parameters());
+  const auto plain = training_memory(shape, setup, none);
+  CHECK(plain.weights == Approx(2 * n));
+  CHECK(plain.gradients == Approx(4 * n));
+  CHECK(plain.optimizer == Approx(12 * n));
+  setup.zero = 1;
+  CHECK(training_memory(shape, setup, none).optimizer == Approx(12 * n / 8));
+  CHECK(training_memory(shape, setup, none).gradients == Approx(4 * n));
+  setup.zero = 3;
+  CHECK(training_memory(shape, setup, none).weights == Approx(2 * n / 8));
+  setup.offload_optimizer = true;
+  CHECK(training_memory(shape, setup, none).optimizer == 0);
+
+  setup = {};
+  setup.sequence = 2048;
+  setup.micro_batches = 16;
+  setup.pipeline = 4;
+  const auto first = stage_training_memory(shape, setup, 0, 0, 24, none);
+  const auto last = stage_training_memory(shape, setup, 3, 72, 96, none);
+  CHECK(first.activations == Approx(4 * last.activations));
+  CHECK(first.logits == 0);
+  CHECK(last.logits > 0);
+  setup.micro_batches = 2;  // No more in flight than there are.
+  CHECK(stage_training_memory(shape, setup, 0, 0, 24, none).activations ==
+        Approx(2 * last.activations));
+  setup.pipeline = 97;
+  CHECK_THROWS_AS((void)training_memory(shape, setup, none), Error);
+}
+
+TEST_CASE("training step: what each choice costs") {
+  const auto shape = gpt3();
+  const auto device = rates_of("a100-sxm");
+  TrainingLinks links;
+  links.tensor = {200e9};
+  links.data = {100e9};
+  TrainingSetup setup;
+  setup.sequence = 2048;
+  setup.micro_batches = 8;
+  setup.tensor_parallel = 8;
+  setup.pipeline = 4;
+  const auto plain = training_step(shape, setup, device, links);
+  CHECK(plain.seconds == Approx(plain.gemm_s + plain.elementwise_s + plain.tensor_s +
+                                plain.pipeline_s + plain.bubble_s + plain.optimizer_s));
+  auto again = setup;
+  again.recompute = Recompute::full;
+  const auto recomputed = training_step(shape, again, device, links);
+  CHECK(recomputed.gemm_s / plain.gemm_s > 1.25);
+  CHECK(recomputed.gemm_s / plain.gemm_s < 1.34);
+  auto chunks = setup;
+  chunks.interleave = 3;
+  CHECK(training_step(shape, chunks, device, links).bubble_s == Approx(plain.bubble_s / 3));
+  auto hidden = setup;
+  hidden.hide_tensor_traffic = true;
+  CHECK(training_step(shape, hidden, device, links).tensor_s == 0);
+  auto replicas = setup;
+  replicas.data_parallel = 16;
+  replicas.hide_data_traffic = false;
+  const auto reduced = training_step(shape, replicas, device, links);
+  const double own = (static_cast<double>(shape.layer_parameters(0)) * 24 +
+                      static_cast<double>(shape.head_parameters())) /
+                     8;
+  CHECK(reduced.data_s == Approx(4 * own * 15 / 16 / 100e9));
+  auto away = setup;
+  away.offload_optimizer = true;
+  CHECK(training_step(shape, away, device, links).offload_s == Approx(4 * own / 25e9));
+  setup.micro_batch = 0;
+  CHECK_THROWS_AS((void)training_step(shape, setup, device, links), Error);
+}
+
+TEST_CASE("links: rings, latency and shared paths") {
+  CHECK(all_reduce_seconds({100e9}, 1, 1e9) == 0);
+  CHECK(all_reduce_seconds({100e9}, 4, 1e9) == Approx(0.015));
+  CHECK(all_reduce_seconds({100e9, 1e-3}, 4, 1e9) == Approx(0.021));
+  // Two flows through one root complex divide it; a third elsewhere keeps its own rate; what a slow
+  // flow leaves goes to the others.
+  const std::vector<Flow> flows = {{{0}, 25e9}, {{0}, 25e9}, {{1}, 25e9}};
+  const auto shared = share_bandwidth(flows, {30e9, 60e9});
+  CHECK(shared[0] == Approx(15e9));
+  CHECK(shared[1] == Approx(15e9));
+  CHECK(shared[2] == Approx(25e9));
+  const auto uneven = share_bandwidth({{{0}, 5e9}, {{0}, 25e9}}, {20e9});
+  CHECK(uneven[0] == Approx(5e9));
+  CHECK(uneven[1] == Approx(15e9));
+  const auto chain = share_bandwidth({{{0, 1}, 1e12}, {{0}, 1e12}, {{1}, 1e12}}, {10e9, 4e9});
+  CHECK(chain[0] == Approx(2e9));
+  CHECK(chain[1] == Approx(8e9));
+  CHECK(chain[2] == Approx(2e9));
+  CHECK(staged_ring_bandwidth(2, 25e9, 40e9) == Approx(10e9));
+  CHECK(staged_ring_bandwidth(8, 25e9, 40e9) == Approx(2.5e9));
+}
+
+TEST_CASE("decode and prefill by hand") {
+  const EngineOverheads engine{.decode_bandwidth = 0.5,
+                               .layer_s = 1e-3,
+                               .prefill_gemm = 0.5,
+                               .dequantise_bytes = 0,
+                               .prompt_batch = 1024,
+                               .prompt_micro_batch = 256,
+                               .remote_call_s = 0.25};
+  const ServingStage stage{10e9, 10, 100e9, 1e12, 1e9, 5e9, false};
+  CHECK(decode_seconds({stage}, {}, engine) == Approx(0.2 + 0.01));
+  CHECK(decode_seconds({stage, stage}, {{{1e9, 1e-3}, 1e6, true}}, engine) ==
+        Approx(0.42 + 0.001 + 0.001 + 0.25));
+  // Per piece of 256 tokens 0.512 s of products, over 0.1 s of reading, and 10 launches.
+  CHECK(prefill_seconds({stage}, 1024, engine) == Approx(4 * 0.522));
+  CHECK(prefill_seconds({stage, stage}, 1024, engine) == Approx(5 * 0.522));
+  CHECK(prefill_seconds({stage, stage}, 2048, engine) == Approx(10 * 0.522));
+  CHECK_THROWS_AS((void)decode_seconds({}, {}), Error);
+}
+
+TEST_CASE("requests: the fullest stage decides, and more cards serve more") {
+  TransformerShape shape;
+  shape.name = "llama";
+  shape.layers = 80;
+  shape.hidden = 8192;
+  shape.heads = 64;
+  shape.kv_heads = 8;
+  shape.feed_width = 28672;
+  shape.vocabulary = 128256;
+  shape.gated_feed = true;
+  ServingLoad load;
+  load.weight_bytes_per_parameter = 1;
+  const std::vector<std::uint32_t> even(8, 10);
+  const std::vector<std::uint32_t> balanced = {7, 11, 11, 11, 11, 11, 11, 7};
+  CHECK(requests_that_fit(shape, balanced, 24e9, load, 2048) >
+        requests_that_fit(shape, even, 24e9, load, 2048));
+  CHECK(requests_that_fit(shape, even, 8e9, load, 2048) == 0);
+  const auto device = rates_of("rtx-pro-6000");
+  const auto one = serving_throughput(shape, device, 1, load, 0.4);
+  const auto four = serving_throughput(shape, device, 4, load, 0.4);
+  CHECK(one.tokens_per_second > 0);
+  CHECK(four.tokens_per_second > 2 * one.tokens_per_second);
+}
+
+TEST_CASE("bills: unknown stays unknown") {
+  auto device = rates_of("h100-sxm");
+  device.price_per_hour = 3.6;
+  const auto known = bill(device, 1, 3);
+  CHECK(known.joules.value() == Approx(700 + 2 * 175));
+  CHECK(known.money.value() == Approx(0.003));
+  device.watts.reset();
+  device.price_per_hour.reset();
+  CHECK_FALSE(bill(device, 1, 3).joules.has_value());
+  CHECK_FALSE(bill(device, 1, 3).money.has_value());
+  CHECK_THROWS_AS((void)rates_of("voodoo2"), Error);
+}

@@ -1,0 +1,112 @@
+// Predictions held against measurements: errors of the rows that nothing was fitted to, rankings,
+// memory; and that the committed coefficients and docs/planner.md are what the data gives.
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+#include "tests/runtime/placement/predictions/published.h"
+#include "tests/runtime/placement/predictions/report.h"
+#include "tests/runtime/placement/predictions/sailor.h"
+
+using namespace causeway::predictions;
+using doctest::Approx;
+
+// The folder of measurements, which is no part of the repository.
+static std::optional<std::string> data_folder() {
+  const char* root = std::getenv("CAUSEWAY_SHARED");
+  const auto folder =
+      std::filesystem::path(root != nullptr ? root : CAUSEWAY_SHARED_DEFAULT) / "planner-data";
+  if (std::filesystem::exists(folder / "published.csv")) return folder.string();
+  MESSAGE("SKIPPED: ", folder.string(), " is not there; CAUSEWAY_SHARED names its parent");
+  return std::nullopt;
+}
+
+TEST_CASE("every family within a tenth on the rows that were not fitted") {
+  const auto data = data_folder();
+  if (!data) return;
+  CHECK(unpredicted(*data).empty());
+  auto rows = compare_published(*data);
+  const auto plans = compare_plans(*data);
+  rows.insert(rows.end(), plans.begin(), plans.end());
+  for (const auto& row : rows) {
+    INFO(row.family, " ", row.id);
+    CHECK(mean_error(rows, row.family, false) < 0.105);  // Two families of three rows: 10.2%.
+    CHECK(std::abs(row.error()) < 0.3);
+  }
+}
+
+TEST_CASE("every ranking is right") {
+  const auto data = data_folder();
+  if (!data) return;
+  const auto rankings = compare_rankings(*data);
+  CHECK(rankings.size() >= 8);
+  for (const auto& ranking : rankings) {
+    INFO(ranking.what);
+    CHECK(ranking.measured == ranking.predicted);
+  }
+}
+
+TEST_CASE("memory is within a tenth on average and never far below") {
+  const auto data = data_folder();
+  if (!data) return;
+  const auto rows = compare_memory(*data);
+  for (const auto& row : rows) {
+    INFO(row.id);
+    CHECK(row.error() > -0.03);
+    CHECK(row.error() < 0.25);
+  }
+  CHECK(mean_error(rows, "memory, sailor clariden", false) < 0.03);
+  CHECK(mean_error(rows, "memory, sailor mit", false) < 0.1);
+  CHECK(mean_error(rows, "memory, published", false) < 0.1);
+}
+
+TEST_CASE("the committed coefficients are what the fitted rows give") {
+  const auto data = data_folder();
+  if (!data) return;
+  const auto fitted = fit_families(read_rows(*data + "/published.csv"));
+  const Coefficients committed;
+  constexpr double kRounding = 0.005;
+  CHECK(committed.ampere.gemm == Approx(fitted.ampere.gemm).epsilon(kRounding));
+  CHECK(committed.hopper.gemm == Approx(fitted.hopper.gemm).epsilon(kRounding));
+  CHECK(committed.hopper.elementwise == Approx(fitted.hopper.elementwise).epsilon(kRounding));
+  CHECK(committed.workstation.gemm == Approx(fitted.workstation.gemm).epsilon(kRounding));
+  CHECK(committed.fsdp_factor == Approx(fitted.fsdp_factor).epsilon(kRounding));
+  CHECK(committed.prefill_gemm == Approx(fitted.prefill_gemm).epsilon(kRounding));
+  CHECK(committed.dequantise_bytes == Approx(fitted.dequantise_bytes).epsilon(kRounding));
+  CHECK(committed.serving_gemm == Approx(fitted.serving_gemm).epsilon(kRounding));
+  CHECK(committed.notebook_bandwidth == Approx(fitted.notebook_bandwidth).epsilon(kRounding));
+  CHECK(kSendFactor == Approx(fit_send_factor(read_sailor(*data + "/sailor"))).epsilon(0.05));
+}
+
+TEST_CASE("docs/planner.md holds the table as it is generated") {
+  const auto data = data_folder();
+  if (!data) return;
+  std::ifstream file(CAUSEWAY_SOURCE_DIR "/docs/planner.md");
+  std::stringstream page;
+  page << file.rdbuf();
+  const bool up_to_date = page.str().find(report(*data)) != std::string::npos;
+  INFO("run predictions on the data and put what it prints between the page's markers");
+  CHECK(up_to_date);
+}
+
+TEST_CASE("a fit finds the coefficients that made the figures") {
+  const std::vector<std::pair<double, double>> points = {{1, 5}, {2, 8}, {4, 14}, {8, 26}};
+  const auto fit = causeway::fit_coefficients(
+      [&](const std::vector<double>& c) {
+        std::vector<double> residuals;
+        for (const auto& [x, y] : points) residuals.push_back(std::log((c[0] + c[1] * x) / y));
+        return residuals;
+      },
+      {0.1, 0.1}, {10, 10});
+  CHECK(fit.coefficients[0] == Approx(2).epsilon(0.001));
+  CHECK(fit.coefficients[1] == Approx(3).epsilon(0.001));
+  CHECK(fit.error < 1e-4);
+  CHECK_THROWS(
+      causeway::fit_coefficients([](const auto&) { return std::vector<double>{}; }, {1}, {1}));
+}
