@@ -132,7 +132,7 @@ TEST_CASE("a folder is planned for serving, and other engines are told") {
   for (const auto& stage : Plan::from_yaml(more.out, "stdout").stages)
     cache += stage.activation_bytes;
   CHECK(static_cast<double>(cache) == doctest::Approx(2 * 37.7e6).epsilon(0.005));
-  CHECK(contains(plan({"--serve"}).out, "Serving: memory is"));
+  CHECK(contains(plan({"--serve"}).out, "Serving: memory holds"));
   CHECK(plan({"--serve", "--micro-batches", "2"}).exit_code == 2);
 
   REQUIRE(made.stages.size() == 2);

