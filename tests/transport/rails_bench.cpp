@@ -96,7 +96,17 @@ int run(const std::string& addresses, bool is_read, bool verify, double seconds)
                       before[i].received_bytes;
     std::printf("  %s %.1f%%", after[i].address.c_str(),
                 100 * static_cast<double>(part) / static_cast<double>(moved));
-    if (after[i].probe) std::printf(" (%s)", after[i].probe->reason.c_str());
+    if (!after[i].probe) continue;
+    std::printf(" (%s", after[i].probe->reason.c_str());
+    for (const auto& trial : after[i].probe->trials)
+      std::printf("; %ju KiB%s: %.2f, %.2f GB/s",
+                  static_cast<std::uintmax_t>(trial.operation_bytes >> 10),
+                  trial.settings.by_stream                                  ? " by the stream"
+                  : trial.settings.eager_bytes >= trial.settings.part_bytes ? " unasked in parts"
+                  : trial.settings.eager_bytes >= trial.operation_bytes     ? " unasked"
+                                                                            : "",
+                  trial.write_bytes_per_second / 1e9, trial.read_bytes_per_second / 1e9);
+    std::printf(")");
   }
   std::printf("\n");
   return 0;

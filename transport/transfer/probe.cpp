@@ -31,22 +31,25 @@ constexpr double kFarSeconds = 2e-3;     // A slice would be over before its fir
 constexpr double kFarBytes = 512 << 10;  // On their way while one part waits for its answer.
 
 constexpr LinkSettings kDefault{};
-constexpr LinkSettings kStreamed{kDefault.part_bytes, kDefault.eager_bytes, true};
-constexpr LinkSettings kUnasked{kDefault.part_bytes, kMedium};
-constexpr LinkSettings kFifths{208 << 10, 208 << 10};  // One segment of UCX over TCP each.
+// A slice is too short to show what a stream saves: on a link as fast as the processors it carries
+// a quarter more in the long run, and the same in its best three milliseconds. So it is the usual
+// way.
+constexpr LinkSettings kUsual{kDefault.part_bytes, kDefault.eager_bytes, true};
+constexpr LinkSettings kUnasked{kDefault.part_bytes, kMedium, true};
+constexpr LinkSettings kFifths{208 << 10, 208 << 10, true};  // One segment of UCX over TCP each.
 
 struct Choice {
   LinkSettings settings;
   double least_gain;
-  double gain = 0;  // Over the defaults; 0: these are they.
+  double gain = 0;  // Over the usual way; 0: this is it.
 
   [[nodiscard]] std::string verdict() const {
-    return gain > 0 ? fmt::format("{:.0f}% more than the default", (gain - 1) * 100)
+    return gain > 0 ? fmt::format("{:.0f}% more than the usual way", (gain - 1) * 100)
                     : fmt::format("nothing else carried {:.0f}% more", (least_gain - 1) * 100);
   }
 };
 
-// Of the trials of one size, of which the first has the defaults.
+// Of the trials of one size, of which the first is the usual way.
 Choice best_of(const std::vector<ProbeReport::Trial>& trials, std::uint64_t size_bytes,
                double least_gain) {
   const auto& first = *std::ranges::find(trials, size_bytes, &ProbeReport::Trial::operation_bytes);
@@ -55,7 +58,7 @@ Choice best_of(const std::vector<ProbeReport::Trial>& trials, std::uint64_t size
     if (trial.operation_bytes != size_bytes) continue;
     const auto gain = std::sqrt(trial.write_bytes_per_second / first.write_bytes_per_second *
                                 trial.read_bytes_per_second / first.read_bytes_per_second);
-    const auto wanted = trial.settings.by_stream ? kStreamGain : least_gain;
+    const auto wanted = trial.settings.by_stream ? least_gain : kRendezvousGain;
     // False, where a figure is missing.
     if (gain >= wanted && gain > best.gain && std::isfinite(gain))
       best = {trial.settings, least_gain, gain};
@@ -179,10 +182,10 @@ void Probe::plan_trials() {
                           report.bytes_per_second / 1e9);
     return;
   }
-  report.trials = {{kLarge, kDefault, 0, 0},
-                   {kLarge, kStreamed, 0, 0},
+  report.trials = {{kLarge, kUsual, 0, 0},
+                   {kLarge, kDefault, 0, 0},
                    {kLarge, kFifths, 0, 0},
-                   {kMedium, kDefault, 0, 0},
+                   {kMedium, kUsual, 0, 0},
                    {kMedium, kUnasked, 0, 0}};
   for (int round = 0; round < kRounds; ++round)
     for (std::size_t i = 0; i < report.trials.size(); ++i)
@@ -254,10 +257,10 @@ void Probe::choose() {
   report_.settings = {large.settings.part_bytes,
                       std::max(large.settings.eager_bytes, medium.settings.eager_bytes),
                       large.settings.by_stream};
-  report_.reason = fmt::format("parts of {} KiB{}: {}; up to {} KiB unasked: {}",
-                               report_.settings.part_bytes >> 10,
-                               report_.settings.by_stream ? " by the stream" : "", large.verdict(),
-                               report_.settings.eager_bytes >> 10, medium.verdict());
+  report_.reason = fmt::format(
+      "parts of {} KiB{}: {}; up to {} KiB unasked: {}", report_.settings.part_bytes >> 10,
+      report_.settings.by_stream ? " by the stream" : " by rendezvous", large.verdict(),
+      report_.settings.eager_bytes >> 10, medium.verdict());
 }
 
 }  // namespace causeway

@@ -4,8 +4,8 @@
 //          time of an answer, an estimate of the rate, then every candidate in turn, writes and
 //          reads, five times over. Operations of 1 MiB choose the part, those of 64 KiB the eager
 //          limit. The best slice of a candidate counts, since what disturbs can only slow it.
-// Choice:  the defaults stand until another candidate carries kPartGain, kStreamGain or kEagerGain
-// as much. A
+// Choice:  parts of 1 MiB by the stream stand until another candidate carries kPartGain,
+// kRendezvousGain or kEagerGain as much. A
 //          link too slow for its processors to matter, or too far for a slice, is not tried: there
 //          a question more costs a round trip, so parts of 64 KiB go unasked.
 // Cost:    52 slices, kProbeBudget together; on this side kProvingGroundBytes while any runs.
@@ -28,7 +28,7 @@ constexpr auto kProbeBudget = std::chrono::milliseconds(180);
 // transfer.
 constexpr double kPartGain = 1.25;
 constexpr double kEagerGain = 1.08;
-constexpr double kStreamGain = 1.15;  // The same parts, by another connection.
+constexpr double kRendezvousGain = 1.15;  // UCX's, instead of the stream.
 
 struct ProbeReport {
   struct Trial {
