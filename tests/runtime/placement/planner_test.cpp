@@ -17,6 +17,7 @@
 
 #include "causeway/gpu_catalogue.h"
 #include "causeway/plan.h"
+#include "causeway/plan_compare.h"
 #include "runtime/placement/chain_search.h"
 #include "runtime/placement/plan_problem.h"
 
@@ -574,6 +575,24 @@ TEST_CASE("objectives choose different plans, each the best in its own") {
   for (const auto name : {"time", "throughput", "latency", "cost", "energy"})
     CHECK(causeway::to_string(*causeway::objective_from_string(name)) == name);
   CHECK_FALSE(causeway::objective_from_string("luck").has_value());
+}
+
+TEST_CASE("the joules of a plan's figures are what the search for least energy minimised") {
+  const auto topology = pool("32 MB", "10 MB");
+  auto model = uniform_model(4, 1000, 1000);
+  for (auto& layer : model.layers) layer.output_bytes = 10'000'000;  // Sends take most of the step.
+  std::vector<DeviceName> names;
+  for (const auto& device : topology.devices())
+    if (device.name.kind == causeway::DeviceKind::gpu) names.push_back(device.name);
+  for (const std::uint32_t stages : {1, 2, 4}) {
+    const PlanOptions options{.micro_batches = 4, .stages = stages, .objective = Objective::energy};
+    const causeway::PlanProblem chain(model, topology, names, options);
+    const auto found = causeway::search_chain(chain.problem());
+    const auto plan = make_plan(model, topology, options);
+    const auto figures = causeway::plan_figures(plan, model, topology, options);
+    REQUIRE(figures.joules.has_value());
+    CHECK(*figures.joules == doctest::Approx(found.value).epsilon(1e-9));
+  }
 }
 
 TEST_CASE("a refusal says what would make it fit, and that is true") {
