@@ -96,6 +96,16 @@ TEST_CASE("wrong usage is exit code 2 and one line") {
                                  "plan m --micro-batches 0",
                                  "plan m --micro-batches x",
                                  "plan m --cluster desktop --pool",
+                                 "plan m --compare a --what-fits",
+                                 "plan m --compare a -o f",
+                                 "plan m --compare a --explain",
+                                 "plan m --compare a --for vllm",
+                                 "plan m --what-fits -o f",
+                                 "plan m --what-fits --explain",
+                                 "plan m --what-fits --for vllm",
+                                 "plan m --for vllm --explain",
+                                 "plan m --for vllm --format json",
+                                 "plan m --for vllm --micro-batches 2",
                                  "status --watch --interval 0",
                                  "status --lab a --socket b",
                                  "status --socket a --address b",
@@ -251,6 +261,19 @@ TEST_CASE("plan explains, compares, and keeps to what the user wants") {
   const auto limits = json::parse(run({"--what-fits", "--json"}).out);
   CHECK(limits.at("micro_batches").to_number<int>() >= 4);
   CHECK(limits.at("micro_batch_scale").to_number<double>() >= 1);
+
+  CHECK(json::parse(run({"--compare", "desktop,hgx", "--format", "json"}).out).is_array());
+  CHECK(json::parse(run({"--what-fits", "--format", "json"}).out).is_object());
+  CHECK(run({"--what-fits", "--format", "yaml"}).exit_code == 1);
+  const auto priceless = run({"--compare", "desktop,hgx", "--objective", "cost"});
+  CHECK(priceless.exit_code == 1);
+  CHECK(contains(priceless.err, "the price of a"));
+  CHECK(contains(run({"--context", "512"}).err, "add --serve"));
+  CHECK(contains(run({"--batch", "1"}).err, "add --serve"));
+  const auto gguf =
+      causeway_run({"plan", "x.gguf", "--cluster", "desktop", "--micro-batches", "8"});
+  CHECK(gguf.exit_code == 1);
+  CHECK(contains(gguf.err, "no micro-batches"));
 
   const auto pinned =
       run({"--pin", "layer4=hgx/gpu3", "--avoid", "desktop", "--format", "yaml"}, true);
