@@ -213,8 +213,10 @@ std::string_view unit_of(Objective objective) {
 }
 
 std::string certificate_of(const ChainResult& result, Objective objective) {
+  // Of what is searched: several devices could do more with a stage together.
   const auto what =
-      objective == Objective::time ? std::string() : fmt::format(" in {}", to_string(objective));
+      fmt::format("{} among pipelines of single devices",
+                  objective == Objective::time ? "" : fmt::format(" in {}", to_string(objective)));
   if (result.exact)
     return fmt::format("optimal{}: exact dynamic programming over {} states", what, result.states);
   if (result.lower_bound <= 0)
