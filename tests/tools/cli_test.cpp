@@ -294,6 +294,21 @@ TEST_CASE("plan explains, compares, and keeps to what the user wants") {
   CHECK(run({"--margin", "120"}).exit_code == 2);
 }
 
+TEST_CASE("a model without work is compared without a ratio") {
+  const auto path = folder().path() + "/idle.yaml";
+  ModelSpec model;
+  model.name = "idle";
+  for (int i = 0; i < 3; ++i)
+    model.layers.push_back(
+        {"l" + std::to_string(i), {{"w" + std::to_string(i), DType::f32, {16}}}, 0, 0, 0});
+  tools::write_file(path, model.to_yaml());
+  const auto shown = causeway_run({"plan", path, "--cluster", "desktop-and-hgx", "--explain"});
+  INFO(shown.out);
+  CHECK(shown.exit_code == 0);
+  CHECK_FALSE(contains(shown.out, "nan"));
+  CHECK_FALSE(contains(shown.out, "x inf"));
+}
+
 TEST_CASE("a model that does not fit is exit code 3 with needed and available") {
   for (const std::string only : {"desktop/gpu0", "desktop/gpu0,desktop/gpu1"}) {
     const auto result = causeway_run(

@@ -596,6 +596,35 @@ TEST_CASE("the joules of a plan's figures are what the search for least energy m
   }
 }
 
+TEST_CASE("more than 4096 layers are refused before tables of every pair of them are made") {
+  const auto topology = pool("32 MB", "10 MB");
+  const auto deep =
+      refusal([&] { (void)make_plan(uniform_model(4097, 1, 0), topology, {.micro_batches = 1}); });
+  CHECK(deep.code == Errc::invalid_argument);
+  CHECK(deep.says("at most 4096 are planned for"));
+}
+
+TEST_CASE("an alternative that breaks what the user wants says so") {
+  const auto topology = pool("32 MB", "10 MB");
+  const auto model = uniform_model(10, 1000, 1000);
+  const auto even = [&](const PlanOptions& options) {
+    const auto plan = make_plan(model, topology, options);
+    for (const auto& each : causeway::plan_alternatives(plan, model, topology, options))
+      if (each.what == "even cut over all devices") return each;
+    return causeway::PlanAlternative{};
+  };
+  CHECK(even({}).figures.has_value());
+  const auto pinned = even({.pins = {{0, devices({"hgx/gpu7"})[0]}}});
+  CHECK_FALSE(pinned.figures.has_value());
+  CHECK(pinned.why_not == "puts layer 'layer0' on desktop/gpu0, but it is pinned to hgx/gpu7");
+  const auto one_node = even({.most_nodes = 1});
+  CHECK_FALSE(one_node.plan.has_value());
+  CHECK(one_node.why_not == "takes 2 nodes, and at most 1 may be used");
+  const auto kept = even({.margins = {{devices({"desktop/gpu1"})[0], 32'000'000}}});
+  CHECK_FALSE(kept.figures.has_value());
+  CHECK(kept.why_not.starts_with("does not leave the margin free: "));
+}
+
 TEST_CASE("a refusal says what would make it fit, and that is true") {
   const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
       "{name: two, nodes: [{name: n, devices: [{gpu: l40s, count: 2, capacity: 32 MB}]}]}",
