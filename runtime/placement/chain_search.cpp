@@ -128,7 +128,8 @@ struct Label {
   double longest_s = 0;
   double sum_s = 0;
   double energy = 0;
-  double seconds = 0;  // Of the front stage.
+  double seconds = 0;  // Of the front stage, with its send;
+  double busy_s = 0;   // without it.
   std::size_t behind = kNoLabel;
   std::size_t used = 0;
   std::size_t option = 0;
@@ -181,7 +182,8 @@ class Search {
     result.value = best_value_;
     for (auto at = best_; labels_[at].behind != kNoLabel; at = labels_[at].behind) {
       const Label& label = labels_[at];
-      result.stages.push_back({label.option, label.first_layer, label.end_layer, label.seconds});
+      result.stages.push_back(
+          {label.option, label.first_layer, label.end_layer, label.seconds, label.busy_s});
     }
     result.step_seconds =
         labels_[best_].sum_s + (problem_.micro_batches - 1.0) * labels_[best_].longest_s;
@@ -268,12 +270,13 @@ class Search {
       if (problem_.stages == front.stages && first > 0) continue;
       if (steps_left_ == 0 || labels_.size() + live_ >= kMaxLabels) return false;
       --steps_left_;
-      front.seconds = problem_.seconds(option, first, front.end_layer, back.stages) + send_s;
-      if (!std::isfinite(front.seconds)) continue;
+      front.busy_s = problem_.seconds(option, first, front.end_layer, back.stages);
+      if (!std::isfinite(front.busy_s)) continue;
+      front.seconds = front.busy_s + send_s;
       front.first_layer = first;
       front.longest_s = std::max(back.longest_s, front.seconds);
       front.sum_s = back.sum_s + front.seconds;
-      front.energy = back.energy + front.seconds * problem_.options[option].busy_watts;
+      front.energy = back.energy + front.busy_s * problem_.options[option].busy_watts;
       offer(front);
     }
     return true;
@@ -349,7 +352,7 @@ double chain_value(const ChainProblem& problem, const std::vector<ChainStage>& s
     const auto& option = problem.options[stage.option];
     figures.longest_s = std::max(figures.longest_s, stage.seconds);
     figures.sum_s += stage.seconds;
-    figures.energy += stage.seconds * option.busy_watts;
+    figures.energy += stage.busy_s * option.busy_watts;
     for (std::size_t type = 0; type < option.uses.size(); ++type) {
       figures.idle_watts += option.uses[type] * rate_of(problem.idle_watts, type);
       figures.price_per_s += option.uses[type] * rate_of(problem.price_per_s, type);

@@ -25,7 +25,7 @@ namespace causeway {
 // What can hold a stage.
 struct ChainOption {
   std::vector<std::uint16_t> uses;  // Devices by type.
-  double busy_watts = 0;            // Above idle, of all of them.
+  double busy_watts = 0;            // Above idle, of all of them, while they compute: not in sends.
 };
 
 struct ChainProblem {
@@ -57,7 +57,8 @@ struct ChainStage {
   std::size_t option;
   std::uint32_t first_layer;
   std::uint32_t end_layer;
-  double seconds;  // With its send.
+  double seconds;     // With its send.
+  double busy_s = 0;  // Without it.
 };
 
 struct ChainResult {
@@ -72,7 +73,7 @@ struct ChainResult {
 [[nodiscard]] ChainResult search_chain(const ChainProblem& problem,
                                        std::uint64_t max_steps = 100'000'000);
 
-// The objective of given stages (their seconds with sends): what a search reports.
+// The objective of given stages, from both of their seconds: what a search reports.
 [[nodiscard]] double chain_value(const ChainProblem& problem,
                                  const std::vector<ChainStage>& stages);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "runtime/placement/cost/device_rates.h"
 #include "runtime/placement/plan_problem.h"
@@ -52,12 +53,37 @@ Plan cut_by_share(const ModelSpec& model, const std::vector<DeviceName>& devices
   return plan;
 }
 
+// What of the user's wishes a plan that was not searched for breaks; empty: nothing.
+std::string broken_wish(const Plan& plan, const ModelSpec& model, const Topology& topology,
+                        const PlanOptions& options) {
+  for (const auto& pin : options.pins)
+    for (const auto& stage : plan.stages)
+      if (stage.first_layer <= pin.layer && pin.layer < stage.end_layer &&
+          stage.device != pin.device)
+        return fmt::format("puts layer '{}' on {}, but it is pinned to {}",
+                           model.layers[pin.layer].name, stage.device.to_string(),
+                           pin.device.to_string());
+  std::set<std::string> nodes;
+  for (const auto& stage : plan.stages) nodes.insert(stage.device.node);
+  if (options.most_nodes != 0 && nodes.size() > options.most_nodes)
+    return fmt::format("takes {} nodes, and at most {} may be used", nodes.size(),
+                       options.most_nodes);
+  try {
+    check_plan(plan, model, with_margins(topology, options));
+  } catch (const Error& error) {
+    return fmt::format("does not leave the margin free: {}", error.what());
+  }
+  return {};
+}
+
 // The cut's own seconds and bytes put in. Errors: as check_plan(), and not_found without a path.
 PlanAlternative complete(std::string what, Plan plan, const ModelSpec& model,
                          const Topology& topology, const PlanOptions& options) {
   PlanAlternative result{std::move(what)};
   try {
     auto figures = plan_figures(plan, model, topology, options);
+    if (result.why_not = broken_wish(plan, model, topology, options); !result.why_not.empty())
+      return result;
     for (std::size_t i = 0; i < plan.stages.size(); ++i) {
       const auto in_flight =
           std::min(plan.micro_batches, static_cast<std::uint32_t>(plan.stages.size() - i));

@@ -39,6 +39,25 @@ std::vector<std::uint32_t> marks_of(const ModelSpec& model, const std::vector<De
 
 }  // namespace
 
+Topology with_margins(const Topology& topology, const PlanOptions& options) {
+  if (!(options.margin >= 0 && options.margin < 1))
+    throw Error(Errc::invalid_argument,
+                fmt::format("margin is {}; write a share from 0 to below 1", options.margin));
+  auto result = topology;
+  for (const auto& device : topology.devices())
+    result.set_available(device.name,
+                         static_cast<std::uint64_t>(static_cast<double>(device.available_bytes) *
+                                                    (1 - options.margin)));
+  for (const auto& [name, bytes] : options.margins) {
+    const auto* device = result.find(name);
+    if (device == nullptr)
+      throw Error(Errc::not_found, fmt::format("margin of {}: it is not in '{}'", name.to_string(),
+                                               topology.name()));
+    result.set_available(name, device->available_bytes - std::min(device->available_bytes, bytes));
+  }
+  return result;
+}
+
 PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
                          const std::vector<DeviceName>& devices, const PlanOptions& options)
     : sizes_(model),

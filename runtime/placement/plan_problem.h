@@ -17,6 +17,9 @@
 
 namespace causeway {
 
+// `topology` with the margins off what is available. Errors: invalid_argument, not_found.
+[[nodiscard]] Topology with_margins(const Topology& topology, const PlanOptions& options);
+
 class PlanProblem {
  public:
   PlanProblem(const ModelSpec& model, const Topology& topology,

@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::uint32_t kMaxMicroBatches = 1u << 20;
 constexpr std::size_t kMaxDevices = 1024;       // Every pair of them is looked at.
+constexpr std::size_t kMaxLayers = 4096;        // So is every pair of these, per type of device.
 constexpr std::size_t kMaxNodeChoices = 256;    // Each is a search of its own.
 constexpr std::uint16_t kMostMoreDevices = 16;  // That a refusal considers.
 
@@ -55,26 +56,6 @@ std::vector<DeviceName> usable_devices(const Topology& topology, const PlanOptio
                                                     "node is to be avoided",
                                                     topology.name()));
   return devices;
-}
-
-// With the margins off what is available.
-Topology with_margins(const Topology& topology, const PlanOptions& options) {
-  if (!(options.margin >= 0 && options.margin < 1))
-    throw Error(Errc::invalid_argument,
-                fmt::format("margin is {}; write a share from 0 to below 1", options.margin));
-  auto result = topology;
-  for (const auto& device : topology.devices())
-    result.set_available(device.name,
-                         static_cast<std::uint64_t>(static_cast<double>(device.available_bytes) *
-                                                    (1 - options.margin)));
-  for (const auto& [name, bytes] : options.margins) {
-    const auto* device = result.find(name);
-    if (device == nullptr)
-      throw Error(Errc::not_found, fmt::format("margin of {}: it is not in '{}'", name.to_string(),
-                                               topology.name()));
-    result.set_available(name, device->available_bytes - std::min(device->available_bytes, bytes));
-  }
-  return result;
 }
 
 std::uint64_t available(const Topology& topology, const DeviceName& name) {
@@ -198,6 +179,11 @@ void check_options(const ModelSpec& model, const PlanOptions& options, std::size
     throw Error(Errc::invalid_argument,
                 fmt::format("{} devices; at most {} are planned for, so name the ones to use",
                             devices, kMaxDevices));
+  if (model.layers.size() > kMaxLayers)
+    throw Error(Errc::invalid_argument,
+                fmt::format("model '{}' has {} layers; at most {} are planned for, so describe "
+                            "several as one",
+                            model.name, model.layers.size(), kMaxLayers));
   if (options.stages > model.layers.size())
     throw Error(Errc::invalid_argument,
                 fmt::format("{} stages for the {} layers of model '{}'; a stage holds at least one",
@@ -213,8 +199,10 @@ std::string_view unit_of(Objective objective) {
 }
 
 std::string certificate_of(const ChainResult& result, Objective objective) {
+  // Of what is searched: several devices could do more with a stage together.
   const auto what =
-      objective == Objective::time ? std::string() : fmt::format(" in {}", to_string(objective));
+      fmt::format("{} among pipelines of single devices",
+                  objective == Objective::time ? "" : fmt::format(" in {}", to_string(objective)));
   if (result.exact)
     return fmt::format("optimal{}: exact dynamic programming over {} states", what, result.states);
   if (result.lower_bound <= 0)

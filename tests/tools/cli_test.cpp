@@ -96,6 +96,16 @@ TEST_CASE("wrong usage is exit code 2 and one line") {
                                  "plan m --micro-batches 0",
                                  "plan m --micro-batches x",
                                  "plan m --cluster desktop --pool",
+                                 "plan m --compare a --what-fits",
+                                 "plan m --compare a -o f",
+                                 "plan m --compare a --explain",
+                                 "plan m --compare a --for vllm",
+                                 "plan m --what-fits -o f",
+                                 "plan m --what-fits --explain",
+                                 "plan m --what-fits --for vllm",
+                                 "plan m --for vllm --explain",
+                                 "plan m --for vllm --format json",
+                                 "plan m --for vllm --micro-batches 2",
                                  "status --watch --interval 0",
                                  "status --lab a --socket b",
                                  "status --socket a --address b",
@@ -252,6 +262,19 @@ TEST_CASE("plan explains, compares, and keeps to what the user wants") {
   CHECK(limits.at("micro_batches").to_number<int>() >= 4);
   CHECK(limits.at("micro_batch_scale").to_number<double>() >= 1);
 
+  CHECK(json::parse(run({"--compare", "desktop,hgx", "--format", "json"}).out).is_array());
+  CHECK(json::parse(run({"--what-fits", "--format", "json"}).out).is_object());
+  CHECK(run({"--what-fits", "--format", "yaml"}).exit_code == 1);
+  const auto priceless = run({"--compare", "desktop,hgx", "--objective", "cost"});
+  CHECK(priceless.exit_code == 1);
+  CHECK(contains(priceless.err, "the price of a"));
+  CHECK(contains(run({"--context", "512"}).err, "add --serve"));
+  CHECK(contains(run({"--batch", "1"}).err, "add --serve"));
+  const auto gguf =
+      causeway_run({"plan", "x.gguf", "--cluster", "desktop", "--micro-batches", "8"});
+  CHECK(gguf.exit_code == 1);
+  CHECK(contains(gguf.err, "no micro-batches"));
+
   const auto pinned =
       run({"--pin", "layer4=hgx/gpu3", "--avoid", "desktop", "--format", "yaml"}, true);
   CHECK(pinned.exit_code == 0);
@@ -262,13 +285,28 @@ TEST_CASE("plan explains, compares, and keeps to what the user wants") {
   const auto cheap = run({"--objective", "cost", "--price", "rtx-5090=0.4", "--price",
                           "h100-sxm=400", "--format", "json"});
   CHECK(cheap.exit_code == 0);
-  CHECK(contains(cheap.out, "optimal in cost"));
+  CHECK(contains(cheap.out, "optimal in cost among pipelines of single devices: "));
   CHECK(run({"--objective", "cost"}).exit_code == 1);
   CHECK(run({"--objective", "luck"}).exit_code == 2);
   CHECK(run({"--pin", "layer4"}).exit_code == 1);
   CHECK(run({"--pin", "layer99=hgx/gpu0"}).exit_code == 1);
   CHECK(run({"--price", "h100-sxm=much"}).exit_code == 1);
   CHECK(run({"--margin", "120"}).exit_code == 2);
+}
+
+TEST_CASE("a model without work is compared without a ratio") {
+  const auto path = folder().path() + "/idle.yaml";
+  ModelSpec model;
+  model.name = "idle";
+  for (int i = 0; i < 3; ++i)
+    model.layers.push_back(
+        {"l" + std::to_string(i), {{"w" + std::to_string(i), DType::f32, {16}}}, 0, 0, 0});
+  tools::write_file(path, model.to_yaml());
+  const auto shown = causeway_run({"plan", path, "--cluster", "desktop-and-hgx", "--explain"});
+  INFO(shown.out);
+  CHECK(shown.exit_code == 0);
+  CHECK_FALSE(contains(shown.out, "nan"));
+  CHECK_FALSE(contains(shown.out, "x inf"));
 }
 
 TEST_CASE("a model that does not fit is exit code 3 with needed and available") {

@@ -64,8 +64,8 @@ std::string window_of(const ModelDescription& model, const ModelLayer& layer) {
 }
 
 std::vector<std::string> layer_row(const ModelDescription& model, const ModelLayer& layer,
-                                   std::uint64_t context, DType kv_type) {
-  const auto costs = layer_costs(model, layer, context);
+                                   std::uint64_t context, std::uint64_t hidden, DType kv_type) {
+  const auto costs = layer_costs(model, layer, context, hidden);
   const auto attention = costs.attention_flops_per_token;
   return {std::to_string(layer.tensors.size()),
           format_bytes(layer.weight_bytes()),
@@ -89,12 +89,13 @@ std::string layers_text(const ModelDescription& model, std::uint64_t context, DT
                {"FLOPS/TOKEN", true},
                {"KV/TOKEN", true},
                {""}});
+  const auto hidden = hidden_size(model);
   for (std::size_t first = 0; first < model.layers.size();) {
-    const auto row = layer_row(model, model.layers[first], context, kv_type);
+    const auto row = layer_row(model, model.layers[first], context, hidden, kv_type);
     auto end = first + 1;
     // Layers alike in all figures stand in one line.
     while (!every_layer && end < model.layers.size() &&
-           layer_row(model, model.layers[end], context, kv_type) == row)
+           layer_row(model, model.layers[end], context, hidden, kv_type) == row)
       ++end;
     std::vector<Cell> cells{{end - first == 1
                                  ? model.layers[first].name
@@ -124,8 +125,9 @@ std::string totals_text(const ModelDescription& model, std::uint64_t context, DT
   double kv = 0;
   double flops = 0;
   bool is_whole = true;
+  const auto hidden = hidden_size(model);
   for (const auto& layer : model.layers) {
-    const auto costs = layer_costs(model, layer, context);
+    const auto costs = layer_costs(model, layer, context, hidden);
     kv += kv_bytes(costs, kv_type) * static_cast<double>(costs.cached_tokens);
     flops += costs.matrix_flops_per_token + costs.attention_flops_per_token.value_or(0);
     is_whole = is_whole && costs.kv_values_per_token && costs.attention_flops_per_token;

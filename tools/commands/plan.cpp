@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "causeway/plan_compare.h"
@@ -27,8 +28,9 @@ struct PlanCommandOptions {
   std::string cluster;
   bool pool = false;
   bool serve = false;
-  std::uint64_t context = 0;
-  std::uint64_t batch = 1;
+  std::optional<std::uint64_t> context;
+  std::optional<std::uint64_t> batch;
+  std::optional<std::uint32_t> micro_batches;
   PlanOptions plan;
   std::vector<std::string> only;
   std::string format = "table";
@@ -51,10 +53,9 @@ constexpr std::uint64_t kUsualContext = 4096;
 ModelSpec serving_model(PlanCommandOptions& options) {
   const auto model = ModelDescription::read(options.model);
   const auto longest = model.architecture ? model.architecture->context : 0;
-  Workload workload{.is_training = false, .sequences = options.batch, .tokens = 1};
-  workload.context = options.context > 0 ? options.context
-                     : longest > 0       ? std::min(longest, kUsualContext)
-                                         : kUsualContext;
+  Workload workload{.is_training = false, .sequences = options.batch.value_or(1), .tokens = 1};
+  workload.context =
+      options.context.value_or(longest > 0 ? std::min(longest, kUsualContext) : kUsualContext);
   options.plan.micro_batches = 1;
   options.plan.serving = true;
   return model_spec(model, workload);
@@ -140,6 +141,10 @@ std::vector<PlanAlternative> compare_nodes(const std::vector<std::string>& sets,
       row.plan = make_plan(model, topology, limited);
       row.figures = plan_figures(*row.plan, model, topology, options);
     } catch (const Error& error) {
+      // What does not fit is an answer; what is missing or wrong in the question is none.
+      if (error.code() != Errc::out_of_memory && error.code() != Errc::exhausted &&
+          error.code() != Errc::not_found)
+        throw;
       row.why_not = error.what();
     }
     result.push_back(std::move(row));
@@ -192,9 +197,27 @@ std::string engine_text(const Plan& plan, const std::string& path, const std::st
   return to_vllm(plan, model) + "\n";
 }
 
+// What the options do not say by themselves: whether it is for serving depends on the model.
+void check_combination(const PlanCommandOptions& options) {
+  if (options.serve && options.micro_batches)
+    throw Error(Errc::invalid_argument,
+                fmt::format("'{}' is planned for serving, which has no micro-batches: leave "
+                            "--micro-batches out",
+                            options.model));
+  if (!options.serve && (options.context || options.batch))
+    throw Error(Errc::invalid_argument,
+                "--context and --batch are of serving: add --serve, or leave them out");
+  if ((!options.compare.empty() || options.what_fits) && options.format == "yaml")
+    throw Error(Errc::invalid_argument,
+                "--compare and --what-fits print no plan: --format is table or json");
+}
+
 int run_plan(PlanCommandOptions& options, bool json) {
   // A GGUF file, and the other engines, are for serving.
   options.serve = options.serve || !options.engine.empty() || options.model.ends_with(".gguf");
+  check_combination(options);
+  if (options.micro_batches) options.plan.micro_batches = *options.micro_batches;
+  const bool as_json = json || options.format == "json";
   const auto model = options.serve ? serving_model(options) : ModelSpec::from_path(options.model);
   const auto topology = options.cluster.empty()
                             ? connect_pool(options.connection).topology()
@@ -202,14 +225,14 @@ int run_plan(PlanCommandOptions& options, bool json) {
   parse_plan_options(options, model);
   if (!options.compare.empty()) {
     const auto rows = compare_nodes(options.compare, model, topology, options.plan);
-    fmt::print("{}", json ? alternatives_json(rows) + "\n" : alternatives_text(rows));
+    fmt::print("{}", as_json ? alternatives_json(rows) + "\n" : alternatives_text(rows));
     const bool any =
         std::ranges::any_of(rows, [](const auto& row) { return row.plan.has_value(); });
     return any ? kExitOk : kExitOutOfMemory;
   }
   if (options.what_fits) {
     const auto limits = plan_limits(model, topology, options.plan);
-    fmt::print("{}", json ? limits_json(limits) + "\n" : limits_text(limits));
+    fmt::print("{}", as_json ? limits_json(limits) + "\n" : limits_text(limits));
     return limits.micro_batches > 0 || limits.micro_batch_scale > 0 ? kExitOk : kExitOutOfMemory;
   }
   const auto plan = make_plan(model, topology, options.plan);
@@ -265,8 +288,7 @@ void add_plan(CLI::App& app, Shell& shell) {
   cluster->type_name("FILE");
   auto* pool =
       command->add_flag("--pool", options->pool, "Plan for the running pool (the default)");
-  auto* micro_batches =
-      command->add_option("--micro-batches", options->plan.micro_batches, "Per step");
+  auto* micro_batches = command->add_option("--micro-batches", options->micro_batches, "Per step");
   micro_batches->type_name("N")->check(CLI::Range(1, 4096));
   auto* serve =
       command->add_flag("--serve", options->serve,
@@ -305,20 +327,27 @@ void add_plan(CLI::App& app, Shell& shell) {
       ->type_name("MODEL=PER_HOUR");
   command->add_option("--watts", options->watts, "Power of a GPU model, if not the vendor's")
       ->type_name("MODEL=WATTS");
-  command->add_flag("--explain", options->explain, "Also what the obvious other plans would take");
+  auto* explain = command->add_flag("--explain", options->explain,
+                                    "Also what the obvious other plans would take");
   auto* compare =
       command->add_option("--compare", options->compare, "Plan for each of these sets of nodes")
           ->type_name("NODE+NODE,...")
           ->delimiter(',');
-  command->add_flag("--what-fits", options->what_fits, "How large batches may become")
-      ->excludes(compare);
-  command->add_option("--format", options->format, "table, yaml or json")
-      ->check(CLI::IsMember({"table", "yaml", "json"}));
-  command->add_option("--for", options->engine, "In the words of another engine, for serving")
-      ->type_name("accelerate|llama.cpp|vllm")
+  auto* what_fits =
+      command->add_flag("--what-fits", options->what_fits, "How large batches may become");
+  auto* format = command->add_option("--format", options->format, "table, yaml or json");
+  format->check(CLI::IsMember({"table", "yaml", "json"}));
+  auto* engine =
+      command->add_option("--for", options->engine, "In the words of another engine, for serving");
+  engine->type_name("accelerate|llama.cpp|vllm")
       ->check(CLI::IsMember({"accelerate", "llama.cpp", "vllm"}));
-  command->add_option("-o,--output", options->output, "Write the plan to a file as well")
-      ->type_name("FILE");
+  auto* output =
+      command->add_option("-o,--output", options->output, "Write the plan to a file as well");
+  output->type_name("FILE");
+  // Each prints something else than a plan.
+  for (auto* other : {what_fits, engine, explain, output}) compare->excludes(other);
+  for (auto* other : {engine, explain, output}) what_fits->excludes(other);
+  for (auto* other : {explain, format, micro_batches}) engine->excludes(other);
   add_connection_options(*command, options->connection);
   cluster->excludes(pool);
   for (const char* name : {"--lab", "--socket", "--address"})

@@ -40,11 +40,15 @@ std::string alternatives_text(const std::vector<PlanAlternative>& alternatives) 
       continue;
     }
     const auto& figures = *each.figures;
-    const double ratio = base == nullptr ? 1 : figures.step_seconds / base->step_seconds;
+    // A model without work takes no time, of which nothing is a multiple.
+    const bool is_ratio = base != nullptr && base != &figures && base->step_seconds > 0;
+    const double ratio = is_ratio ? figures.step_seconds / base->step_seconds : 1;
     table.add({{each.what},
                {std::to_string(each.plan->stages.size())},
                {format_seconds(figures.step_seconds)},
-               {base == &figures ? "" : fmt::format("x {:.2f}", ratio),
+               {is_ratio           ? fmt::format("x {:.2f}", ratio)
+                : base == &figures ? ""
+                                   : "-",
                 ratio > 1 ? Colour::yellow : Colour::none},
                {format_seconds(figures.latency_seconds)},
                {fmt::format("{:.3g}", figures.micro_batches_per_second)},

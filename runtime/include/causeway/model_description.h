@@ -95,6 +95,11 @@ struct LayerCosts {
   std::uint64_t cached_tokens = 0;                   // Of the context: fewer with a window.
   double activation_bytes_per_token = 0;             // Kept for the backward pass.
 };
+// Without an architecture the extent that most tensors of the blocks have. Cost then: all tensors.
+[[nodiscard]] std::uint64_t hidden_size(const ModelDescription& model);
+// `hidden` is hidden_size(model): who asks for many layers finds it once.
+[[nodiscard]] LayerCosts layer_costs(const ModelDescription& model, const ModelLayer& layer,
+                                     std::uint64_t context, std::uint64_t hidden);
 [[nodiscard]] LayerCosts layer_costs(const ModelDescription& model, const ModelLayer& layer,
                                      std::uint64_t context);
 

@@ -44,7 +44,7 @@ struct Plan {
   std::uint32_t micro_batches = 1;
   std::vector<PlanStage> stages;
   double step_seconds = 0;  // Predicted.
-  std::string certificate;  // "optimal: ..." or what is known of the gap.
+  std::string certificate;  // "optimal among ..." or what is known of the gap.
 
   [[nodiscard]] static Plan from_file(const std::string& path);
   // Errors: parse also where the stages do not tile the layers from 0 on, or a device is named

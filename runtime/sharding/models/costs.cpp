@@ -69,24 +69,6 @@ const ModelTensor* tied_matrix(const ModelDescription& model) {
   return largest;
 }
 
-// The extent that most tensors of the blocks have: every matrix of a transformer block has the
-// hidden size on one side.
-std::uint64_t hidden_size(const ModelDescription& model) {
-  if (model.architecture) return model.architecture->hidden;
-  std::map<std::uint64_t, std::size_t> seen;
-  const auto count = [&](bool blocks) {
-    for (const auto& layer : model.layers)
-      if (blocks == (layer.name != "embed" && layer.name != "head"))
-        for (const auto& tensor : layer.tensors)
-          for (const auto extent : std::set(tensor.spec.shape.begin(), tensor.spec.shape.end()))
-            if (extent > 1) ++seen[extent];
-  };
-  count(true);
-  if (seen.empty()) count(false);
-  const auto most = std::ranges::max_element(seen, {}, [](const auto& e) { return e.second; });
-  return most == seen.end() ? 1 : most->first;
-}
-
 // Of the activations: as wide as the first block's weights, 16 bits for quantised ones.
 std::uint64_t element_bytes(const ModelDescription& model) {
   for (const auto& layer : model.layers) {
@@ -198,8 +180,30 @@ std::uint64_t ModelDescription::weight_bytes() const {
   return bytes;
 }
 
+// Every matrix of a transformer block has the hidden size on one side.
+std::uint64_t hidden_size(const ModelDescription& model) {
+  if (model.architecture) return model.architecture->hidden;
+  std::map<std::uint64_t, std::size_t> seen;
+  const auto count = [&](bool blocks) {
+    for (const auto& layer : model.layers)
+      if (blocks == (layer.name != "embed" && layer.name != "head"))
+        for (const auto& tensor : layer.tensors)
+          for (const auto extent : std::set(tensor.spec.shape.begin(), tensor.spec.shape.end()))
+            if (extent > 1) ++seen[extent];
+  };
+  count(true);
+  if (seen.empty()) count(false);
+  const auto most = std::ranges::max_element(seen, {}, [](const auto& e) { return e.second; });
+  return most == seen.end() ? 1 : most->first;
+}
+
 LayerCosts layer_costs(const ModelDescription& model, const ModelLayer& layer,
                        std::uint64_t context) {
+  return layer_costs(model, layer, context, hidden_size(model));
+}
+
+LayerCosts layer_costs(const ModelDescription& model, const ModelLayer& layer,
+                       std::uint64_t context, std::uint64_t hidden) {
   const auto* shape = shape_of(model, layer);
   LayerCosts costs;
   for (const auto& tensor : layer.tensors)
@@ -217,8 +221,7 @@ LayerCosts layer_costs(const ModelDescription& model, const ModelLayer& layer,
     return costs;
   }
   costs.cached_tokens = context;
-  costs.activation_bytes_per_token =
-      kActivationBytesPerHidden * static_cast<double>(hidden_size(model));
+  costs.activation_bytes_per_token = kActivationBytesPerHidden * static_cast<double>(hidden);
   costs.kv_values_per_token = kv_values_by_tensors(layer);
   if (shape == nullptr) return costs;
   costs.attention_flops_per_token = attention_flops_per_token(shape->attention, context);
@@ -234,14 +237,16 @@ ModelSpec model_spec(const ModelDescription& model, const Workload& workload) {
   check("context", workload.context, 0, kMaxTokens);
   const auto context = std::max(workload.context, workload.tokens);
   const auto tokens = product({workload.sequences, workload.tokens});
-  const auto sent = product({tokens, hidden_size(model), element_bytes(model)});
+  const auto hidden = hidden_size(model);
+  const auto sent = product({tokens, hidden, element_bytes(model)});
+  const auto* tied = tied_matrix(model);
   const auto kv_block = block_of(workload.kv_type);
   ModelSpec spec;
   spec.name = model.name;
   if (!workload.is_training)
     spec.gradient_bytes_per_weight_byte = spec.optimizer_bytes_per_weight_byte = 0;
   for (const auto& layer : model.layers) {
-    const auto costs = layer_costs(model, layer, context);
+    const auto costs = layer_costs(model, layer, context, hidden);
     LayerSpec out;
     out.name = layer.name;
     for (const auto& tensor : layer.tensors)
@@ -265,7 +270,6 @@ ModelSpec model_spec(const ModelDescription& model, const Workload& workload) {
     }
     const bool is_last = &layer == &model.layers.back();
     out.output_bytes = is_last && is_head(model, layer) ? 0 : sent;
-    const auto* tied = tied_matrix(model);
     if (tied != nullptr && is_head(model, layer) && workload.copy_tied_head) {
       out.tensors.push_back(tied->spec);
       out.tensors.back().name += " (tied)";

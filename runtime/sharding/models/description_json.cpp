@@ -50,9 +50,9 @@ json::value or_null(const std::optional<T>& value) {
   return value ? json::value(*value) : json::value(nullptr);
 }
 
-json::object to_json(const ModelDescription& model, const ModelLayer& layer,
-                     std::uint64_t context) {
-  const auto costs = layer_costs(model, layer, context);
+json::object to_json(const ModelDescription& model, const ModelLayer& layer, std::uint64_t context,
+                     std::uint64_t hidden) {
+  const auto costs = layer_costs(model, layer, context, hidden);
   json::object object{{"name", layer.name},
                       {"parameters", layer.parameters()},
                       {"weight_bytes", layer.weight_bytes()},
@@ -90,7 +90,8 @@ std::string ModelDescription::to_json(std::uint64_t context) const {
                               {"learned_positions", architecture->learned_positions},
                               {"tied_embeddings", architecture->tied_embeddings}};
   json::array list;
-  for (const auto& layer : layers) list.push_back(causeway::to_json(*this, layer, context));
+  const auto hidden = hidden_size(*this);
+  for (const auto& layer : layers) list.push_back(causeway::to_json(*this, layer, context, hidden));
   object["layers"] = std::move(list);
   object["notes"] = json::value_from(notes);
   return json::serialize(object);

@@ -138,7 +138,10 @@ class BruteForce {
     for (const auto& stage : stages_) {
       longest = std::max(longest, stage.seconds);
       sum += stage.seconds;
-      busy += stage.seconds * problem_.options[stage.option].busy_watts;
+      // Watts above idle are drawn while a stage computes; a send leaves it idle.
+      busy += problem_.seconds(stage.option, stage.first_layer, stage.end_layer,
+                               static_cast<std::uint32_t>(&stage - stages_.data())) *
+              problem_.options[stage.option].busy_watts;
       for (std::size_t type = 0; type < left_.size(); ++type) {
         idle += problem_.options[stage.option].uses[type] * problem_.idle_watts[type];
         price += problem_.options[stage.option].uses[type] * problem_.price_per_s[type];

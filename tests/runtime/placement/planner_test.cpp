@@ -17,6 +17,7 @@
 
 #include "causeway/gpu_catalogue.h"
 #include "causeway/plan.h"
+#include "causeway/plan_compare.h"
 #include "runtime/placement/chain_search.h"
 #include "runtime/placement/plan_problem.h"
 
@@ -117,7 +118,8 @@ TEST_CASE("a model that one device holds is not torn apart where the link costs 
   CHECK(plan.stages[0].device.to_string() == "hgx/gpu0");
   CHECK(plan.stages[0].end_layer == 4);
   CHECK(plan.step_seconds == doctest::Approx(4 * 3e9 / (0.4 * 989.4e12)));
-  CHECK(plan.certificate.starts_with("optimal: exact dynamic programming over "));
+  CHECK(plan.certificate.starts_with(
+      "optimal among pipelines of single devices: exact dynamic programming over "));
 }
 
 TEST_CASE("1F1B: an earlier stage holds more micro-batches") {
@@ -466,7 +468,7 @@ TEST_CASE("a search that is cut short says so, and its bound holds") {
   CHECK(plan.step_seconds <= result.step_seconds);
   CHECK_NOTHROW(check_plan(plan, model, topology));
   const bool honest =
-      plan.certificate.starts_with("within ") || plan.certificate.starts_with("optimal: ");
+      plan.certificate.starts_with("within ") || plan.certificate.starts_with("optimal among ");
   CHECK(honest);
   MESSAGE(plan.certificate);
 }
@@ -574,6 +576,53 @@ TEST_CASE("objectives choose different plans, each the best in its own") {
   for (const auto name : {"time", "throughput", "latency", "cost", "energy"})
     CHECK(causeway::to_string(*causeway::objective_from_string(name)) == name);
   CHECK_FALSE(causeway::objective_from_string("luck").has_value());
+}
+
+TEST_CASE("the joules of a plan's figures are what the search for least energy minimised") {
+  const auto topology = pool("32 MB", "10 MB");
+  auto model = uniform_model(4, 1000, 1000);
+  for (auto& layer : model.layers) layer.output_bytes = 10'000'000;  // Sends take most of the step.
+  std::vector<DeviceName> names;
+  for (const auto& device : topology.devices())
+    if (device.name.kind == causeway::DeviceKind::gpu) names.push_back(device.name);
+  for (const std::uint32_t stages : {1, 2, 4}) {
+    const PlanOptions options{.micro_batches = 4, .stages = stages, .objective = Objective::energy};
+    const causeway::PlanProblem chain(model, topology, names, options);
+    const auto found = causeway::search_chain(chain.problem());
+    const auto plan = make_plan(model, topology, options);
+    const auto figures = causeway::plan_figures(plan, model, topology, options);
+    REQUIRE(figures.joules.has_value());
+    CHECK(*figures.joules == doctest::Approx(found.value).epsilon(1e-9));
+  }
+}
+
+TEST_CASE("more than 4096 layers are refused before tables of every pair of them are made") {
+  const auto topology = pool("32 MB", "10 MB");
+  const auto deep =
+      refusal([&] { (void)make_plan(uniform_model(4097, 1, 0), topology, {.micro_batches = 1}); });
+  CHECK(deep.code == Errc::invalid_argument);
+  CHECK(deep.says("at most 4096 are planned for"));
+}
+
+TEST_CASE("an alternative that breaks what the user wants says so") {
+  const auto topology = pool("32 MB", "10 MB");
+  const auto model = uniform_model(10, 1000, 1000);
+  const auto even = [&](const PlanOptions& options) {
+    const auto plan = make_plan(model, topology, options);
+    for (const auto& each : causeway::plan_alternatives(plan, model, topology, options))
+      if (each.what == "even cut over all devices") return each;
+    return causeway::PlanAlternative{};
+  };
+  CHECK(even({}).figures.has_value());
+  const auto pinned = even({.pins = {{0, devices({"hgx/gpu7"})[0]}}});
+  CHECK_FALSE(pinned.figures.has_value());
+  CHECK(pinned.why_not == "puts layer 'layer0' on desktop/gpu0, but it is pinned to hgx/gpu7");
+  const auto one_node = even({.most_nodes = 1});
+  CHECK_FALSE(one_node.plan.has_value());
+  CHECK(one_node.why_not == "takes 2 nodes, and at most 1 may be used");
+  const auto kept = even({.margins = {{devices({"desktop/gpu1"})[0], 32'000'000}}});
+  CHECK_FALSE(kept.figures.has_value());
+  CHECK(kept.why_not.starts_with("does not leave the margin free: "));
 }
 
 TEST_CASE("a refusal says what would make it fit, and that is true") {
