@@ -56,7 +56,7 @@ void StitchedRange::replace(std::uint64_t offset_bytes, Segment segment, const C
   auto second = backend_->reserve(size_bytes);
   backend_->map(second, 0, segment);
   backend_->set_access(second, 0, size_bytes, Protection::read_write);
-  backend_->set_access(reservation_, offset_bytes, size_bytes, Protection::read);
+  stop_stores(offset_bytes, size_bytes);
   try {
     const std::byte* from = data() + offset_bytes;
     if (copy)
@@ -69,6 +69,16 @@ void StitchedRange::replace(std::uint64_t offset_bytes, Segment segment, const C
     throw;
   }
   piece->second = std::move(segment);
+}
+
+void StitchedRange::stop_stores(std::uint64_t offset_bytes, std::uint64_t size_bytes) {
+  try {
+    backend_->set_access(reservation_, offset_bytes, size_bytes, Protection::read);
+  } catch (const Error& error) {
+    // Some drivers grant a device no reading alone. The guard only makes a store fault that nobody
+    // may do; a move without it is better than none.
+    if (error.code() != Errc::unsupported && error.code() != Errc::invalid_argument) throw;
+  }
 }
 
 Segment StitchedRange::swap(std::uint64_t offset_bytes, Segment segment) {

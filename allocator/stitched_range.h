@@ -8,7 +8,8 @@
 //          has changed nothing: the old mapping, its access and its bytes are in place.
 // Cost:    place, swap and remove: two system or driver calls. replace: those and one copy.
 // Threads: one at a time for the calls. Other threads may load and store all along, with one
-//          exception: during replace() a store to the moving piece faults rather than being lost.
+//          exception: nobody may store to the moving piece during replace(). Such a store faults
+//          rather than being lost, unless the device grants no read-only access.
 #pragma once
 
 #include <cstddef>
@@ -55,6 +56,7 @@ class StitchedRange {
 
  private:
   using Pieces = std::map<std::uint64_t, Segment>;  // By offset; map order is address order.
+  void stop_stores(std::uint64_t offset_bytes, std::uint64_t size_bytes);
   Pieces::iterator find(std::uint64_t offset_bytes);
   void check_not_empty() const;
   void check_same_size(const Segment& segment, const Pieces::value_type& piece) const;

@@ -28,11 +28,13 @@ CudaEvent::CudaEvent(CudaEvent&& other) noexcept
 
 CudaEvent::~CudaEvent() {
   if (event_ == nullptr || CudaDriver::is_exiting()) return;
+  const CudaContext::TryCurrent current(*context_);
   if (context_->functions().cuEventDestroy(event_) != kSuccess)
     (void)context_->functions().cuEventDestroy(event_);
 }
 
 bool CudaEvent::is_reached() const {
+  const CudaContext::Current current(*context_);
   const auto result = context_->functions().cuEventQuery(event_);
   if (result == kNotReady) return false;
   check(*context_, result, "cuEventQuery");
@@ -40,10 +42,12 @@ bool CudaEvent::is_reached() const {
 }
 
 void CudaEvent::wait() const {
+  const CudaContext::Current current(*context_);
   check(*context_, context_->functions().cuEventSynchronize(event_), "cuEventSynchronize");
 }
 
 double CudaEvent::seconds_since(const CudaEvent& start) const {
+  const CudaContext::Current current(*context_);
   float milliseconds = 0;
   check(*context_, context_->functions().cuEventElapsedTime(&milliseconds, start.event_, event_),
         "cuEventElapsedTime");
@@ -61,6 +65,7 @@ CudaStream::CudaStream(CudaStream&& other) noexcept
 
 CudaStream::~CudaStream() {
   if (stream_ == nullptr || CudaDriver::is_exiting()) return;
+  const CudaContext::TryCurrent current(*context_);
   if (context_->functions().cuStreamDestroy(stream_) != kSuccess)
     (void)context_->functions().cuStreamDestroy(stream_);
 }
@@ -108,6 +113,7 @@ void CudaStream::wait_for(const CudaEvent& event) {
 }
 
 bool CudaStream::is_idle() const {
+  const CudaContext::Current current(*context_);
   const auto result = context_->functions().cuStreamQuery(stream_);
   if (result == kNotReady) return false;
   check(*context_, result, "cuStreamQuery");
@@ -115,6 +121,7 @@ bool CudaStream::is_idle() const {
 }
 
 void CudaStream::synchronize() const {
+  const CudaContext::Current current(*context_);
   check(*context_, context_->functions().cuStreamSynchronize(stream_), "cuStreamSynchronize");
 }
 

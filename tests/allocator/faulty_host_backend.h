@@ -1,10 +1,12 @@
 // A host backend whose n-th system-facing call fails, for "fail the n-th call" loops.
 //
 // Shape:   arm(n) counts down over all do_ calls; the n-th throws Errc::io and does nothing.
-//          fail_unmaps makes every unmap fail, until it is reset.
+//          fail_unmaps makes every unmap fail, until it is reset;
+//          refuses_read_only every grant of reading alone.
 // Threads: one.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -21,6 +23,7 @@ class FaultyHostBackend : public HostBackend {
   // True if the call that was to fail has not come. Afterwards none is to fail.
   [[nodiscard]] bool disarm() { return std::exchange(countdown_, 0) > 0; }
   bool fail_unmaps = false;
+  std::optional<Errc> refuses_read_only;  // With this code.
 
  protected:
   std::uint64_t do_create(std::uint64_t size_bytes) override {
@@ -42,6 +45,8 @@ class FaultyHostBackend : public HostBackend {
   }
   void do_set_access(std::byte* at, std::uint64_t size_bytes, Protection protection) override {
     step("set_access");
+    if (refuses_read_only && protection == Protection::read)
+      throw Error(*refuses_read_only, "read-only access is refused on purpose");
     HostBackend::do_set_access(at, size_bytes, protection);
   }
   void do_remap(std::byte* at, std::uint64_t size_bytes, std::uint64_t handle,

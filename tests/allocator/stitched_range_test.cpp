@@ -276,6 +276,25 @@ TEST_CASE("whichever call of the backend fails, address, access and bytes are as
   }
 }
 
+TEST_CASE("a piece moves also where memory cannot be made read-only, and other errors count") {
+  for (const auto code : {Errc::unsupported, Errc::invalid_argument, Errc::io}) {
+    CAPTURE(static_cast<int>(code));
+    const auto backend =
+        std::make_shared<FaultyHostBackend>(HostBackend::Options{"test/gpu0", 8 * kGranule});
+    StitchedRange range(backend, kGranule);
+    range.place(0, backend->create(kGranule));
+    fill(range.data(), kGranule, 3);
+    backend->refuses_read_only = code;
+    const auto move = [&] { range.replace(0, backend->create(kGranule)); };
+    if (code == Errc::io)
+      CHECK(code_of(move) == Errc::io);
+    else
+      CHECK_NOTHROW(move());
+    CHECK(holds(range.data(), kGranule, 3));
+    range.data()[0] = std::byte{1};  // Still writable.
+  }
+}
+
 TEST_CASE("random moves between devices keep every byte") {
   std::uint64_t first_seed = 1;
   std::uint64_t last_seed = 10;

@@ -5,6 +5,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
+#include <iostream>
 #include <mutex>
 
 #include "tests/allocator/cuda/program_main.h"
@@ -15,7 +16,7 @@ std::string json_text(const std::string& text) {
   std::string result = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') result += '\\';
-    result += static_cast<unsigned char>(c) < ' ' ? ' ' : c;
+    result += c < ' ' || c > '~' ? '?' : c;  // What is no ASCII text might be no UTF-8 either.
   }
   return result + "\"";
 }
@@ -26,6 +27,7 @@ struct JsonReporter : doctest::IReporter {
   void test_case_start(const doctest::TestCaseData& in) override {
     name = in.m_name;
     notes.clear();
+    std::cerr << name << std::endl;  // A crash that no reporter survives is this case's.
   }
   void test_case_end(const doctest::CurrentTestCaseStats& stats) override {
     const bool skipped = notes.find("\"skipped: ") != std::string::npos;
@@ -46,7 +48,8 @@ struct JsonReporter : doctest::IReporter {
   void test_run_end(const doctest::TestRunStats&) override {
     out << "{\"passed\": " << passed << ", \"failed\": " << failed << ", \"skipped\": " << skips
         << ", \"cases\": [\n"
-        << cases.c_str() << "\n]}\n";
+        << cases.c_str() << "\n]}\n"
+        << std::flush;  // After a signal, the process ends before anyone else does it.
   }
   void report_query(const doctest::QueryData&) override {}
   void test_run_start() override {}

@@ -110,6 +110,7 @@ TEST_CASE("on the software driver every part has a result") {
   CHECK(ran.report.at("date").as_string().starts_with("20"));
   CHECK(ran.report.at("made_of").as_string().starts_with("commit "));
   CHECK(ran.report.contains("driver"));
+  CHECK(ran.report.at("complete").as_bool());
   const auto data = [&](const char* name) { return ran.part(name).at("data").as_object(); };
   CHECK(number(data("conformance"), "passed") > 80);
   CHECK(number(data("conformance"), "failed") == 0);
@@ -131,6 +132,19 @@ TEST_CASE("a part that crashes is told, and the others go on") {
   CHECK(ran.part("vmm").at("error").as_string() == "ended by signal 11");
   CHECK(number(ran.report, "failures") == 2);
   CHECK(ran.err.find("vmm: failed (ended by signal 11)") != std::string::npos);
+}
+
+TEST_CASE("the conformance cases before a crash and those before the deadline are kept") {
+  const auto kept = [](const char* driver, const char* result) {
+    const auto ran = run({"--only", "conformance", "--part-s", "8"}, driver);
+    INFO(ran.err);
+    CHECK(ran.exit_code == 1);
+    CHECK(ran.result_of("conformance") == result);
+    CHECK(number(ran.part("conformance").at("data").as_object(), "passed") > 0);
+    CHECK(number(ran.part("conformance").at("data").as_object(), "failed") == 1);
+  };
+  kept("{devices: 1, crashes: {cuMemHostAlloc: 11}}", "failed");
+  kept("{devices: 1, calls_us: {cuMemHostAlloc: 600000000}}", "timed_out");
 }
 
 TEST_CASE("a part that the driver refuses is told with the driver's reason") {
@@ -184,6 +198,14 @@ TEST_CASE("without a driver everything fails, with the reason") {
   CHECK(result.exit_code == 1);
   CHECK(result.err.find("install NVIDIA's driver") != std::string::npos);
   CHECK(result.err.find("3 failed") != std::string::npos);
+}
+
+TEST_CASE("results that cannot be written are a mistake told before the first part") {
+  const auto result =
+      run_command({bundle() + "/run.sh", "--only", "card", "--out", bundle() + "/none/r.json"});
+  CHECK(result.exit_code == 2);
+  CHECK(result.err.find("cannot write") != std::string::npos);
+  CHECK(result.err.find("card:") == std::string::npos);
 }
 
 TEST_CASE("a part that is not there is a mistake of the caller") {

@@ -21,6 +21,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int kAbsent = 77;
 constexpr std::size_t kMostOutput = std::size_t{8} << 20;
 constexpr std::size_t kShownBytes = 4000;
+constexpr auto kMercy = std::chrono::seconds(2);  // From SIGTERM to SIGKILL.
 constexpr auto kGivenUp = std::chrono::seconds(5);
 
 // What a program says, up to a bound; the rest is dropped.
@@ -76,6 +77,7 @@ std::string how_it_ended(int status) {
 
 struct Run {
   bool is_late = false;
+  bool is_killed = false;
   bool is_given_up = false;
   int status = 0;
 };
@@ -85,7 +87,11 @@ Run attend(const tools::Process& process, Output& out, Output& err, Clock::time_
   const auto given_up = deadline + kGivenUp;
   while (!process.wait_ended(Clock::now())) {
     if (!run.is_late && Clock::now() > deadline) {
-      run.is_late = true;
+      run.is_late = true;  // doctest writes the results that it has on SIGTERM.
+      ::kill(-process.id().pid, SIGTERM);
+    }
+    if (!run.is_killed && Clock::now() > deadline + kMercy) {
+      run.is_killed = true;
       ::kill(-process.id().pid, SIGKILL);
     }
     if (Clock::now() > given_up) {

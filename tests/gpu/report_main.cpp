@@ -2,13 +2,16 @@
 //
 // Shape:   parts are programs beside this one; each has a limit, and all of them together have one.
 //          A part that fails or hangs does not stop the others.
-// Exit:    0 all parts passed or were absent, 1 a part failed, was late or was not begun, 2 usage.
+// Exit:    0 all parts passed or were absent, 1 a part failed, was late or was not begun, 2 usage,
+//          or --out cannot be written.
 #include <sys/prctl.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <optional>
@@ -47,12 +50,12 @@ std::vector<Part> all_parts(const Options& options) {
       {"backend", {folder + "cuda_backend_test", "--no-colors=true"}, seconds(60)},
       bench("vmm", 30),
       bench("copies", 50),
+      bench("train_gpt", 120),
       bench("zero_copy", 30),
       bench("move", 40),
       bench("staged", 40),
       bench("ucx", 40),
-      bench("nccl", 40),
-      bench("train_gpt", 120)};
+      bench("nccl", 40)};
   for (auto& part : parts)
     if (options.part_s > 0) part.limit = std::min(part.limit, seconds(options.part_s));
   return parts;
@@ -77,9 +80,28 @@ std::string date() {
 // Of the parts' results; null where it is not known.
 json::value from_card(const json::object& parts, const char* key) {
   const auto* const card = parts.if_contains("card");
-  if (card == nullptr || card->at("result").as_string() != "passed") return nullptr;
-  const auto* const value = card->at("data").as_object().if_contains(key);
+  if (card == nullptr || card->as_object().at("result").as_string() != "passed") return nullptr;
+  const auto* const data = card->as_object().if_contains("data");
+  if (data == nullptr || !data->is_object()) return nullptr;
+  const auto* const value = data->as_object().if_contains(key);
   return value != nullptr ? *value : json::value(nullptr);
+}
+
+// All of it or what was there before, whenever this process or the machine ends.
+bool write(const std::string& path, const json::object& report) {
+  const auto part = path + ".part";
+  std::error_code ignored;
+  const auto there = std::filesystem::symlink_status(path, ignored);
+  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there)) {
+    std::cerr << "gpu_report: cannot write '" << path << "': it is no regular file\n";
+    return false;  // A rename would take a device's or link's place.
+  }
+  std::ofstream file(part);
+  file << json::serialize(report) << '\n';
+  file.close();
+  if (file && std::rename(part.c_str(), path.c_str()) == 0) return true;
+  std::cerr << "gpu_report: cannot write '" << path << "'\n";
+  return false;
 }
 
 json::object frame(const Options& options) {
@@ -109,6 +131,17 @@ int run(const Options& options) {
   const bool is_terminal = ::isatty(STDERR_FILENO) != 0;
   json::object results;
   int failures = 0;
+  const auto save = [&](bool is_complete) {
+    for (const char* key :
+         {"card", "cards", "compute_capability", "cuda_version", "software_driver"})
+      report[key] = from_card(results, key);
+    report["complete"] = is_complete;
+    report["failures"] = failures;
+    report["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
+    report["parts"] = results;
+    return write(options.out, report);
+  };
+  if (!save(false)) return 2;
   for (auto part : parts) {
     if (!options.only.empty() && std::ranges::find(options.only, part.name) == options.only.end())
       continue;
@@ -124,19 +157,9 @@ int run(const Options& options) {
     std::cerr << "\n";
     if (how != "passed" && how != "absent") ++failures;
     results[part.name] = std::move(result);
+    (void)save(false);  // What is known so far, should the machine end before we do.
   }
-  for (const char* key : {"card", "cards", "compute_capability", "cuda_version", "software_driver"})
-    report[key] = from_card(results, key);
-  report["failures"] = failures;
-  report["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
-  report["parts"] = std::move(results);
-  std::ofstream file(options.out);
-  file << json::serialize(report) << '\n';
-  file.close();
-  if (!file) {
-    std::cerr << "gpu_report: cannot write '" << options.out << "'\n";
-    return 1;
-  }
+  if (!save(true)) return 1;
   std::cerr << (failures == 0 ? "all well" : std::to_string(failures) + " failed") << ": "
             << options.out << "\n";
   return failures == 0 ? 0 : 1;

@@ -16,5 +16,12 @@ for folder in /usr/local/nvidia/lib64 /usr/lib64-nvidia /usr/lib/wsl/lib; do
   [ -e "$folder/libcuda.so.1" ] && LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$folder"
 done
 CAUSEWAY_CUDA_LIBRARY=${CAUSEWAY_CUDA_LIBRARY:-libcuda.so.1}
-export LD_LIBRARY_PATH CAUSEWAY_CUDA_LIBRARY
+# One card, and the same one for the driver, NCCL and nvidia-smi.
+CUDA_DEVICE_ORDER=PCI_BUS_ID
+CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}
+export LD_LIBRARY_PATH CAUSEWAY_CUDA_LIBRARY CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES
+"$here/bin/gpu_report" --help > /dev/null || {
+  echo "run.sh: $here/bin/gpu_report cannot start here: it needs x86-64 and glibc 2.36 or newer" >&2
+  exit 1
+}
 exec "$here/bin/gpu_report" "$@"
