@@ -5,7 +5,6 @@
 
 #include "fuzz_target.h"
 #include "transport/ucx/protocol.h"
-#include "transport/ucx/stream.h"
 
 namespace {
 

@@ -8,7 +8,6 @@
 #include <iterator>
 
 #include "tests/transport/ucx_raw_peer.h"
-#include "transport/ucx/stream.h"
 #include "transport/ucx/ucx_transport.h"
 
 #define CHANNEL_SUITE_HELPERS_ONLY

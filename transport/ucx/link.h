@@ -265,7 +265,7 @@ class Link : public std::enable_shared_from_this<Link>, private Stream::Owner {
   Stream::Landing land_frame(const StreamHead& head) override;
   Stream::Landing land_read_data(const StreamHead& head);
   void stream_ended(const Error& why) override;
-  [[nodiscard]] Stream::Landing landing_of(std::unique_ptr<Flight> flight, std::byte* into);
+  [[nodiscard]] static Stream::Done landing_of(std::unique_ptr<Flight> flight);
   void close_stream();
 
   // The same where the bytes lie on a device: link_staged.cpp.

@@ -76,24 +76,22 @@ bool Link::goes_by_stream(const Request& request, std::uint64_t size_bytes) cons
          (request.kind == Kind::write || request.kind == Kind::read);
 }
 
+// What a stream calls when it is done with a flight's bytes.
+Stream::Done Link::landing_of(std::unique_ptr<Flight> flight) {
+  flight->by_stream = true;
+  return [shared = std::shared_ptr<Flight>(std::move(flight))](bool is_whole) {
+    shared->link->land(*shared, status_of(is_whole));
+  };
+}
+
 void Link::submit_by_stream(std::unique_ptr<Flight> flight, StreamHead::Kind kind,
                             std::span<const std::byte> bytes) {
   ++flights_;
   flight->size_bytes = bytes.size();
-  flight->by_stream = true;
   if (!stream_) return land(*flight, status_of(false));
   const StreamHead head{kind, flight->id, bytes.size()};
-  stream_->send(head, bytes, [shared = std::shared_ptr<Flight>(std::move(flight))](bool is_whole) {
-    shared->link->land(*shared, status_of(is_whole));
-  });
+  stream_->send(head, bytes, landing_of(std::move(flight)));
   worker_->wake();
-}
-
-Stream::Landing Link::landing_of(std::unique_ptr<Flight> flight, std::byte* into) {
-  flight->by_stream = true;
-  return {into, [shared = std::shared_ptr<Flight>(std::move(flight))](bool is_whole) {
-            shared->link->land(*shared, status_of(is_whole));
-          }};
 }
 
 // A place for a write: `flight` has its size.
@@ -170,7 +168,7 @@ Stream::Landing Link::land_frame(const StreamHead& head) {
     throw Error(Errc::protocol, "the peer sent bytes by its stream that have no place here");
   auto grant = std::move(found->second);
   granted_.erase(found);
-  return landing_of(std::move(grant.flight), grant.into);
+  return {grant.into, landing_of(std::move(grant.flight))};
 }
 
 Stream::Landing Link::land_read_data(const StreamHead& head) {
@@ -193,7 +191,7 @@ Stream::Landing Link::land_read_data(const StreamHead& head) {
   ++flights_;
   auto flight = new_flight(Cargo::chunk, head.id, {});
   flight->size_bytes = head.size_bytes;
-  return landing_of(std::move(flight), request.buffer + chunk.offset_bytes);
+  return {request.buffer + chunk.offset_bytes, landing_of(std::move(flight))};
 }
 
 }  // namespace causeway::ucx

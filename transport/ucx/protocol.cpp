@@ -121,6 +121,23 @@ std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept {
                 .by_stream = marks == kByStream};
 }
 
+StreamHeadBytes encode(const StreamHead& head) noexcept {
+  StreamHeadBytes bytes;
+  put(&bytes[0], static_cast<std::uint64_t>(head.kind), 8);
+  put(&bytes[8], head.id, 8);
+  put(&bytes[16], head.size_bytes, 8);
+  return bytes;
+}
+
+std::optional<StreamHead> decode_stream_head(std::span<const std::byte> bytes) noexcept {
+  if (bytes.size() != kStreamHeadBytes) return std::nullopt;
+  const auto kind = get(&bytes[0], 8);
+  if (kind < static_cast<std::uint64_t>(StreamHead::Kind::write) ||
+      kind > static_cast<std::uint64_t>(StreamHead::Kind::read_data))
+    return std::nullopt;
+  return StreamHead{static_cast<StreamHead::Kind>(kind), get(&bytes[8], 8), get(&bytes[16], 8)};
+}
+
 std::optional<FrameHead> decode_frame_head(std::span<const std::byte> bytes) noexcept {
   if (bytes.size() != kFrameHeadBytes || get(&bytes[0], 4) != kFrameMagic) return std::nullopt;
   const auto kind = get(&bytes[5], 1);

@@ -112,6 +112,21 @@ using HeaderBytes = std::array<std::byte, kHeaderBytes>;
 [[nodiscard]] HeaderBytes encode(const Header& header) noexcept;
 [[nodiscard]] std::optional<Header> decode_header(std::span<const std::byte> bytes) noexcept;
 
+// Before the bytes of a part that crosses by a stream (stream.h).
+struct StreamHead {
+  enum class Kind : std::uint8_t { write = 1, read_data };
+  Kind kind = Kind::write;
+  std::uint64_t id = 0;  // Of the part, by whoever asked for it.
+  std::uint64_t size_bytes = 0;
+};
+
+constexpr std::size_t kStreamHeadBytes = 24;
+using StreamHeadBytes = std::array<std::byte, kStreamHeadBytes>;
+[[nodiscard]] StreamHeadBytes encode(const StreamHead& head) noexcept;
+// Nothing, for what no correct peer sends.
+[[nodiscard]] std::optional<StreamHead> decode_stream_head(
+    std::span<const std::byte> bytes) noexcept;
+
 // A failure is its code and a text: the body of a refusal, the payload of failed and bye.
 [[nodiscard]] std::vector<std::byte> encode(const Error& failure);
 [[nodiscard]] std::optional<Error> decode_failure(std::span<const std::byte> bytes);

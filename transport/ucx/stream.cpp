@@ -27,32 +27,6 @@ bool is_busy(int error) { return error == EAGAIN || error == EWOULDBLOCK || erro
 
 }  // namespace
 
-StreamHeadBytes encode(const StreamHead& head) noexcept {
-  StreamHeadBytes bytes{};
-  bytes[0] = static_cast<std::byte>(head.kind);
-  for (std::size_t i = 0; i < 8; ++i) {
-    bytes[8 + i] = static_cast<std::byte>(head.id >> (8 * i));
-    bytes[16 + i] = static_cast<std::byte>(head.size_bytes >> (8 * i));
-  }
-  return bytes;
-}
-
-std::optional<StreamHead> decode_stream_head(std::span<const std::byte> bytes) noexcept {
-  if (bytes.size() != kStreamHeadBytes) return std::nullopt;
-  const auto kind = std::to_integer<std::uint8_t>(bytes[0]);
-  if (kind != static_cast<std::uint8_t>(StreamHead::Kind::write) &&
-      kind != static_cast<std::uint8_t>(StreamHead::Kind::read_data))
-    return std::nullopt;
-  if (std::ranges::any_of(bytes.subspan(1, 7), [](std::byte b) { return b != std::byte{0}; }))
-    return std::nullopt;
-  StreamHead head{static_cast<StreamHead::Kind>(kind), 0, 0};
-  for (std::size_t i = 0; i < 8; ++i) {
-    head.id |= std::to_integer<std::uint64_t>(bytes[8 + i]) << (8 * i);
-    head.size_bytes |= std::to_integer<std::uint64_t>(bytes[16 + i]) << (8 * i);
-  }
-  return head;
-}
-
 Streams::Streams() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
   if (!epoll_) throw system_error("cannot watch streams", errno);
 }
@@ -199,10 +173,13 @@ void Stream::take(std::size_t size_bytes) {
   const auto landed = std::min<std::uint64_t>(size_bytes, left_bytes_);
   left_bytes_ -= landed;
   if (landing_.into != nullptr) landing_.into += landed;
-  if (landed > 0 && left_bytes_ == 0)
-    if (const auto done = std::exchange(landing_, {}).done) done(true);
+  if (landed > 0 && left_bytes_ == 0) end_landing(true);
   head_bytes_ += size_bytes - landed;
   if (head_bytes_ == kStreamHeadBytes) take_head();
+}
+
+void Stream::end_landing(bool is_whole) {
+  if (const auto done = std::exchange(landing_, {}).done) done(is_whole);
 }
 
 void Stream::take_head() {
@@ -217,8 +194,7 @@ void Stream::take_head() {
   } catch (const std::exception& error) {
     return end(Error(Errc::internal, error.what()));
   }
-  if (left_bytes_ == 0)
-    if (const auto done = std::exchange(landing_, {}).done) done(true);
+  if (left_bytes_ == 0) end_landing(true);
 }
 
 void Stream::want(std::uint32_t events) {
@@ -254,7 +230,7 @@ void Stream::close() {
   static_cast<void>(::epoll_ctl(streams_.epoll_.get(), EPOLL_CTL_DEL, socket_.get(), nullptr));
   static_cast<void>(::shutdown(socket_.get(), SHUT_RDWR));
   socket_.reset();
-  if (const auto done = std::exchange(landing_, {}).done) done(false);
+  end_landing(false);
   for (const auto& each : std::exchange(outgoing_, {})) each.done(false);
 }
 

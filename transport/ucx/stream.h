@@ -13,33 +13,18 @@
 // Why:     docs/transport.md, "Streams".
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <optional>
 #include <span>
 #include <vector>
 
 #include "allocator/error.h"
 #include "allocator/unique_fd.h"
+#include "transport/ucx/protocol.h"
 
 namespace causeway::ucx {
-
-struct StreamHead {
-  enum class Kind : std::uint8_t { write = 1, read_data };
-  Kind kind = Kind::write;
-  std::uint64_t id = 0;  // Of the part, by whoever asked for it.
-  std::uint64_t size_bytes = 0;
-};
-
-constexpr std::size_t kStreamHeadBytes = 24;
-using StreamHeadBytes = std::array<std::byte, kStreamHeadBytes>;
-[[nodiscard]] StreamHeadBytes encode(const StreamHead& head) noexcept;
-// Nothing, for what no correct peer sends.
-[[nodiscard]] std::optional<StreamHead> decode_stream_head(
-    std::span<const std::byte> bytes) noexcept;
 
 class Stream;
 
@@ -104,6 +89,7 @@ class Stream {
   bool transmit();
   void line_up();
   void take(std::size_t size_bytes);
+  void end_landing(bool is_whole);
   void take_head();
   void want(std::uint32_t events);
   void wake_at(std::size_t size_bytes);
