@@ -53,6 +53,10 @@ struct Client {
   }
 };
 
+std::ptrdiff_t descriptors() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+}
+
 SpawnedProcess start_peer(std::string& address) {
   auto peer = SpawnedProcess::start({UCX_PEER, "serve"});
   address = peer.read_line();
@@ -308,14 +312,20 @@ TEST_CASE("a process that is to have no streams takes none of its peers") {
   if (own) ::setenv("CAUSEWAY_LINK_STREAM", own->c_str(), 1);
   Client client;
   const auto side = client.join(address);
-  side.thread->run_on([&] { side.channel->set_settings({1 << 20, 16 << 10, true}); });
   const Bytes source(100'000);
+  REQUIRE_FALSE(side.write({7, 1, 0}, source).get().code);
+  const auto before = descriptors();
+  side.thread->run_on([&] { side.channel->set_settings({1 << 20, 16 << 10, true}); });
   std::uint64_t streamed = 0;
   for (const auto until = in(300ms); std::chrono::steady_clock::now() < until;) {
     REQUIRE_FALSE(side.write({7, 1, 0}, source).get().code);
     side.thread->run_on([&] { streamed = side.channel->counters().streamed_bytes; });
   }
   CHECK(streamed == 0);
+  const auto limit = in(5s);
+  while (descriptors() > before && std::chrono::steady_clock::now() < limit)
+    std::this_thread::sleep_for(1ms);
+  CHECK(descriptors() == before);  // What asked for one is not kept.
 }
 
 TEST_CASE("a transport that is destroyed tells its peers") {

@@ -40,12 +40,16 @@ constexpr LinkSettings kFifths{208 << 10, 208 << 10, true};  // One segment of U
 
 struct Choice {
   LinkSettings settings;
-  double least_gain;
   double gain = 0;  // Over the usual way; 0: this is it.
+  // Of the one that came closest to what it had to have; 0: there is none.
+  double next_gain = 0;
+  double next_wanted = 1;
 
   [[nodiscard]] std::string verdict() const {
-    return gain > 0 ? fmt::format("{:.0f}% more than the usual way", (gain - 1) * 100)
-                    : fmt::format("nothing else carried {:.0f}% more", (least_gain - 1) * 100);
+    if (gain > 0) return fmt::format("{:.0f}% more than the usual way", (gain - 1) * 100);
+    if (next_gain == 0) return "nothing else was measured";
+    return fmt::format("the next carried {:+.0f}%, and is taken at {:+.0f}%", (next_gain - 1) * 100,
+                       (next_wanted - 1) * 100);
   }
 };
 
@@ -53,15 +57,21 @@ struct Choice {
 Choice best_of(const std::vector<ProbeReport::Trial>& trials, std::uint64_t size_bytes,
                double least_gain) {
   const auto& first = *std::ranges::find(trials, size_bytes, &ProbeReport::Trial::operation_bytes);
-  Choice best{first.settings, least_gain};
+  Choice best{first.settings};
   for (const auto& trial : trials) {
-    if (trial.operation_bytes != size_bytes) continue;
+    if (trial.operation_bytes != size_bytes || &trial == &first) continue;
     const auto gain = std::sqrt(trial.write_bytes_per_second / first.write_bytes_per_second *
                                 trial.read_bytes_per_second / first.read_bytes_per_second);
     const auto wanted = trial.settings.by_stream ? least_gain : kRendezvousGain;
-    // False, where a figure is missing.
-    if (gain >= wanted && gain > best.gain && std::isfinite(gain))
-      best = {trial.settings, least_gain, gain};
+    if (!std::isfinite(gain)) continue;  // A figure is missing.
+    if (gain >= wanted && gain > best.gain) {
+      best.settings = trial.settings;
+      best.gain = gain;
+    }
+    if (gain / wanted > best.next_gain / best.next_wanted) {
+      best.next_gain = gain;
+      best.next_wanted = wanted;
+    }
   }
   return best;
 }

@@ -158,6 +158,18 @@ void Lifeline::receive_body(const FrameHead& head, Received received) {
       });
 }
 
+void Lifeline::await_word(std::function<void()> ended) {
+  socket_->tcp.async_wait(
+      tcp::socket::wait_read,
+      [self = shared_from_this(), ended = std::move(ended)](const error_code& error) {
+        if (self->is_closed_) return;
+        std::byte word{};
+        const auto heard = ::recv(self->socket_->tcp.native_handle(), &word, sizeof(word),
+                                  MSG_PEEK | MSG_DONTWAIT);
+        if (error || heard == 0 || (heard < 0 && errno != EAGAIN)) ended();
+      });
+}
+
 void Lifeline::watch(std::function<void(End)> ended) {
   ended_ = std::move(ended);
   in_.resize(64);

@@ -42,9 +42,12 @@ class Lifeline : public std::enable_shared_from_this<Lifeline> {
   [[nodiscard]] bool is_within_one_host() const noexcept;  // Both ends have the same address.
   void send(std::vector<std::byte> frame, Done done);
   void receive(Received received);
+  // `ended` if the peer hangs up instead of saying a word; what it says stays to be read.
+  void await_word(std::function<void()> ended);
   enum class End : std::uint8_t { hung_up, silence };
   void watch(std::function<void(End)> ended);
   void close() noexcept;
+  [[nodiscard]] bool is_closed() const noexcept { return is_closed_; }
   // Gives the connection away; nothing but the destructor may follow. Errors: io.
   [[nodiscard]] int release();
   [[nodiscard]] std::optional<double> round_trip() const noexcept;  // net.h

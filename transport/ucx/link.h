@@ -68,6 +68,10 @@ class Link : public std::enable_shared_from_this<Link>, private Stream::Owner {
     std::shared_ptr<Links> links;
   };
 
+  // Whether links are to have a stream, as CAUSEWAY_LINK_STREAM=yes or no says: its word is final.
+  // Errors: invalid_argument.
+  [[nodiscard]] static std::optional<bool> wished_stream();
+
   // Calls the door at `to`. Errors: io.
   static void connect(std::shared_ptr<Worker> worker, const SocketAddress& to, Setup setup);
   // Welcomes a peer that was admitted. Errors: io.
@@ -250,8 +254,6 @@ class Link : public std::enable_shared_from_this<Link>, private Stream::Owner {
   void refuse_bytes(void* rendezvous);
 
   // The stream: link_stream.cpp.
-  // What the user's environment says, CAUSEWAY_LINK_STREAM=yes or no; its word is final.
-  [[nodiscard]] static std::optional<bool> wished_stream();
   void ask_for_stream();
   void take_stream();                // The peer has it.
   void open_stream(Lifeline& line);  // Errors: io.

@@ -18,23 +18,31 @@ ucs_status_t status_of(bool is_whole) { return is_whole ? UCS_OK : UCS_ERR_CANCE
 }  // namespace
 
 std::optional<bool> Link::wished_stream() {
-  static const char* const wish = std::getenv("CAUSEWAY_LINK_STREAM");
-  if (wish == nullptr || *wish == '\0') return std::nullopt;
-  return std::string_view(wish) != "no";
+  static const auto wished = []() -> std::optional<bool> {
+    const char* const value = std::getenv("CAUSEWAY_LINK_STREAM");
+    const std::string_view wish(value == nullptr ? "" : value);
+    if (wish.empty()) return std::nullopt;
+    if (wish == "yes" || wish == "no") return wish == "yes";
+    throw Error(Errc::invalid_argument,
+                "CAUSEWAY_LINK_STREAM is \"" + std::string(wish) + "\"; it can be yes or no");
+  }();
+  return wished;
 }
 
 void Link::ask_for_stream() {
   if (!connecting_ || !is_open() || joining_ || stream_) return;
+  // Without one the link goes on; `joining_` stays, so that nobody asks again.
   joining_ = Lifeline::connect(worker_->context(), lifeline_->peer(),
                                [self = shared_from_this()](const std::optional<Error>& error) {
-                                 if (error) return;  // It goes on without.
+                                 if (error) return self->joining_->close();
                                  self->joining_->send(frame(Join{self->peer_key_}),
                                                       [](const std::optional<Error>&) {});
+                                 self->joining_->await_word([self] { self->joining_->close(); });
                                });
 }
 
 void Link::take_stream() {
-  if (!joining_ || stream_) {
+  if (!joining_ || joining_->is_closed() || stream_) {
     violate("a stream that nobody asked for");
     return;
   }

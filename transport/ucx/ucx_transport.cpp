@@ -80,6 +80,7 @@ class UcxTransport final : public Transport {
       : context_(context), options_(std::move(options)) {
     if (options_.name.size() > kMaxNameBytes)
       throw Error(Errc::invalid_argument, "a transport's name takes at most 255 bytes");
+    static_cast<void>(Link::wished_stream());  // So that a wrong word is told at once.
     try {
       if (!options_.listen.empty()) listen();
     } catch (...) {
