@@ -78,6 +78,9 @@ class Daemon : public ControlHandler {
   [[nodiscard]] Json node_json() const;
   boost::asio::awaitable<Json> pool_json(bool with_regions);
   boost::asio::awaitable<Json> ask_node(NodeRecord node);
+  boost::asio::awaitable<void> knock(NodeRecord node);
+  // Nodes that did not answer in time, and whether somebody knocks there.
+  std::map<std::string, bool> silent_;
   Answer topology();
   struct PoolCluster {
     std::uint64_t version = 0;  // With these nodes it is the cluster of this topology.

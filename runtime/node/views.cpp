@@ -2,6 +2,7 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/deferred.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/experimental/as_tuple.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -20,6 +21,8 @@ namespace {
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
 constexpr auto kAskTimeout = 1s;
+// For a node that did not answer the last time: everyone who allocates would wait a second for it.
+constexpr auto kSilentTimeout = 100ms;
 constexpr std::size_t kMaxListedExtents = 100'000;  // Some 10 MB of answer.
 
 void merge_node(ClusterSpec& pool, const NodeRecord& record) {
@@ -138,14 +141,22 @@ Daemon::Json Daemon::node_json() const {
 
 asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
   if (node.name == options_.node) co_return node_json();
+  if (!node.alive) silent_.erase(node.name);
   if (node.alive) {
+    const auto silent = silent_.find(node.name);
+    const auto timeout =
+        silent == silent_.end() ? std::chrono::milliseconds(kAskTimeout) : kSilentTimeout;
+    if (silent != silent_.end() && !std::exchange(silent->second, true))
+      asio::co_spawn(context_, knock(node), asio::detached);
     try {
-      auto answer = parse_object(co_await call_peer(peer(node), "GET", "/v1/node", "", kAskTimeout),
+      auto answer = parse_object(co_await call_peer(peer(node), "GET", "/v1/node", "", timeout),
                                  "status of " + node.name);
+      silent_.erase(node.name);
       for (const char* field : {"devices", "clients", "routes", "rails", "gpus"})
         static_cast<void>(get_array(answer, field, "status of " + node.name));
       co_return answer;
-    } catch (const Error&) {
+    } catch (const Error& error) {
+      if (error.code() == Errc::timed_out) silent_.try_emplace(node.name, false);
       // It is listed as not alive, which says what there is to say.
     }
   }
@@ -158,6 +169,17 @@ asio::awaitable<Daemon::Json> Daemon::ask_node(NodeRecord node) {
                  {"routes", boost::json::array()},
                  {"rails", boost::json::array()},
                  {"gpus", boost::json::array()}};
+}
+
+// One that is farther away than a silent one is waited for is heard again all the same.
+asio::awaitable<void> Daemon::knock(NodeRecord node) {
+  try {
+    co_await call_peer(peer(node), "GET", "/v1/node", "", kAskTimeout);
+    silent_.erase(node.name);
+  } catch (const Error&) {
+    if (const auto silent = silent_.find(node.name); silent != silent_.end())
+      silent->second = false;
+  }
 }
 
 // The directory's node asks all others at once; any other node asks that one.

@@ -251,6 +251,24 @@ nodes:
   (void)pool.state()->link("b");
 }
 
+TEST_CASE("one node that stands still does not cost everyone who allocates a second") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = live.connect("a");
+  const auto lists_b = [&] {
+    const auto status = pool.status();
+    return std::ranges::any_of(status.nodes,
+                               [](const auto& n) { return n.name == "b" && n.alive; });
+  };
+  REQUIRE(lists_b());
+  live.daemon("b").signal(SIGSTOP);
+  CHECK_FALSE(lists_b());
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 3; ++i) (void)pool.allocate(kMiB, {.only = {device("a/gpu0")}});
+  CHECK(std::chrono::steady_clock::now() - start < 2s);
+  live.daemon("b").signal(SIGCONT);
+  CHECK(eventually(lists_b));
+}
+
 TEST_CASE("two threads copy side by side, and a short call does not wait for them") {
   LivePool live(kCluster, {"a", "b"});
   auto pool = live.connect("a");
