@@ -144,8 +144,7 @@ std::size_t ControlClient::receive_some(char* into, std::size_t size, std::vecto
   }
 }
 
-ControlReply ControlClient::receive(Deadline deadline) {
-  ControlReply reply;
+unsigned ControlClient::receive(ControlReply& reply, Deadline deadline) {
   http::response_parser<http::string_body> parser;
   parser.body_limit(kMaxAnswerBytes);
   beast::flat_buffer buffer;
@@ -168,8 +167,7 @@ ControlReply ControlClient::receive(Deadline deadline) {
   auto message = parser.release();
   reply.body = std::move(message.body());
   if (!keep_alive) socket_ = UniqueFd();
-  throw_if_error(message.result_int(), reply.body, peer_name_);
-  return reply;
+  return message.result_int();
 }
 
 ControlReply ControlClient::call(const std::string& method, const std::string& path,
@@ -184,17 +182,18 @@ ControlReply ControlClient::call(const std::string& method, const std::string& p
     if (::recv(socket_.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN)
       socket_ = UniqueFd();
   }
+  ControlReply reply;
+  unsigned status = 0;
   try {
     if (!socket_) connect(deadline);
     send_all(text, deadline);
-    return receive(deadline);
-  } catch (const Error& error) {
-    // An error document leaves the connection usable; anything else leaves it half-way.
-    if (error.code() == Errc::peer_lost || error.code() == Errc::timed_out ||
-        error.code() == Errc::protocol || error.code() == Errc::io)
-      socket_ = UniqueFd();
+    status = receive(reply, deadline);
+  } catch (...) {
+    socket_ = UniqueFd();  // It is half-way through something.
     throw;
   }
+  throw_if_error(status, reply.body, peer_name_);
+  return reply;
 }
 
 }  // namespace causeway

@@ -48,7 +48,7 @@ class ControlClient {
   // Errors: the system's number; timed_out.
   [[nodiscard]] int connect_to(const sockaddr* address, unsigned size, Deadline deadline);
   void send_all(const std::string& text, Deadline deadline);
-  ControlReply receive(Deadline deadline);
+  [[nodiscard]] unsigned receive(ControlReply& reply, Deadline deadline);  // HTTP's status.
   void wait(int fd, short events, Deadline deadline) const;
   [[nodiscard]] std::size_t receive_some(char* into, std::size_t size, std::vector<UniqueFd>& fds,
                                          Deadline deadline);
