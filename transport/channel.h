@@ -50,6 +50,7 @@ struct Hello {
   std::string name;  // For messages: "hgx", "train_gpt[812]". At most 255 bytes.
   SessionId session = 0;
   std::string credential;  // At most 255 bytes.
+  bool operator==(const Hello&) const = default;
 };
 
 // A place in the memory of a peer. The size is the caller's buffer's.

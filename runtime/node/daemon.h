@@ -66,6 +66,7 @@ class Daemon : public ControlHandler {
   ControlResponse lend(const ControlRequest& request);
   ControlResponse take_back(const ControlRequest& request);
   ControlResponse rename(const ControlRequest& request);
+  Answer settle(ControlRequest request);
   Answer transfer(ControlRequest request);
   Answer put_node(ControlRequest request);
   Answer list_nodes(ControlRequest request);

@@ -200,6 +200,17 @@ void Lender::rename(SessionId id, std::string_view key, RegionId from, RegionId 
   owner.regions.erase(from);
 }
 
+Lender::Uses Lender::uses(SessionId id, std::string_view key, RegionId region) {
+  Uses uses;
+  auto& owner = session(id, key);
+  for (const auto& [_, extent] : held_region(id, owner.regions, region)->second) {
+    uses.any |= extent.use_count() > 1;
+    for (const auto& each : extent->remote_uses)
+      if (const auto use = each.lock()) uses.peers.push_back(use->peer);
+  }
+  return uses;
+}
+
 void Lender::admit(const Hello& hello) {
   switch (hello.role) {
     case Hello::Role::client:
@@ -222,7 +233,14 @@ PinnedMemory Lender::pin(const Hello& hello, const RemoteAddress& address, std::
     throw Error(Errc::permission_denied,
                 fmt::format("{} may not use region {:016x}: it belongs to another session",
                             hello.name, address.region));
-  return pin_local(address, size_bytes);
+  auto part = find(address, size_bytes);
+  auto& uses = part.pin->remote_uses;
+  if (uses.size() == uses.capacity())
+    std::erase_if(uses, [](const auto& use) { return use.expired(); });
+  auto* const staging = part.pin->staging;
+  auto use = std::make_shared<const RemoteUse>(RemoteUse{hello, std::move(part.pin)});
+  use->extent->remote_uses.push_back(use);
+  return {part.bytes, std::move(use), staging};
 }
 
 void Lender::moves(const Hello& hello, std::uint64_t bytes, Access access) {

@@ -28,12 +28,21 @@
 
 namespace causeway {
 
+struct LentExtent;
+
+// What a peer's request holds while bytes come or go.
+struct RemoteUse {
+  Hello peer;
+  std::shared_ptr<const LentExtent> extent;
+};
+
 struct LentExtent {
   DeviceName device;
   std::uint64_t offset_bytes;  // Within the region.
   Loan loan;
   std::shared_ptr<CudaContext> gpu;  // Whose addresses they are; null: the processor's.
   DeviceStaging* staging = nullptr;  // Of memory of a GPU; null: the processor may touch it.
+  mutable std::vector<std::weak_ptr<const RemoteUse>> remote_uses{};  // Some have ended.
 };
 
 class Lender : public DataService {
@@ -80,6 +89,13 @@ class Lender : public DataService {
   void take_back(SessionId id, std::string_view key, RegionId region, Piece range);
   // Makes the extents of `from` part of `to`. Errors: already_exists on overlap; nothing changed.
   void rename(SessionId id, std::string_view key, RegionId from, RegionId to);
+
+  // Who has memory of the region in hand: transfers of this node, and these peers.
+  struct Uses {
+    bool any = false;
+    std::vector<Hello> peers;
+  };
+  [[nodiscard]] Uses uses(SessionId id, std::string_view key, RegionId region);
 
   void admit(const Hello& hello) override;
   PinnedMemory pin(const Hello& hello, const RemoteAddress& address, std::uint64_t size_bytes,

@@ -3,6 +3,8 @@
 
 #include <boost/asio/ip/address.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <utility>  // Boost 1.81 with g++ 12 and C++20 wants std::exchange before Asio.
 
 #include "runtime/control/json.h"
@@ -22,6 +24,8 @@ using Json = boost::json::object;
 
 constexpr auto kMaxTtl = std::chrono::hours(24);
 constexpr auto kMaxTransferTime = std::chrono::hours(1);
+constexpr auto kSettleStep = 1ms;
+constexpr auto kSettlePatience = 200ms;  // Then who holds the memory loses its channel.
 constexpr std::size_t kMaxNameBytes = 200;
 constexpr std::size_t kMaxTopologyBytes = 1 << 20;
 
@@ -171,6 +175,39 @@ ControlResponse Daemon::rename(const ControlRequest& request) {
   lender_.rename(get_hex(body, "session", kWhere), get_string(body, "key", kWhere),
                  get_hex(body, "from", kWhere), get_hex(body, "to", kWhere));
   return answer({});
+}
+
+// What was asked for by the old name, and by whom ever, has landed or lands no more. A peer that
+// died may have left bytes in a buffer of this machine, and one that stands still may go on later.
+Daemon::Answer Daemon::settle(ControlRequest request) {
+  constexpr auto kWhere = "POST /v1/extents/settle";
+  const auto body = parse_object(request.body, kWhere);
+  const auto session = get_hex(body, "session", kWhere);
+  const auto key = get_string(body, "key", kWhere);
+  const auto from = get_hex(body, "from", kWhere), to = get_hex(body, "to", kWhere);
+  if (from == to) throw Error(Errc::invalid_argument, fmt::format("{}: the same name", kWhere));
+  const auto start = std::chrono::steady_clock::now();
+  const auto deadline = start + get_timeout(body, "timeout_ms", kMaxTransferTime, kWhere);
+  // Asked again, it goes on.
+  const auto& held = lender_.session(session, key).regions;
+  if (held.contains(from) || !held.contains(to)) lender_.rename(session, key, from, to);
+  asio::steady_timer timer(context_);
+  for (bool is_patient = true;;) {
+    const auto uses = lender_.uses(session, key, to);
+    const auto now = std::chrono::steady_clock::now();
+    if (!uses.any) co_return answer({});
+    if (now >= deadline)
+      throw Error(Errc::timed_out,
+                  fmt::format("{}: a transfer of region {:016x} did not end", options_.node, from));
+    if (is_patient && now >= start + kSettlePatience) {
+      is_patient = false;
+      for (const auto& channel : std::set(accepted_))
+        if (std::ranges::count(uses.peers, channel->peer()) > 0)
+          channel->close({Errc::closed, "its transfer stood still, and its place is needed"});
+    }
+    timer.expires_after(kSettleStep);
+    co_await timer.async_wait(asio::use_awaitable);
+  }
 }
 
 Daemon::Answer Daemon::transfer(ControlRequest request) {
@@ -326,6 +363,7 @@ const Daemon::Route* Daemon::find_route(const ControlRequest& request) {
       {"POST", "/v1/extents", [](Daemon& d, Call r) -> Answer { co_return d.lend(r); }},
       {"DELETE", "/v1/extents", [](Daemon& d, Call r) -> Answer { co_return d.take_back(r); }},
       {"POST", "/v1/extents/rename", [](Daemon& d, Call r) -> Answer { co_return d.rename(r); }},
+      {"POST", "/v1/extents/settle", [](Daemon& d, Call r) { return d.settle(std::move(r)); }},
       {"POST", "/v1/transfers", [](Daemon& d, Call r) { return d.transfer(std::move(r)); }},
       {"POST", "/v1/nodes", [](Daemon& d, Call r) { return d.put_node(std::move(r)); }},
       {"GET", "/v1/nodes", [](Daemon& d, Call r) { return d.list_nodes(std::move(r)); }},

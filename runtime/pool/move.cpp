@@ -16,6 +16,8 @@ std::vector<Pool::CopyPiece> pieces_of(const std::vector<Region::State::Lent>& f
 }  // namespace
 
 void Region::State::move_extent(const Extent& old, const DeviceName& to) {
+  settle(old.device.node, Access::write);
+  settle(to.node, Access::write);
   const auto staging = random_region_id();
   auto fresh = lend(staging, to, old.offset_bytes, old.size_bytes);
   // One segment for one segment keeps the address readable all along; a fragmented target device
@@ -29,7 +31,8 @@ void Region::State::move_extent(const Extent& old, const DeviceName& to) {
                     })
                            : StitchedRange::Copy());
     else
-      pool->transfer(false, {old.device.node, id}, {to.node, staging}, pieces_of(fresh));
+      pool->transfer(false, {old.device.node, name_on(old.device.node)}, {to.node, staging},
+                     pieces_of(fresh));
   } catch (...) {
     give_back(staging, to.node, old.offset_bytes, old.size_bytes);
     throw;
@@ -38,10 +41,10 @@ void Region::State::move_extent(const Extent& old, const DeviceName& to) {
   extents.erase(old.offset_bytes);
   for (auto& lent : fresh) place(std::move(lent));
   // The bytes have arrived: the old node may be gone by now without harm.
-  give_back(id, old.device.node, old.offset_bytes, old.size_bytes);
+  give_back(name_on(old.device.node), old.device.node, old.offset_bytes, old.size_bytes);
   auto body = pool->credentials();
   body["from"] = to_hex(staging);
-  body["to"] = to_hex(id);
+  body["to"] = to_hex(name_on(to.node));
   pool->call(*pool->link(to.node), "POST", "/v1/extents/rename", std::move(body));
 }
 

@@ -257,6 +257,7 @@ CopyReport Pool::copy_batch(Region& to, const Region& from, std::span<const Copy
   CopyReport report;
   for (const auto& [group, parts] : groups) {
     if (!report.route.empty()) report.route += ", ";
+    target.settle(group.to_node, Access::write);
     if (group.mapped) {
       const auto start = std::chrono::steady_clock::now();
       copy_mapped(target, source, parts);
@@ -264,8 +265,14 @@ CopyReport Pool::copy_batch(Region& to, const Region& from, std::span<const Copy
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       report.route += group.to_node + " (mapped)";
     } else {
-      report.seconds +=
-          state_->transfer(pull, {group.from_node, source.id}, {group.to_node, target.id}, parts);
+      source.settle(group.from_node, Access::read);
+      try {
+        report.seconds += state_->transfer(pull, {group.from_node, source.name_on(group.from_node)},
+                                           {group.to_node, target.name_on(group.to_node)}, parts);
+      } catch (...) {
+        target.unsettle(group.to_node);
+        throw;
+      }
       report.route += group.from_node == group.to_node
                           ? group.to_node + " (local)"
                           : fmt::format("{} -> {} (ucx)", group.from_node, group.to_node);

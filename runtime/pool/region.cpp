@@ -55,6 +55,10 @@ int Region::cuda_ordinal() const noexcept {
 
 std::byte* Region::data() const {
   if (!state_) return nullptr;
+  {
+    const CallTime time(state_->pool->options.timeout);
+    state_->settle(0, state_->size_bytes, Access::write);
+  }
   for (const auto& [_, extent] : state_->extents)
     if (!extent.mapped)
       throw Error(Errc::unsupported,
@@ -108,7 +112,10 @@ void Region::State::check_range(std::uint64_t offset_bytes, std::uint64_t size) 
 template <typename Byte>
 void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) const {
   static constexpr bool kReads = !std::is_const_v<Byte>;
+  constexpr auto kAccess = kReads ? Access::read : Access::write;
   check_range(offset_bytes, bytes.size());
+  const CallTime time(pool->time_for(bytes.size()));
+  settle(offset_bytes, bytes.size(), kAccess);
   std::map<std::string, std::vector<Pool::State::Part>> remote;
   const auto visit = [&](const Extent& extent, std::uint64_t at, std::uint64_t size) {
     const auto part = bytes.subspan(at - offset_bytes, size);
@@ -134,9 +141,12 @@ void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) co
     for_each_part(offset_bytes, bytes.size(), visit);
     if (stream) stream->synchronize();
   }
-  const CallTime time(pool->time_for(bytes.size()));
-  for (const auto& [node, parts] : remote)
-    pool->move_parts(*pool->link(node), kReads ? Access::read : Access::write, id, parts);
+  for (const auto& [node, parts] : remote) try {
+      pool->move_parts(*pool->link(node), kAccess, name_on(node), parts);
+    } catch (...) {
+      if constexpr (!kReads) unsettle(node);
+      throw;
+    }
 }
 
 void Region::read(std::uint64_t offset_bytes, std::span<std::byte> target) const {
@@ -158,7 +168,11 @@ Region::State::~State() {
                                            std::prev(extents.end())->second.size_bytes;
   pool->gpu_addresses.remove(range.data(), range.size_bytes());
   range = StitchedRange();  // Unmap first: the daemon's accounts should not run ahead of the truth.
-  for (const auto& [node, _] : nodes) give_back(id, node, 0, whole);
+  for (const auto& [node, _] : nodes) {
+    give_back(name_on(node), node, 0, whole);
+    if (const auto found = unsettled.find(node); found != unsettled.end() && found->second.is_asked)
+      give_back(found->second.next_name, node, 0, whole);
+  }
   if (!is_published) return;
   try {
     auto body = pool->credentials();

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "allocator/stitched_range.h"
@@ -74,6 +75,19 @@ struct Region::State {
     const State& state_;
   };
 
+  // After an error of what writes there, bytes may be on their way still: in a buffer of a node
+  // that stands still, or of a process that died. settle.cpp: before anything is written there
+  // again, the node is asked to let none of it land. settle() does so, if it is needed; before a
+  // mere read only where the node may have renamed the region already.
+  void settle(const std::string& node, Access before) const;
+  void settle(std::uint64_t offset_bytes, std::uint64_t count, Access before) const;
+  void unsettle(const std::string& node) const;
+  [[nodiscard]] RegionId name_on(const std::string& node) const;
+  struct Unsettled {
+    RegionId next_name;
+    bool is_asked = false;  // Either name may be the right one.
+  };
+
   std::shared_ptr<Pool::State> pool;
   RegionId id = 0;
   std::uint64_t size_bytes = 0;
@@ -83,6 +97,9 @@ struct Region::State {
   std::shared_ptr<CudaBackend> mapper;       // Of that GPU; null: pool->backend maps.
   mutable std::optional<CudaStream> stream;  // Of that GPU.
   StitchedRange range;
+  mutable std::mutex names_mutex;                 // Guards these two.
+  mutable std::map<std::string, RegionId> names;  // On nodes that know it by another than `id`.
+  mutable std::map<std::string, Unsettled> unsettled;  // By node.
   std::map<std::uint64_t, Extent> extents;  // By offset; they tile the region, granule-rounded.
 };
 

@@ -40,10 +40,12 @@ std::string default_socket() {
 
 thread_local std::optional<Deadline> t_call_end;
 
-std::chrono::milliseconds left_until(Deadline deadline) {
-  return std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-}
 }  // namespace
+
+std::chrono::milliseconds left_until(Deadline deadline) {
+  const auto left = deadline - std::chrono::steady_clock::now();
+  return std::max(std::chrono::ceil<std::chrono::milliseconds>(left), std::chrono::milliseconds(1));
+}
 
 CallTime::CallTime(std::chrono::milliseconds time) : is_outermost_(!t_call_end) {
   if (is_outermost_) t_call_end = std::chrono::steady_clock::now() + time;

@@ -49,6 +49,9 @@ class CallTime {
   bool is_outermost_;
 };
 
+// What a request that is sent now can have; 1 ms at least.
+[[nodiscard]] std::chrono::milliseconds left_until(Deadline deadline);
+
 struct Pool::State : std::enable_shared_from_this<Pool::State> {
   explicit State(PoolOptions options);
   ~State();

@@ -178,7 +178,8 @@ class Region {
   [[nodiscard]] std::vector<Extent> extents() const;
 
   // The first byte, if every extent is mapped; the address never changes, also across move(). Whose
-  // address it is says memory_kind().
+  // address it is says memory_kind(). After a write or copy into the region that failed, ask again
+  // before you store there: its bytes may still be on their way, and this waits until none are.
   // Errors: unsupported, naming the device that holds a part which is not mapped.
   [[nodiscard]] std::byte* data() const;
   [[nodiscard]] bool is_mapped() const noexcept;

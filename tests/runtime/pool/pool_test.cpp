@@ -269,6 +269,68 @@ TEST_CASE("one node that stands still does not cost everyone who allocates a sec
   CHECK(eventually(lists_b));
 }
 
+TEST_CASE("what a copy that failed had sent does not land on what is written after it") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool =
+      Pool::connect({.socket_path = live.socket("a"), .client_name = "test", .timeout = 1s});
+  constexpr std::uint64_t kBytes = 16 << 10;  // Goes unasked: it lies in a's socket.
+  auto near = pool.allocate(kBytes, {.only = {device("a/gpu0")}});
+  auto far = pool.allocate(kBytes, {.only = {device("b/gpu0")}});
+  const std::vector<std::byte> old(kBytes, std::byte{1}), fresh(kBytes, std::byte{2});
+  far.write(0, old);
+  (void)pool.copy(near, 0, far, 0, kBytes);
+  live.daemon("a").signal(SIGSTOP);
+  CHECK(code_of([&] { (void)pool.copy(near, 0, far, 0, kBytes); }) == Errc::timed_out);
+  SUBCASE("its sender lives") {}
+  SUBCASE("its sender dies") { live.daemon("b").signal(SIGKILL); }
+  // A store would be hit as well.
+  CHECK(code_of([&] { (void)near.data(); }) == Errc::timed_out);
+  CHECK(code_of([&] { near.write(0, fresh); }) == Errc::timed_out);
+  live.daemon("a").signal(SIGCONT);
+  near.write(0, fresh);
+  for (int i = 0; i < 20; ++i) {
+    (void)pool.status();
+    REQUIRE(read_all(near) == fresh);
+  }
+  CHECK(near.data()[0] == std::byte{2});
+}
+
+TEST_CASE("a sender that stands still in the middle of a copy does not keep the place") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool =
+      Pool::connect({.socket_path = live.socket("a"), .client_name = "test", .timeout = 1s});
+  auto near = pool.allocate(2 * kMiB, {.only = {device("a/gpu0")}});
+  auto far = pool.allocate(2 * kMiB, {.only = {device("b/gpu0")}});
+  const std::vector<std::byte> old(2 * kMiB, std::byte{1}), fresh(2 * kMiB, std::byte{2});
+  far.write(0, old);
+  for (int round = 0; round < 2; ++round) {
+    CAPTURE(round);
+    std::thread copies([&] {
+      const std::vector<Pool::CopyPiece> pieces(12, {0, 0, 2 * kMiB});
+      CHECK(error_of([&] { pool.copy_batch(near, far, pieces); }).code() != Errc::internal);
+    });
+    CHECK(eventually([&] { return read_all(near) == old; }));
+    live.daemon("b").signal(SIGSTOP);
+    copies.join();
+    near.write(0, fresh);
+    CHECK(read_all(near) == fresh);
+    live.daemon("b").signal(SIGCONT);
+    for (int i = 0; i < 20; ++i) {
+      (void)pool.status();
+      REQUIRE(read_all(near) == fresh);
+    }
+    CHECK(eventually([&] {
+      try {
+        pool.copy(near, 0, far, 0, 2 * kMiB);
+        return true;
+      } catch (const Error&) {
+        return false;
+      }
+    }));
+    near.write(0, fresh);
+  }
+}
+
 TEST_CASE("two threads copy side by side, and a short call does not wait for them") {
   LivePool live(kCluster, {"a", "b"});
   auto pool = live.connect("a");
