@@ -9,7 +9,10 @@
 #include <boost/json.hpp>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
+#include <map>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <utility>
 
@@ -58,12 +61,42 @@ std::string rails_of(const Daemons& daemons, char node) {
 }
 
 // What a process has open, by kind: for the message.
+// "10.97.1.1:40163 to 10.97.3.1:33027", or where it listens, by the number of the socket.
+std::map<std::string, std::string> tcp_sockets(pid_t process) {
+  const auto place = [](const std::string& hex) {  // "0103610A:9CE3"
+    const auto host = std::stoul(hex.substr(0, 8), nullptr, 16);
+    return fmt::format("{}.{}.{}.{}:{}", host & 255, (host >> 8) & 255, (host >> 16) & 255,
+                       host >> 24, std::stoul(hex.substr(9), nullptr, 16));
+  };
+  std::map<std::string, std::string> sockets;
+  std::ifstream table(fmt::format("/proc/{}/net/tcp", process));
+  std::string line;
+  std::getline(table, line);
+  while (std::getline(table, line)) {
+    std::istringstream fields(line);
+    std::string number, own, peer, state, skipped, inode;
+    fields >> number >> own >> peer >> state;
+    for (int i = 0; i < 5; ++i) fields >> skipped;
+    fields >> inode;
+    sockets[inode] = fmt::format("{} to {} ({})", place(own), place(peer), state);
+  }
+  return sockets;
+}
+
 std::string open_things(pid_t process) {
   std::map<std::string, int> kinds;
+  const auto sockets = tcp_sockets(process);
   std::error_code gone;
   for (const auto& entry :
        std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/fd", gone)) {
     auto name = std::filesystem::read_symlink(entry.path(), gone).string();
+    if (name.starts_with("socket:["))
+      if (const auto known = sockets.find(name.substr(8, name.size() - 9)); known != sockets.end())
+        name = known->second;
+    if (name.find(" to ") != std::string::npos) {
+      ++kinds["\n    " + name];
+      continue;
+    }
     ++kinds[name.substr(0, std::min(name.find(":["), name.find_first_of("0123456789")))];
   }
   std::string text;
