@@ -75,7 +75,7 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
     if (!options.serving) problem_.work.push_back(work);
     send_bytes_.push_back(layer.output_bytes);
     forward_before_.push_back(forward_before_.back() + layer.forward_flops);
-    read_before_.push_back(read_before_.back() + static_cast<double>(layer.weight_bytes()) +
+    read_before_.push_back(read_before_.back() + static_cast<double>(layer.bytes_read()) +
                            static_cast<double>(layer.activation_bytes));
   }
   for (std::size_t type = 0; type < types_.types.size(); ++type) {

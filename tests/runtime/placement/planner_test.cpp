@@ -111,6 +111,27 @@ TEST_CASE("a stage takes its regions in whole granules, tensors at multiples of 
   CHECK_THROWS_AS((void)stage_memory(model, 0, 1, 5000), Error);
 }
 
+TEST_CASE("a tied tensor is kept once where its source lies, and copied elsewhere") {
+  ModelSpec model;
+  model.name = "m";
+  model.layers.push_back({"embed", {{"table", DType::u8, {10 * kGranule}}}, 0, 0, 0});
+  model.layers.push_back({"block", {{"w", DType::u8, {kGranule}}}, 0, 0, 0});
+  model.layers.push_back(
+      {"head",
+       {{"norm", DType::u8, {256}}, {"out", DType::u8, {10 * kGranule}, "table"}},
+       0,
+       0,
+       0});
+  CHECK_NOTHROW(model.validate());
+  const auto all = stage_memory(model, 0, 3, 1);
+  CHECK(all.weight_bytes == 12 * kGranule);
+  CHECK(all.gradient_bytes == 12 * kGranule);
+  CHECK(all.optimizer_bytes == 23 * kGranule);
+  CHECK(stage_memory(model, 0, 2, 1).weight_bytes == 11 * kGranule);
+  CHECK(stage_memory(model, 2, 3, 1).weight_bytes == 11 * kGranule);
+  CHECK(stage_memory(model, 1, 3, 1).weight_bytes == 12 * kGranule);
+}
+
 TEST_CASE("a model that one device holds is not torn apart where the link costs more") {
   const auto plan =
       make_plan(uniform_model(4, 1000, 1000), pool("32 MB", "10 MB"), {.micro_batches = 1});
