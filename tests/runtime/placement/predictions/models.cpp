@@ -52,26 +52,29 @@ constexpr std::array kModels{
 struct Card {
   std::string_view name;
   double gigabytes, gigabytes_per_s, teraflops;
+  double multiprocessor_ghz = 0;  // All of them, at their boost clock.
+  double power_watts = 0;         // Ada cards whose power is less than their products want.
 };
 
 // Cards that the catalogue does not have: dense half precision, accumulation in fp32.
 constexpr std::array kCards{
-    Card{"h100-96gb(2.4tb/s,500w)", 96, 2400, 989.4},
-    Card{"a100-sxm-40", 40, 1555, 312},
-    Card{"a100-pcie-40", 40, 1555, 312},
-    Card{"l4", 24, 300, 121},
-    Card{"l40", 48, 864, 181},
-    Card{"a40", 48, 696, 149.7},
-    Card{"t4", 16, 320, 65},
-    Card{"t1200", 4, 192, 7.4},
-    Card{"v100", 16, 900, 125},
-    Card{"rtx4080", 16, 717, 97.5},
-    Card{"rtx4000-ada", 20, 360, 107},
-    Card{"rtx5000-ada", 32, 576, 261},
-    Card{"rtx6000-ada", 48, 960, 364},
-    Card{"rtx2080", 11, 616, 53.8},
-    Card{"titan-rtx", 24, 672, 130.5},
-    Card{"gh200", 96, 4000, 989.4},
+    Card{"h100-96gb(2.4tb/s,500w)", 96, 2400, 989.4, 132 * 1.83},
+    Card{"a100-sxm-40", 40, 1555, 312, 108 * 1.41},
+    Card{"a100-pcie-40", 40, 1555, 312, 108 * 1.41},
+    Card{"l4", 24, 300, 121, 58 * 2.04, 72},
+    Card{"l40", 48, 864, 181, 142 * 2.49, 300},
+    Card{"a40", 48, 696, 149.7, 84 * 1.74},
+    Card{"t4", 16, 320, 65, 40 * 1.59},
+    Card{"t1200", 4, 192, 7.4, 16 * 1.425},
+    Card{"v100", 16, 900, 125, 80 * 1.53},
+    Card{"rtx4080", 16, 717, 97.5, 76 * 2.505},
+    Card{"rtx4000-ada", 20, 360, 107, 48 * 2.175, 130},
+    Card{"rtx5000-ada", 32, 576, 261, 100 * 2.55, 250},
+    Card{"rtx6000-ada", 48, 960, 364, 142 * 2.505, 300},
+    Card{"rtx-2080", 11, 616, 53.8, 68 * 1.545},
+    Card{"titan-rtx", 24, 672, 130.5, 72 * 1.77},
+    Card{"gh-96", 96, 4000, 989.4, 132 * 1.83},
+    Card{"gh200", 96, 4000, 989.4, 132 * 1.83},
 };
 
 std::string lower(std::string text) {
@@ -124,10 +127,14 @@ std::optional<DeviceRates> known_device(const std::string& name) {
   const auto wanted = lower(name.substr(0, name.find(' ')));
   if (const auto catalogued = catalogue_name(wanted); find_gpu_model(catalogued) != nullptr)
     return rates_of(catalogued);
-  const auto at = std::ranges::find(kCards, wanted, &Card::name);
+  auto at = std::ranges::find(kCards, wanted, &Card::name);
+  if (at == kCards.end()) at = std::ranges::find(kCards, catalogue_name(wanted), &Card::name);
   if (at == kCards.end()) return std::nullopt;
-  return DeviceRates{wanted, at->gigabytes * 1e9, at->teraflops * 1e12, at->gigabytes_per_s * 1e9,
-                     achieved_rates(wanted)};
+  DeviceRates rates{wanted, at->gigabytes * 1e9, at->teraflops * 1e12, at->gigabytes_per_s * 1e9,
+                    achieved_rates(wanted)};
+  if (at->multiprocessor_ghz > 0) rates.multiprocessor_hz = at->multiprocessor_ghz * 1e9;
+  if (at->power_watts > 0) rates.power_flops_per_s = ada_power_flops_per_s(at->power_watts);
+  return rates;
 }
 
 }  // namespace causeway::predictions
