@@ -681,6 +681,13 @@ TEST_CASE("serving: a token takes the reading of what a stage holds") {
   REQUIRE(plan.stages.size() == 1);
   CHECK(plan.stages[0].device == devices({"n/gpu0"})[0]);
   CHECK(plan.step_seconds == doctest::Approx(64e9 / (0.91 * 3350e9) + 16 * 0.078e-3).epsilon(1e-6));
+  // Of experts and tables a token reads a part.
+  auto sparse = model;
+  for (auto& layer : sparse.layers) layer.read_bytes = 1'000'000'000;
+  const auto quick = make_plan(
+      sparse, topology, {.micro_batches = 1, .serving = true, .objective = Objective::latency});
+  CHECK(quick.step_seconds ==
+        doctest::Approx(16e9 / (0.91 * 3350e9) + 16 * 0.078e-3).epsilon(1e-6));
   // For throughput the slow cards take their share.
   const auto wide = make_plan(
       model, topology, {.micro_batches = 1, .serving = true, .objective = Objective::throughput});

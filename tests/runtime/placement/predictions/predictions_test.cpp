@@ -3,6 +3,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -99,6 +100,91 @@ TEST_CASE("docs/planner.md holds the table as it is generated") {
   const bool up_to_date = page.str().find(report(*data)) != std::string::npos;
   INFO("run predictions on the data and put what it prints between the page's markers");
   CHECK(up_to_date);
+}
+
+static Row row_of(std::map<std::string, std::string> fields) { return Row{std::move(fields)}; }
+
+static double value_of(const Row& row) {
+  const auto prediction = predict(row, Coefficients());
+  REQUIRE(prediction);
+  return prediction->value;
+}
+
+TEST_CASE("what a row says of its layout is heeded") {
+  Row fsdp = row_of({{"family", "fsdp"},
+                     {"model", "Llama-3.1-70B"},
+                     {"hardware", "H100-SXM-80"},
+                     {"gpus", "256"},
+                     {"parallel", "FSDP, TP8, full AC"},
+                     {"seq", "8192"},
+                     {"global_batch", "512"},
+                     {"micro_batch", "16"},
+                     {"precision", "bf16"},
+                     {"notes", "peak 70 GiB"},
+                     {"metric", "tokens_s_gpu"}});
+  const auto full = predict(fsdp, Coefficients()).value();
+  const auto with = [&](const char* field, const char* text) {
+    auto changed = fsdp;
+    changed.fields[field] = text;
+    return predict(changed, Coefficients()).value();
+  };
+  // All layers run again: a quarter more work than none, and their inputs are all that is kept.
+  const auto kept = with("parallel", "FSDP, TP8, no AC");
+  CHECK(kept.value / full.value == Approx(4.0 / 3).epsilon(0.06));
+  CHECK(*kept.peak_bytes > 2 * *full.peak_bytes);
+  const auto half = with("parallel", "FSDP, TP8, selective AC");
+  CHECK(half.value > full.value);
+  CHECK(half.value < kept.value);
+  CHECK(*full.peak_bytes == Approx(*with("parallel", "FSDP TP=8, ckpt").peak_bytes));
+  // Without tensor parallelism a card has eight times the activations.
+  CHECK(*with("parallel", "FSDP, full AC").peak_bytes > 3 * *full.peak_bytes);
+  CHECK(with("precision", "fp8").value > 1.2 * full.value);
+
+  Row serving = row_of({{"family", "serving"},
+                        {"model", "Llama-3.3-70B-FP4"},
+                        {"hardware", "RTX-PRO-6000"},
+                        {"gpus", "4"},
+                        {"parallel", "PP4"},
+                        {"precision", "fp4"},
+                        {"notes", "ISL/OSL 1000/1000"},
+                        {"metric", "tokens_s_total"}});
+  const double pipeline = value_of(serving);
+  serving.fields["parallel"] = "TP4";  // Over PCIe that is dear.
+  CHECK(value_of(serving) < 0.8 * pipeline);
+  serving.fields["parallel"] = "PP1";
+  const double copies = value_of(serving);
+  serving.fields["gpus"] = "1";
+  CHECK(copies == Approx(4 * value_of(serving)));
+
+  // What fits in no other way has its weights in host memory; what does not even then is unknown.
+  Row consumer = row_of({{"family", "consumer-train"},
+                         {"model", "Qwen2.5-72B"},
+                         {"hardware", "RTX4090"},
+                         {"gpus", "1"},
+                         {"parallel", ""},
+                         {"seq", "1024"},
+                         {"global_batch", "512"},
+                         {"metric", "tokens_s_total"}});
+  CHECK(value_of(consumer) > 0);
+  consumer.fields["hardware"] = "T1200";
+  CHECK_FALSE(predict(consumer, Coefficients()));
+}
+
+TEST_CASE("a stage goes by its slowest card, and its times are not the first one's") {
+  const auto data = data_folder();
+  if (!data) return;
+  const auto sailor = read_sailor(*data + "/sailor");
+  auto plan = *std::ranges::find(sailor.plans, "mit/N2_D2", &SailorPlan::id);
+  const double seconds = predict_seconds(sailor, plan);
+  auto& replicas = plan.stages.front().replicas;
+  REQUIRE(replicas.size() == 2);
+  REQUIRE(replicas[0].gpu != replicas[1].gpu);
+  std::swap(replicas[0], replicas[1]);
+  CHECK(predict_seconds(sailor, plan) == Approx(seconds));
+  replicas[0] = replicas[1];
+  const double alike = predict_seconds(sailor, plan);
+  replicas.assign(2, {"RTX-3090", 2});
+  CHECK(std::max(alike, predict_seconds(sailor, plan)) == Approx(seconds).epsilon(0.001));
 }
 
 TEST_CASE("a fit finds the coefficients that made the figures") {
