@@ -6,6 +6,7 @@
 
 #include "causeway/gpu_catalogue.h"
 #include "runtime/placement/cost/device_rates.h"
+#include "runtime/placement/cost/runtime_memory.h"
 #include "runtime/placement/cost/serving_cost.h"
 
 namespace causeway {
@@ -48,6 +49,12 @@ Topology with_margins(const Topology& topology, const PlanOptions& options) {
     result.set_available(device.name,
                          static_cast<std::uint64_t>(static_cast<double>(device.available_bytes) *
                                                     (1 - options.margin)));
+  if (options.reserve_runtime)
+    for (const auto& device : topology.devices()) {
+      const auto left = result.find(device.name)->available_bytes;
+      const auto taken = runtime_reserve_bytes(device.model, device.capacity_bytes);
+      result.set_available(device.name, left - std::min(left, taken));
+    }
   for (const auto& [name, bytes] : options.margins) {
     const auto* device = result.find(name);
     if (device == nullptr)
@@ -68,6 +75,10 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
       read_before_{0},
       micro_batches_(options.micro_batches),
       serving_(options.serving) {
+  for (const auto& type : types_.types) {
+    const auto at = std::ranges::find(options.calibrated, type.model, &CalibratedDevice::device);
+    calibrated_.push_back(at == options.calibrated.end() ? std::nullopt : std::optional(*at));
+  }
   for (const auto& layer : model.layers) {
     const double work = kTrainingFlopsPerForward * layer.forward_flops;
     work_before_.push_back(work_before_.back() + work);
@@ -108,6 +119,10 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
 
 double PlanProblem::compute_seconds(std::size_t type, std::uint32_t first,
                                     std::uint32_t end) const {
+  const auto& measured = calibrated_[type];
+  if (!serving_ && measured)
+    return measured->seconds(work_before_[end] - work_before_[first], 0, end - first,
+                             1 / types_.types[type].seconds_per_flop, kHostBytesPerS);
   if (!serving_)
     return (work_before_[end] - work_before_[first]) * types_.types[type].seconds_per_flop;
   const EngineOverheads engine;
@@ -118,6 +133,12 @@ double PlanProblem::compute_seconds(std::size_t type, std::uint32_t first,
   const double flops_per_s = gpu != nullptr
                                  ? achieved_rates(types_.types[type].model).gemm * gpu->flops_per_s
                                  : kHostFlopsPerS;
+  if (measured)
+    return measured->seconds(forward_before_[end] - forward_before_[first],
+                             read_before_[end] - read_before_[first], end - first, flops_per_s,
+                             gpu != nullptr
+                                 ? engine.decode_bandwidth * gpu->memory_bandwidth_bytes_per_s
+                                 : engine.decode_bandwidth * kHostBytesPerS);
   return std::max(read_s, (forward_before_[end] - forward_before_[first]) / flops_per_s) +
          (end - first) * engine.layer_s;
 }

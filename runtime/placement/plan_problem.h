@@ -8,6 +8,7 @@
 // Threads: problem() refers to this object, which must stay where it is.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "causeway/plan.h"
@@ -48,6 +49,7 @@ class PlanProblem {
   std::vector<std::uint32_t> all_pinned_;
   std::vector<double> forward_before_;  // FLOPs; the same of bytes that one token reads.
   std::vector<double> read_before_;
+  std::vector<std::optional<CalibratedDevice>> calibrated_;  // Per type.
   std::uint32_t micro_batches_;
   bool serving_;
   ChainProblem problem_;

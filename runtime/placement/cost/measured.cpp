@@ -114,10 +114,14 @@ double mean_error(const CalibratedDevice& device, const std::vector<const Measur
 
 CalibratedDevice fit_device(const std::string& name,
                             const std::vector<const MeasuredStep*>& steps) {
-  constexpr double kWidest = 4;  // Of a rate's logarithm over the prior's.
-  constexpr double kMostLayer = 0.05;
+  // Of a rate's logarithm over the prior's: emulated devices are slower by orders of magnitude.
+  constexpr double kSlowest = -14;
+  constexpr double kFastest = 5;
   constexpr double kPriorWeight = 0.003;  // Far under what a step weighs that is 1% off.
   const auto prior = prior_of(name, steps);
+  double most_layer_s = kLeastSeconds;  // No layer takes longer than all of a step.
+  for (const auto* step : steps)
+    if (step->layers > 0) most_layer_s = std::max(most_layer_s, step->seconds / step->layers);
   CalibratedDevice device;
   device.device = name;
   device.held_out_steps = steps.size() / 2;
@@ -143,11 +147,12 @@ CalibratedDevice fit_device(const std::string& name,
     const double weight = kPriorWeight * std::sqrt(static_cast<double>(result.size()));
     result.push_back(weight * at[0]);
     result.push_back(weight * at[1]);
-    result.push_back(weight * at[2] / kMostLayer);
+    result.push_back(weight * at[2] / most_layer_s);
     return result;
   };
-  device = with(fit_coefficients(residuals, {-kWidest, -kWidest, 0}, {kWidest, kWidest, kMostLayer})
-                    .coefficients);
+  device =
+      with(fit_coefficients(residuals, {kSlowest, kSlowest, 0}, {kFastest, kFastest, most_layer_s})
+               .coefficients);
   device.fitted_error = mean_error(device, steps, 0);
   if (device.held_out_steps > 0) device.held_out_error = mean_error(device, steps, 1);
   return device;

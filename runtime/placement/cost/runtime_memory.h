@@ -13,15 +13,14 @@
 #include <cstdint>
 #include <string_view>
 
+#include "causeway/plan.h"
+
 namespace causeway {
 
 inline constexpr double kContextBytes = 0.4e9;
 inline constexpr double kHopperWorkspaceBytes = 32.0 * (1 << 20);
 inline constexpr double kWorkspaceBytes = 8.1 * (1 << 20);
-inline constexpr double kFragmentation = 0.036;
-
-// What a job keeps free unless its user says otherwise.
-inline constexpr double kDefaultMargin = kFragmentation;
+inline constexpr double kFragmentation = kDefaultMargin;
 
 // Context and library workspaces of one process on a card of this model that has `capacity_bytes`.
 // An emulated card with less than the catalogue's memory is taken to be scaled down as a whole. 0

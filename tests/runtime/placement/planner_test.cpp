@@ -668,6 +668,40 @@ TEST_CASE("a refusal says what would make it fit, and that is true") {
   CHECK_NOTHROW((void)make_plan(active, topology, {.micro_batches = 1}));
 }
 
+TEST_CASE("what a process takes by being there stays free where that is asked for") {
+  const auto topology = Topology::from_cluster(
+      ClusterSpec::from_yaml("{name: s, nodes: [{name: n, devices: [{gpu: rtx-4090}]}]}", "test"));
+  // 24 GB, all but 0.2 GB of it state: the context does not fit beside it.
+  auto model = uniform_model(4, 5'950'000'000 / 4, 0);
+  model.gradient_bytes_per_weight_byte = 0;
+  model.optimizer_bytes_per_weight_byte = 0;
+  CHECK_NOTHROW((void)make_plan(model, topology, {.micro_batches = 1}));
+  CHECK(refusal([&] {
+          (void)make_plan(model, topology, {.micro_batches = 1, .reserve_runtime = true});
+        }).code == Errc::out_of_memory);
+}
+
+TEST_CASE("measured rates and links decide where they are given") {
+  const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
+      "{name: s, nodes: [{name: n, devices: [{gpu: h100-sxm}, {gpu: rtx-4090}]}]}", "test"));
+  auto model = uniform_model(4, 1'000'000, 0);
+  for (auto& layer : model.layers) layer.forward_flops = 1e12;
+  PlanOptions options{.micro_batches = 1, .objective = Objective::latency};
+  CHECK(make_plan(model, topology, options).stages[0].device == devices({"n/gpu0"})[0]);
+  causeway::Calibration calibration;
+  calibration.steps = {{"h100-sxm", 1e13, 0, 0, 1.0}};  // It is throttled.
+  options.calibrated = calibration.fit();
+  const auto plan = make_plan(model, topology, options);
+  CHECK(plan.stages[0].device == devices({"n/gpu1"})[0]);
+  calibration.steps = {{"h100-sxm", 1e14, 0, 0, 0.1}, {"rtx-4090", 1e13, 0, 0, 1.0}};
+  options.calibrated = calibration.fit();
+  const auto fast = make_plan(model, topology, options);
+  CHECK(fast.stages[0].device == devices({"n/gpu0"})[0]);
+  CHECK(fast.step_seconds == doctest::Approx(3 * 4e12 / 1e15).epsilon(0.02));
+  options.serving = true;  // Its reading is not measured: the specification's.
+  CHECK(make_plan(model, topology, options).step_seconds < 0.02);
+}
+
 TEST_CASE("serving: a token takes the reading of what a stage holds") {
   // Sixteen layers of 4 GB over an H100 and two 4090: reading decides, and latency wants the H100.
   const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
