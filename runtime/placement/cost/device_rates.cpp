@@ -63,7 +63,9 @@ std::optional<double> board_watts(std::string_view gpu) noexcept {
   return board == nullptr ? std::nullopt : std::optional(board->watts);
 }
 
-double ada_power_flops_per_s(double watts) noexcept { return kL40sFlopsPerS * watts / kL40sWatts; }
+double workstation_power_flops_per_s(double watts) noexcept {
+  return kL40sFlopsPerS * watts / kL40sWatts;
+}
 
 DeviceRates rates_of(std::string_view gpu) {
   const auto* model = find_gpu_model(gpu);
@@ -79,7 +81,8 @@ DeviceRates rates_of(std::string_view gpu) {
   rates.watts = board_watts(gpu);
   if (const auto* board = find_board(gpu))
     rates.multiprocessor_hz = board->multiprocessors * board->boost_hz;
-  if (gpu == "l40s") rates.power_flops_per_s = ada_power_flops_per_s(kL40sWatts);
+  if (rates.watts && (gpu == "l40s" || gpu.starts_with("rtx-pro-6000")))
+    rates.power_flops_per_s = workstation_power_flops_per_s(*rates.watts);
   return rates;
 }
 

@@ -58,10 +58,11 @@ struct DeviceRates {
 // The coefficients of the family that `gpu` belongs to: by architecture, for cards that the
 // catalogue does not know too ("l4", "v100").
 [[nodiscard]] AchievedRates achieved_rates(std::string_view gpu) noexcept;
-// What `watts` allow an Ada card in products: an L40S reaches about 230 of its 362 TFLOPS at 350 W,
-// and so many joules each product takes on its kin. GeForce cards accumulate at half the rate and
+// What `watts` allow a card of workstations in products: an L40S reaches about 230 of its 362
+// TFLOPS at 350 W, and so many joules a product takes on others of its process (Ada, and
+// Blackwell's cards of workstations) that accumulate at full rate. GeForce cards do at half, and
 // stay below their power.
-[[nodiscard]] double ada_power_flops_per_s(double watts) noexcept;
+[[nodiscard]] double workstation_power_flops_per_s(double watts) noexcept;
 // Board power by the vendor's specification; nullopt: not known.
 [[nodiscard]] std::optional<double> board_watts(std::string_view gpu) noexcept;
 

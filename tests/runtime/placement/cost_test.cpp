@@ -251,7 +251,8 @@ TEST_CASE("what power allows bounds products, and the specification stays") {
   CHECK(l40s.spec_flops_per_s == 362e12);
   CHECK(l40s.gemm_flops_per_s() == Approx(230e12));
   CHECK(l40s.sustained(0.5) == Approx(181e12));
-  CHECK(ada_power_flops_per_s(175) == Approx(115e12));
+  CHECK(workstation_power_flops_per_s(175) == Approx(115e12));
+  CHECK(rates_of("rtx-pro-6000-max-q").gemm_flops_per_s() == Approx(230e12 * 300 / 350));
   const auto other = rates_of("rtx-4090");
   CHECK(other.gemm_flops_per_s() == Approx(other.achieved.gemm * 165.2e12));
 }

@@ -11,6 +11,7 @@
 #include <optional>
 #include <sstream>
 
+#include "tests/runtime/placement/predictions/models.h"
 #include "tests/runtime/placement/predictions/published.h"
 #include "tests/runtime/placement/predictions/report.h"
 #include "tests/runtime/placement/predictions/sailor.h"
@@ -108,6 +109,21 @@ static double value_of(const Row& row) {
   const auto prediction = predict(row, Coefficients());
   REQUIRE(prediction);
   return prediction->value;
+}
+
+TEST_CASE("a card is known by any spelling of its name") {
+  for (const auto* name : {"RTX4090", "rtx-4090", "RTX_4090"}) {
+    CAPTURE(name);
+    CHECK(known_device(name).value().name == "rtx-4090");
+  }
+  CHECK(known_device("A100-SXM-80").value().name == "a100-sxm");
+  CHECK(known_device("H100-PCIe").value().name == "h100-pcie");
+  CHECK(known_device("H100").value().name == "h100-sxm");
+  CHECK(known_device("A6000").value().name == "rtx-a6000");
+  CHECK(known_device("RTX-6000-Ada").value().spec_flops_per_s == 364e12);
+  CHECK(known_device("RTX-PRO-6000-Max-Q").value().name == "rtx-pro-6000-max-q");
+  CHECK(known_device("T1200 via localhost RPC").value().name == "t1200");
+  CHECK_FALSE(known_device("Voodoo2"));
 }
 
 TEST_CASE("what a row says of its layout is heeded") {

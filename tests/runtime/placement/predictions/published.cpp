@@ -23,8 +23,10 @@ constexpr double kA100Bus = 174e9;
 constexpr double kH100Bus = 365e9;
 constexpr double kA100Network = 25e9;  // HDR InfiniBand, one card per GPU.
 constexpr double kH100Network = 45e9;  // NDR, one card per GPU, 90% of the line.
-constexpr double kPcieBus = 10e9;      // Rings through the host's memory, four cards.
+constexpr double kPcieBus = 10e9;      // Rings through the host's memory, four cards, PCIe 4.
 constexpr double kPeerBus = 0.8;       // Of PCIe's rate, between cards that see each other over it.
+constexpr double kPcie4 = 31.5e9;
+constexpr double kHostLink = 25e9;  // What copies over PCIe 4 reach.
 constexpr std::uint32_t kNodeGpus = 8;
 
 std::vector<std::string> split_csv(const std::string& line) {
@@ -75,14 +77,20 @@ double data_bus(const DeviceRates& device, std::uint32_t gpus, std::uint32_t ten
   return std::min(bus, network * std::max(1u, kNodeGpus / tensor));
 }
 
+// Sixteen lanes, one way.
+double pcie_rate(const DeviceRates& device) {
+  const auto* model = find_gpu_model(device.name);
+  return model != nullptr && model->pcie_generation >= 5 ? 2 * kPcie4 : kPcie4;
+}
+
 // Bus bandwidth of an all-reduce over the cards of a stage, by how they see each other.
 double tensor_bus(const DeviceRates& device) {
   if (is_hopper(device)) return kH100Bus;
   const auto* model = find_gpu_model(device.name);
   if (model == nullptr) return kPcieBus;
   if (model->has_nvswitch_form) return kA100Bus;
-  if (model->peer_policy != PeerPolicy::granted) return kPcieBus;
-  return kPeerBus * (model->pcie_generation >= 5 ? 63e9 : 31.5e9);
+  if (model->peer_policy == PeerPolicy::granted) return kPeerBus * pcie_rate(device);
+  return kPcieBus * pcie_rate(device) / kPcie4;
 }
 
 // Both spellings of how much of a job runs again: "full AC" or "ckpt", "selective AC".
@@ -181,7 +189,8 @@ std::optional<Training> consumer(const Row& row, const Coefficients& with) {
   setup.data_parallel = job.gpus;
   setup.logit_bytes = 2;  // The loss runs in pieces, in place.
   setup.kept_gradient_bytes = 2;
-  job.links.data = {is_hopper(job.device) ? kH100Bus : kPcieBus};
+  job.links.data = {tensor_bus(job.device)};
+  job.links.host = {kHostLink * pcie_rate(job.device) / kPcie4};
   // The rows do not say how the job was set up: the fastest way that fits.
   std::optional<TrainingSetup> best;
   double best_rate = 0;
