@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <ctime>
 #include <map>
@@ -722,6 +723,21 @@ TEST_CASE("serving: a token takes the reading of what a stage holds") {
       sparse, topology, {.micro_batches = 1, .serving = true, .objective = Objective::latency});
   CHECK(quick.step_seconds ==
         doctest::Approx(16e9 / (0.91 * 3350e9) + 16 * 0.078e-3).epsilon(1e-6));
+  // Quantised weights are taken apart as they are read: 20 in a cycle of 132 multiprocessors.
+  auto packed = model;
+  double values = 0;
+  for (auto& layer : packed.layers) {
+    layer.tensors[0].dtype = DType::q4_k;
+    layer.tensors[0].shape = {256 * 20'000'000ULL};
+    values += 256 * 20e6;
+  }
+  const auto taken = make_plan(
+      packed, topology, {.micro_batches = 1, .serving = true, .objective = Objective::latency});
+  CHECK(taken.stages.size() == 1);
+  CHECK(taken.step_seconds == doctest::Approx(std::hypot(values * 144 / 256 / (0.91 * 3350e9),
+                                                         values / (20 * 132 * 1.83e9)) +
+                                              16 * 0.078e-3)
+                                  .epsilon(1e-6));
   // For throughput the slow cards take their share.
   const auto wide = make_plan(
       model, topology, {.micro_batches = 1, .serving = true, .objective = Objective::throughput});
