@@ -5,6 +5,7 @@
 #include "causeway/transformer_shape.h"
 #include "runtime/placement/cost/device_rates.h"
 #include "runtime/placement/cost/links.h"
+#include "runtime/placement/cost/pipeline_step.h"
 #include "runtime/placement/cost/runtime_memory.h"
 #include "runtime/placement/cost/serving_cost.h"
 #include "runtime/placement/cost/training_cost.h"
@@ -193,6 +194,48 @@ TEST_CASE("training step: what each choice costs") {
         Approx(4 * own / 1e9 + 8 * (2 * own / 1e9 - work_s)));
   setup.micro_batch = 0;
   CHECK_THROWS_AS((void)training_step(shape, setup, device, links), Error);
+}
+
+TEST_CASE("a step, operation by operation") {
+  // Alike stages and no sends: the formula, exactly.
+  const std::vector<PipelineStageTimes> alike(4, {1, 2});
+  CHECK(simulate_pipeline(alike, 8).seconds == Approx(4 * 3 + 7 * 3));
+  CHECK(simulate_pipeline(alike, 1).seconds == Approx(12));
+  CHECK(simulate_pipeline({{1, 2}}, 5).seconds == Approx(15));
+  // One micro-batch over two stages: there and back again, by hand.
+  CHECK(simulate_pipeline({{1, 2, 0.25, 0.5}, {3, 4}}, 1).seconds == Approx(1 + 7 + 2 + 2 * 0.75));
+  // A stage that is fast beside a slow one hides its sends; the slow one never waits.
+  const auto hidden = simulate_pipeline({{1, 2, 0.5, 0.1}, {10, 20}}, 6);
+  CHECK(hidden.seconds == Approx(1 + 0.6 + 6 * 30 + 0.6 + 2));
+  // Alike ones do not: no more than two micro-batches are on their way between two stages, so a
+  // round trip, 6 of work and 2 of sends, is two micro-batches' pace.
+  const auto alternating = simulate_pipeline({{1, 2, 1, 0}, {1, 2}}, 101);
+  const auto shorter = simulate_pipeline({{1, 2, 1, 0}, {1, 2}}, 1);
+  CHECK((alternating.seconds - shorter.seconds) / 100 == Approx(4).epsilon(0.01));
+  // A link that is slower than the work sets the pace.
+  const auto slow = simulate_pipeline({{1, 1, 5, 0}, {1, 1}}, 51);
+  CHECK(slow.seconds > 50 * 5);
+  // Who does what when: in order on a stage, after what it needs.
+  const auto timeline = simulate_pipeline({{1, 2, 0.5, 0.25}, {2, 1, 0.5}, {1, 3}}, 4);
+  CHECK(timeline.operations.size() == 3 * 2 * 4);
+  double before = 0;
+  std::uint32_t stage = 0;
+  for (const auto& operation : timeline.operations) {
+    if (operation.stage != stage) before = 0, stage = operation.stage;
+    CHECK(operation.start_s >= before);
+    before = operation.end_s;
+    for (const auto& other : timeline.operations)
+      if (other.micro_batch == operation.micro_batch &&
+          other.is_backward == operation.is_backward && other.stage == operation.stage + 1)
+        CHECK((operation.is_backward ? operation.start_s >= other.end_s + 0.5
+                                     : other.start_s >= operation.end_s + 0.5));
+  }
+  CHECK(pipeline_order(0, 3, 2).size() == 4);
+  CHECK(pipeline_order(0, 3, 2)[1].is_backward == false);
+  CHECK(pipeline_order(2, 3, 2)[1].is_backward == true);
+  CHECK_THROWS_AS((void)simulate_pipeline({}, 1), Error);
+  CHECK_THROWS_AS((void)simulate_pipeline({{1, 1}}, 0), Error);
+  CHECK_THROWS_AS((void)simulate_pipeline({{-1, 1}}, 1), Error);
 }
 
 TEST_CASE("links: rings, latency and shared paths") {
