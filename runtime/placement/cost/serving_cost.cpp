@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "causeway/model_architecture.h"
 #include "runtime/placement/cost/training_cost.h"
 
 namespace causeway {
@@ -18,6 +19,18 @@ void check(const std::vector<ServingStage>& stages) {
       throw Error(Errc::invalid_argument,
                   fmt::format("serving cost: stage {} has a memory bandwidth of {}", i,
                               stages[i].bandwidth_bytes_per_s));
+}
+
+// Of a layer's parameters, those that `tokens` are expected to meet: all but experts that none of
+// them is routed to.
+double parameters_read(const TransformerShape& shape, std::uint32_t layer, double tokens) {
+  const auto all = static_cast<double>(shape.layer_parameters(layer));
+  if (!shape.has_experts(layer) || shape.experts_per_token >= shape.experts) return all;
+  const double idle = all - static_cast<double>(shape.active_parameters(layer));
+  const double one = idle / (shape.experts - shape.experts_per_token);
+  const double met = expected_experts(shape.experts, shape.experts_per_token,
+                                      static_cast<std::uint64_t>(std::max(1.0, tokens)));
+  return all - (shape.experts - met) * one;
 }
 
 constexpr double kEmbeddingBytes = 2;  // Tables at the ends are seldom quantised.
@@ -149,8 +162,7 @@ ServingCost serving_throughput(const TransformerShape& shape, const DeviceRates&
     double weights = 0;
     double flops = 0;
     for (std::uint32_t k = 0; k < layers[i]; ++k, ++layer) {
-      weights +=
-          load.weight_bytes_per_parameter * static_cast<double>(shape.layer_parameters(layer));
+      weights += load.weight_bytes_per_parameter * parameters_read(shape, layer, tokens);
       flops += shape.layer_flops(layer, context / 2);
     }
     const double kv_s = group * kv_bytes(shape, mean_context, 1, load.kv_bytes_per_element) /
