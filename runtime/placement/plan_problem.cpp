@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "causeway/gpu_catalogue.h"
 #include "runtime/placement/cost/device_rates.h"
+#include "runtime/placement/cost/runtime_memory.h"
 #include "runtime/placement/cost/serving_cost.h"
 
 namespace causeway {
@@ -37,7 +40,27 @@ std::vector<std::uint32_t> marks_of(const ModelSpec& model, const std::vector<De
   return marks;
 }
 
+// Of the values that a pass reads, those in blocks.
+double quantised_values(const LayerSpec& layer) {
+  double values = 0;
+  for (const auto& tensor : layer.tensors)
+    if (block_of(tensor.dtype).elements > 1) values += static_cast<double>(tensor.elements());
+  const auto bytes = layer.weight_bytes();
+  return bytes == 0 ? 0
+                    : values * static_cast<double>(layer.bytes_read()) / static_cast<double>(bytes);
+}
+
 }  // namespace
+
+PlanProblem::ServingRates PlanProblem::serving_rates_of(const std::string& model) {
+  const EngineOverheads engine;
+  constexpr double kAnyRate = std::numeric_limits<double>::infinity();
+  if (find_gpu_model(model) == nullptr)
+    return {kHostFlopsPerS, engine.decode_bandwidth * kHostBytesPerS, kAnyRate};
+  const auto rates = rates_of(model);
+  return {rates.gemm_flops_per_s(), engine.decode_bandwidth * rates.spec_bandwidth_bytes_per_s,
+          rates.multiprocessor_hz ? engine.unpack_per_cycle * *rates.multiprocessor_hz : kAnyRate};
+}
 
 Topology with_margins(const Topology& topology, const PlanOptions& options) {
   if (!(options.margin >= 0 && options.margin < 1))
@@ -48,6 +71,12 @@ Topology with_margins(const Topology& topology, const PlanOptions& options) {
     result.set_available(device.name,
                          static_cast<std::uint64_t>(static_cast<double>(device.available_bytes) *
                                                     (1 - options.margin)));
+  if (options.reserve_runtime)
+    for (const auto& device : topology.devices()) {
+      const auto left = result.find(device.name)->available_bytes;
+      const auto taken = runtime_reserve_bytes(device.model, device.capacity_bytes);
+      result.set_available(device.name, left - std::min(left, taken));
+    }
   for (const auto& [name, bytes] : options.margins) {
     const auto* device = result.find(name);
     if (device == nullptr)
@@ -66,8 +95,14 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
       pinned_(types_.types.size()),
       forward_before_{0},
       read_before_{0},
+      quantised_before_{0},
       micro_batches_(options.micro_batches),
       serving_(options.serving) {
+  for (const auto& type : types_.types) {
+    const auto at = std::ranges::find(options.calibrated, type.model, &CalibratedDevice::device);
+    calibrated_.push_back(at == options.calibrated.end() ? std::nullopt : std::optional(*at));
+    serving_rates_.push_back(serving_rates_of(type.model));
+  }
   for (const auto& layer : model.layers) {
     const double work = kTrainingFlopsPerForward * layer.forward_flops;
     work_before_.push_back(work_before_.back() + work);
@@ -75,8 +110,9 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
     if (!options.serving) problem_.work.push_back(work);
     send_bytes_.push_back(layer.output_bytes);
     forward_before_.push_back(forward_before_.back() + layer.forward_flops);
-    read_before_.push_back(read_before_.back() + static_cast<double>(layer.weight_bytes()) +
+    read_before_.push_back(read_before_.back() + static_cast<double>(layer.bytes_read()) +
                            static_cast<double>(layer.activation_bytes));
+    quantised_before_.push_back(quantised_before_.back() + quantised_values(layer));
   }
   for (std::size_t type = 0; type < types_.types.size(); ++type) {
     const auto& held = types_.types[type].devices;
@@ -108,18 +144,22 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
 
 double PlanProblem::compute_seconds(std::size_t type, std::uint32_t first,
                                     std::uint32_t end) const {
+  const auto over = [&](const std::vector<double>& before) { return before[end] - before[first]; };
+  const auto& measured = calibrated_[type];
+  const double flop_s = types_.types[type].seconds_per_flop;
   if (!serving_)
-    return (work_before_[end] - work_before_[first]) * types_.types[type].seconds_per_flop;
-  const EngineOverheads engine;
-  const auto* gpu = find_gpu_model(types_.types[type].model);
-  const double read_s = (read_before_[end] - read_before_[first]) /
-                        (engine.decode_bandwidth *
-                         (gpu != nullptr ? gpu->memory_bandwidth_bytes_per_s : kHostBytesPerS));
-  const double flops_per_s = gpu != nullptr
-                                 ? achieved_rates(types_.types[type].model).gemm * gpu->flops_per_s
-                                 : kHostFlopsPerS;
-  return std::max(read_s, (forward_before_[end] - forward_before_[first]) / flops_per_s) +
-         (end - first) * engine.layer_s;
+    return measured
+               ? measured->seconds(over(work_before_), 0, end - first, 1 / flop_s, kHostBytesPerS)
+               : over(work_before_) * flop_s;
+  const auto& rates = serving_rates_[type];
+  if (measured)
+    return measured->seconds(over(forward_before_), over(read_before_), end - first,
+                             rates.flops_per_s, rates.read_bytes_per_s);
+  // As decode_seconds() has it.
+  const double read_s = std::hypot(over(read_before_) / rates.read_bytes_per_s,
+                                   over(quantised_before_) / rates.unpacked_per_s);
+  return std::max(read_s, over(forward_before_) / rates.flops_per_s) +
+         (end - first) * EngineOverheads{}.layer_s;
 }
 
 double PlanProblem::stage_seconds(std::size_t type, std::uint32_t first, std::uint32_t end,

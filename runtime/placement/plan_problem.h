@@ -8,6 +8,7 @@
 // Threads: problem() refers to this object, which must stay where it is.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "causeway/plan.h"
@@ -35,6 +36,12 @@ class PlanProblem {
                                        std::uint32_t end) const;
 
  private:
+  struct ServingRates {  // Of a type, as programs reach them.
+    double flops_per_s;
+    double read_bytes_per_s;
+    double unpacked_per_s;  // Quantised values.
+  };
+  [[nodiscard]] static ServingRates serving_rates_of(const std::string& model);
   [[nodiscard]] double stage_seconds(std::size_t type, std::uint32_t first, std::uint32_t end,
                                      std::uint32_t behind) const;
   [[nodiscard]] double send_seconds(std::size_t from, std::size_t to, std::uint32_t boundary) const;
@@ -48,6 +55,9 @@ class PlanProblem {
   std::vector<std::uint32_t> all_pinned_;
   std::vector<double> forward_before_;  // FLOPs; the same of bytes that one token reads.
   std::vector<double> read_before_;
+  std::vector<double> quantised_before_;                     // Values that one token takes apart.
+  std::vector<std::optional<CalibratedDevice>> calibrated_;  // Per type.
+  std::vector<ServingRates> serving_rates_;
   std::uint32_t micro_batches_;
   bool serving_;
   ChainProblem problem_;

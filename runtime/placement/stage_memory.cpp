@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <map>
+#include <string_view>
 
 namespace causeway {
 
@@ -27,13 +29,23 @@ std::uint64_t tensor_state_bytes(const TensorSpec& tensor, double bytes_per_weig
 }
 
 StageSizer::StageSizer(const ModelSpec& model) {
+  std::map<std::string_view, std::uint32_t> wanted;  // Sources of ties: the layer, once met.
+  for (const auto& layer : model.layers)
+    for (const auto& tensor : layer.tensors)
+      if (!tensor.tied_to.empty()) wanted.emplace(tensor.tied_to, 0);
   Sums sums;
   before_.push_back(sums);
   for (const auto& layer : model.layers) {
+    const auto index = static_cast<std::uint32_t>(before_.size() - 1);
     for (const auto& tensor : layer.tensors) {
-      sums.weights += tensor_state_bytes(tensor, 1.0);
-      sums.gradients += tensor_state_bytes(tensor, model.gradient_bytes_per_weight_byte);
-      sums.optimizer += tensor_state_bytes(tensor, model.optimizer_bytes_per_weight_byte);
+      const Sums state{tensor_state_bytes(tensor, 1.0),
+                       tensor_state_bytes(tensor, model.gradient_bytes_per_weight_byte),
+                       tensor_state_bytes(tensor, model.optimizer_bytes_per_weight_byte), 0};
+      sums.weights += state.weights;
+      sums.gradients += state.gradients;
+      sums.optimizer += state.optimizer;
+      if (const auto at = wanted.find(tensor.name); at != wanted.end()) at->second = index;
+      if (!tensor.tied_to.empty()) ties_.push_back({wanted.at(tensor.tied_to), index, state});
     }
     sums.activations += round_up(layer.activation_bytes, kTensorAlignmentBytes);
     before_.push_back(sums);
@@ -43,7 +55,13 @@ StageSizer::StageSizer(const ModelSpec& model) {
 StageMemory StageSizer::stage(std::uint32_t first, std::uint32_t end,
                               std::uint32_t in_flight) const {
   const Sums& low = before_[first];
-  const Sums& high = before_[end];
+  Sums high = before_[end];
+  for (const auto& tie : ties_)
+    if (tie.source_layer >= first && tie.layer < end) {
+      high.weights -= tie.state.weights;
+      high.gradients -= tie.state.gradients;
+      high.optimizer -= tie.state.optimizer;
+    }
   return {round_up(high.weights - low.weights, kDeviceGranuleBytes),
           round_up(high.gradients - low.gradients, kDeviceGranuleBytes),
           round_up(high.optimizer - low.optimizer, kDeviceGranuleBytes),

@@ -1,4 +1,5 @@
-// The memory of any run of layers in O(1): prefix sums over what each layer takes in its regions.
+// The memory of any run of layers in O(1): prefix sums over what each layer takes in its regions,
+// less what is there twice where layers with tied tensors lie together.
 //
 // Shape:   one entry per layer boundary; see StageMemory in <causeway/plan.h> for the regions.
 // Units:   bytes.
@@ -36,7 +37,13 @@ class StageSizer {
     std::uint64_t optimizer = 0;
     std::uint64_t activations = 0;
   };
+  struct Tie {
+    std::uint32_t source_layer;
+    std::uint32_t layer;
+    Sums state;  // Counted in both layers, kept once where they lie together.
+  };
   std::vector<Sums> before_;  // before_[i]: layers [0, i).
+  std::vector<Tie> ties_;     // At most kMaxTiedTensors in a valid model.
 };
 
 }  // namespace causeway

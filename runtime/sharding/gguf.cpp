@@ -124,6 +124,9 @@ class Parser {
         tensors_ > (source_.left() - pairs_ * kMinPairBytes) / kMinTensorBytes)
       throw refuse(fmt::format("{} keys and {} tensors are more than {} bytes can hold", pairs_,
                                tensors_, source_.left()));
+    if (pairs_ > kMaxGgufKeys || tensors_ > kMaxGgufTensors)
+      throw refuse(fmt::format("has {} keys and {} tensors; at most {} and {} are read", pairs_,
+                               tensors_, kMaxGgufKeys, kMaxGgufTensors));
   }
 
   std::string read_name(const char* what) {
@@ -199,10 +202,15 @@ class Parser {
       if (list.count > source_.left() / bytes)
         throw refuse(fmt::format("{} counts {} values of {} bytes, and {} bytes are left", where(),
                                  list.count, bytes, source_.left()));
-      if (list.count > kMaxGgufNumbers || type == Type::f32 || type == Type::f64)
+      if (list.count > std::min(kMaxGgufNumbers, numbers_left_) || type == Type::f32 ||
+          type == Type::f64) {
         source_.skip(list.count * bytes);
-      else
-        for (std::uint64_t i = 0; i < list.count; ++i) list.numbers.push_back(read_whole(type));
+        return list;
+      }
+      // As numbers of 64 bits they take up to eight times the file's bytes.
+      if (depth == 1) numbers_left_ -= list.count;
+      list.numbers.reserve(list.count);
+      for (std::uint64_t i = 0; i < list.count; ++i) list.numbers.push_back(read_whole(type));
       return list;
     }
     if (type != Type::text && type != Type::list)
@@ -322,7 +330,8 @@ class Parser {
   GgufHeader header_;
   std::uint64_t tensors_ = 0;
   std::uint64_t pairs_ = 0;
-  std::string name_;  // What is being read, for errors.
+  std::size_t numbers_left_ = kMaxGgufNumbersInAll;  // That metadata may keep yet.
+  std::string name_;                                 // What is being read, for errors.
   bool in_tensors_ = false;
   std::set<std::string> names_;
 };

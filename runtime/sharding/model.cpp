@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -38,6 +39,22 @@ void add_limited(std::uint64_t& sum, std::uint64_t bytes, const std::string& own
   if (bytes > kMaxTensorBytes || (sum += bytes) > kMaxTensorBytes)
     throw refuse(fmt::format("{}: brings a sum of sizes over {} bytes, the most there may be",
                              owner, kMaxTensorBytes));
+}
+
+// Where each tensor of the layers before is, for those that are tied to one.
+using EarlierTensors = std::map<std::string_view, const TensorSpec*>;
+
+void check_tie(const TensorSpec& tensor, const EarlierTensors& earlier, const std::string& owner) {
+  const auto at = earlier.find(tensor.tied_to);
+  if (at == earlier.end())
+    throw refuse(fmt::format("{}: tensor '{}' is tied to '{}', which no layer before it has", owner,
+                             tensor.name, tensor.tied_to));
+  const auto& source = *at->second;
+  if (!source.tied_to.empty() || source.dtype != tensor.dtype || source.shape != tensor.shape)
+    throw refuse(
+        fmt::format("{}: tensor '{}' is tied to '{}', which must be of its own and of the same "
+                    "dtype and shape",
+                    owner, tensor.name, source.name));
 }
 
 }  // namespace
@@ -113,6 +130,8 @@ void ModelSpec::validate() const {
         fmt::format("model '{}' has {} layers; give it 1 to {}", name, layers.size(), kMaxLayers));
   std::set<std::string_view> layer_names;
   std::set<std::string_view> tensor_names;
+  EarlierTensors earlier;
+  std::size_t ties = 0;
   std::uint64_t weights = 0;
   std::uint64_t activations = 0;
   for (const auto& layer : layers) {
@@ -126,13 +145,21 @@ void ModelSpec::validate() const {
     add_limited(activations, layer.activation_bytes, owner + ": activation_bytes");
     std::uint64_t output = 0;
     add_limited(output, layer.output_bytes, owner + ": output_bytes");
+    std::uint64_t read = 0;
+    add_limited(read, layer.read_bytes.value_or(0), owner + ": read_bytes");
     for (const auto& tensor : layer.tensors) {
       check_name(tensor.name, owner + ": tensor");
       if (!tensor_names.insert(tensor.name).second)
         throw refuse(
             fmt::format("{}: tensor '{}' is there already; rename one", owner, tensor.name));
       add_limited(weights, tensor.size_bytes(), fmt::format("{}: tensor '{}'", owner, tensor.name));
+      if (tensor.tied_to.empty()) continue;
+      check_tie(tensor, earlier, owner);
+      if (++ties > kMaxTiedTensors)
+        throw refuse(
+            fmt::format("{}: more than {} tensors are tied to others", owner, kMaxTiedTensors));
     }
+    for (const auto& tensor : layer.tensors) earlier.emplace(tensor.name, &tensor);
   }
   if (tensor_names.size() > kMaxTensors)
     throw refuse(fmt::format("model '{}' has {} tensors; at most {}", name, tensor_names.size(),

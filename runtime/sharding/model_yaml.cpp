@@ -17,7 +17,7 @@ constexpr std::uint64_t kMaxTokens = std::uint64_t{1} << 32;
 constexpr std::uint64_t kAnyNumber = ~std::uint64_t{0};
 
 TensorSpec read_tensor(const YamlField& entry) {
-  entry.expect_map("a tensor", {"name", "dtype", "shape"});
+  entry.expect_map("a tensor", {"name", "dtype", "shape", "tied_to"});
   TensorSpec tensor;
   tensor.name = entry.require("name", "the tensor's name").text("the tensor's name");
   const auto dtype = entry.require("dtype", "such as F32 or BF16");
@@ -32,17 +32,20 @@ TensorSpec read_tensor(const YamlField& entry) {
   const auto shape = entry.require("shape", "a list such as [768, 768]");
   for (const auto& extent : shape.items("a list such as [768, 768]", kMaxExtents))
     tensor.shape.push_back(extent.whole_number(0, kAnyNumber));
+  if (const auto source = entry.find("tied_to"))
+    tensor.tied_to = source->text("the name of a tensor of a layer before");
   return tensor;
 }
 
 LayerSpec read_layer(const YamlField& entry) {
-  entry.expect_map("a layer",
-                   {"name", "forward_flops", "activation_bytes", "output_bytes", "tensors"});
+  entry.expect_map("a layer", {"name", "forward_flops", "activation_bytes", "output_bytes",
+                               "read_bytes", "tensors"});
   LayerSpec layer;
   layer.name = entry.require("name", "the layer's name").text("the layer's name");
   if (const auto flops = entry.find("forward_flops")) layer.forward_flops = flops->number(0, 1e30);
   if (const auto bytes = entry.find("activation_bytes")) layer.activation_bytes = bytes->bytes();
   if (const auto bytes = entry.find("output_bytes")) layer.output_bytes = bytes->bytes();
+  if (const auto bytes = entry.find("read_bytes")) layer.read_bytes = bytes->bytes();
   if (const auto tensors = entry.find("tensors"))
     for (const auto& tensor : tensors->items("[{name: w, dtype: F32, shape: [4]}]", kMaxEntries))
       layer.tensors.push_back(read_tensor(tensor));
@@ -84,11 +87,13 @@ std::string ModelSpec::to_yaml() const {
         "  - name: {}\n    forward_flops: {}\n    activation_bytes: {}\n    output_bytes: {}\n",
         yaml_scalar(layer.name), yaml_number(layer.forward_flops), layer.activation_bytes,
         layer.output_bytes);
+    if (layer.read_bytes) text += fmt::format("    read_bytes: {}\n", *layer.read_bytes);
     if (!layer.tensors.empty()) text += "    tensors:\n";
     for (const auto& tensor : layer.tensors)
-      text +=
-          fmt::format("      - {{name: {}, dtype: {}, shape: [{}]}}\n", yaml_scalar(tensor.name),
-                      to_string(tensor.dtype), fmt::join(tensor.shape, ", "));
+      text += fmt::format(
+          "      - {{name: {}, dtype: {}, shape: [{}]{}}}\n", yaml_scalar(tensor.name),
+          to_string(tensor.dtype), fmt::join(tensor.shape, ", "),
+          tensor.tied_to.empty() ? "" : fmt::format(", tied_to: {}", yaml_scalar(tensor.tied_to)));
   }
   return text;
 }

@@ -70,6 +70,12 @@ ShardedModel ShardedModel::place(Pool& pool, const ModelSpec& model, const Plan&
       std::uint64_t at = 0;
       for (auto layer = stage.first_layer; layer < stage.end_layer; ++layer) {
         for (const auto& tensor : model.layers[layer].tensors) {
+          // Tied to one of this stage: the same bytes.
+          if (const auto source = views.find(tensor.tied_to);
+              source != views.end() && source->second.part == state->parts.size()) {
+            views[tensor.name] = source->second;
+            continue;
+          }
           const auto exact = static_cast<double>(tensor.size_bytes()) * factor;
           views[tensor.name] = {state->parts.size(), at, static_cast<std::uint64_t>(exact)};
           at += tensor_state_bytes(tensor, factor);

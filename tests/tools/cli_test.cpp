@@ -294,6 +294,26 @@ TEST_CASE("plan explains, compares, and keeps to what the user wants") {
   CHECK(run({"--margin", "120"}).exit_code == 2);
 }
 
+TEST_CASE("plan takes measured steps, and says how well they predict the others") {
+  const auto path = folder().path() + "/measured.yaml";
+  tools::write_file(path,
+                    "steps:\n"
+                    "  - {device: rtx-5090, flops: 1e13, seconds: 10}\n"
+                    "  - {device: rtx-5090, flops: 2e13, seconds: 25}\n");
+  const std::vector<std::string> plan = {
+      "plan", model_file(6, 2), "--cluster", "desktop-and-hgx", "--calibration", path};
+  const auto shown = causeway_run(plan);
+  INFO(shown.out, shown.err);
+  CHECK(shown.exit_code == 0);
+  CHECK(contains(shown.out, "Calibrated: rtx-5090 by 1 step, "));
+  CHECK(contains(shown.out, "20.0% on 1 other\n"));
+  CHECK_FALSE(contains(shown.out, "desktop/gpu"));  // So slow, they are left alone.
+  tools::write_file(path, "steps: [{device: rtx-5090, seconds: 1}]");
+  const auto refused = causeway_run(plan);
+  CHECK(refused.exit_code == 1);
+  CHECK(contains(refused.err, "say what was done in that time"));
+}
+
 TEST_CASE("a model without work is compared without a ratio") {
   const auto path = folder().path() + "/idle.yaml";
   ModelSpec model;

@@ -41,7 +41,8 @@ struct PlanCommandOptions {
   std::vector<std::string> margins;
   std::vector<std::string> prices;
   std::vector<std::string> watts;
-  double margin_percent = 0;
+  double margin_percent = 100 * kDefaultMargin;
+  std::string calibration;
   bool explain = false;
   bool what_fits = false;
   std::vector<std::string> compare;
@@ -98,6 +99,7 @@ void parse_plan_options(PlanCommandOptions& options, const ModelSpec& model) {
   plan.only = parse_devices(options.only);
   plan.objective = objective_from_string(options.objective).value();
   plan.margin = options.margin_percent / 100;
+  plan.reserve_runtime = options.margin_percent > 0;
   for (const auto& text : options.pins) {
     const auto [layer, device] = parse_pair("--pin", text, "LAYER=DEVICE");
     plan.pins.push_back({parse_layer(model, layer), parse_devices({device}).front()});
@@ -189,6 +191,23 @@ std::string table_text(const Plan& plan, const ModelSpec& model, const Topology&
       plan.certificate);
 }
 
+// How well the rates that measurements gave predict the steps that they were not fitted to.
+std::string calibration_text(const std::vector<CalibratedDevice>& devices) {
+  std::string text;
+  for (const auto& device : devices) {
+    if (device.fitted_steps == 0) continue;
+    text += fmt::format("Calibrated: {} by {} step{}, {:.1f}% off on them", device.device,
+                        device.fitted_steps, device.fitted_steps == 1 ? "" : "s",
+                        100 * device.fitted_error);
+    if (device.held_out_error)
+      text += fmt::format(", {:.1f}% on {} other{}\n", 100 * *device.held_out_error,
+                          device.held_out_steps, device.held_out_steps == 1 ? "" : "s");
+    else
+      text += ", none left to check it by\n";
+  }
+  return text;
+}
+
 // What `engine` is to be started with, for the same layers.
 std::string engine_text(const Plan& plan, const std::string& path, const std::string& engine) {
   const auto model = ModelDescription::read(path);
@@ -219,10 +238,14 @@ int run_plan(PlanCommandOptions& options, bool json) {
   if (options.micro_batches) options.plan.micro_batches = *options.micro_batches;
   const bool as_json = json || options.format == "json";
   const auto model = options.serve ? serving_model(options) : ModelSpec::from_path(options.model);
-  const auto topology = options.cluster.empty()
-                            ? connect_pool(options.connection).topology()
-                            : Topology::from_cluster(load_cluster(options.cluster));
+  auto topology = options.cluster.empty() ? connect_pool(options.connection).topology()
+                                          : Topology::from_cluster(load_cluster(options.cluster));
   parse_plan_options(options, model);
+  if (!options.calibration.empty()) {
+    const auto calibration = Calibration::from_file(options.calibration);
+    options.plan.calibrated = calibration.fit();
+    topology = calibration.applied_to(topology);
+  }
   if (!options.compare.empty()) {
     const auto rows = compare_nodes(options.compare, model, topology, options.plan);
     fmt::print("{}", as_json ? alternatives_json(rows) + "\n" : alternatives_text(rows));
@@ -257,6 +280,7 @@ int run_plan(PlanCommandOptions& options, bool json) {
     auto table = table_text(plan, model, topology);
     if (options.serve)
       table += "Serving: memory holds weights and KV cache; times are of one token per sequence.\n";
+    table += calibration_text(options.plan.calibrated);
     if (options.explain) table += "\n" + alternatives_text(others);
     return table;
   };
@@ -318,11 +342,18 @@ void add_plan(CLI::App& app, Shell& shell) {
   command->add_option("--max-nodes", options->plan.most_nodes, "Use at most so many nodes")
       ->type_name("N")
       ->check(CLI::Range(1, 4096));
-  command->add_option("--margin", options->margin_percent, "Percent of all memory that stays free")
+  command
+      ->add_option("--margin", options->margin_percent,
+                   "Percent of all memory that stays free, beside what a process takes on a GPU "
+                   "(3.6); 0: neither")
       ->type_name("PERCENT")
       ->check(CLI::Range(0.0, 99.0));
   command->add_option("--keep-free", options->margins, "Memory of one device that stays free")
       ->type_name("DEVICE=SIZE");
+  command
+      ->add_option("--calibration", options->calibration,
+                   "Measured steps and links, or what topo measure --json prints")
+      ->type_name("FILE");
   command->add_option("--price", options->prices, "What an hour of a GPU model costs")
       ->type_name("MODEL=PER_HOUR");
   command->add_option("--watts", options->watts, "Power of a GPU model, if not the vendor's")

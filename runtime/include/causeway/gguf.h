@@ -9,7 +9,7 @@
 // Cost:    reads the header once, in pieces; keeps names, numbers and texts up to kMaxGgufText, and
 // of
 //          a longer list (a vocabulary) only its length. No memory is taken on a count's word
-//          alone.
+//          alone; lists of small numbers, which grow eightfold, take 512 KiB at most in all.
 // Threads: plain values.
 // Source:  GGUF specification, ggml project.
 #pragma once
@@ -30,6 +30,9 @@ namespace causeway {
 
 constexpr std::size_t kMaxGgufText = std::size_t{1} << 16;  // Bytes; a longer text is left out.
 constexpr std::size_t kMaxGgufNumbers = 4096;               // Of a list; a longer one only counts.
+constexpr std::size_t kMaxGgufNumbersInAll = 65536;         // Past them every list only counts.
+constexpr std::size_t kMaxGgufKeys = 65536;
+constexpr std::size_t kMaxGgufTensors = std::size_t{1} << 18;
 
 struct GgufList {
   std::uint64_t count = 0;

@@ -81,6 +81,10 @@ constexpr std::uint64_t kMaxModelExtent = std::uint64_t{1} << 31;
 // Tokens of a context that attention looks at, and that the KV cache holds.
 [[nodiscard]] std::uint64_t attended_tokens(const AttentionShape& attention,
                                             std::uint64_t context) noexcept;
+// Of `experts` that tokens are routed to `per_token` at a time, independently and evenly, so many
+// are met by `tokens` of them: experts (1 - (1 - per_token / experts)^tokens).
+[[nodiscard]] double expected_experts(std::uint64_t experts, std::uint64_t per_token,
+                                      std::uint64_t tokens) noexcept;
 // Values in the KV cache per token: 2 kv_heads key_dim, or the latent.
 [[nodiscard]] std::uint64_t kv_values_per_token(const AttentionShape& attention) noexcept;
 // Forward, scores and their product with the values, of one token that attends to `context` tokens.

@@ -60,7 +60,8 @@ struct Workload {
   std::uint64_t tokens = 2048;  // Of each sequence that go through in one pass; 1 for decoding.
   std::uint64_t context = 0;    // Tokens that the KV cache has room for; 0: `tokens`.
   DType kv_type = DType::f16;
-  // The head's own copy of a tied matrix: it needs one unless it lies with the embedding.
+  // Gives the head a copy of a tied matrix, with `tied_to`: it takes room unless the head lies with
+  // the embedding. Off: the head has no tensor of its own.
   bool copy_tied_head = true;
 };
 

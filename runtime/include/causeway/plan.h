@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "causeway/calibration.h"
 #include "causeway/model.h"
 #include "causeway/topology.h"
 
@@ -97,6 +98,10 @@ struct PlanPin {
   DeviceName device;  // The only one that may hold it.
 };
 
+// Share of a device's memory that an allocator cannot use; what `causeway plan` keeps free unless
+// its user says otherwise. Source: docs/planner.md.
+constexpr double kDefaultMargin = 0.036;
+
 struct PlanOptions {
   std::uint32_t micro_batches = 4;
   // A stage's time is that of one token for each sequence, not of a training step: its weights and
@@ -112,6 +117,11 @@ struct PlanOptions {
   std::uint32_t most_nodes = 0;         // 0: any number.
   double margin = 0;                    // Share of every device's memory that stays free.
   std::vector<std::pair<DeviceName, std::uint64_t>> margins = {};  // Bytes of a device, on top.
+  // Keeps free what a process takes on a GPU by being there: its context, library workspaces.
+  bool reserve_runtime = false;
+  // Rates of devices as they were measured, by model; the others keep their specification's. Links
+  // are the topology's: Calibration::applied_to().
+  std::vector<CalibratedDevice> calibrated = {};
   std::map<std::string, double> price_per_hour = {};  // By device model ("h100-sxm"); for cost.
   std::map<std::string, double> watts = {};           // Instead of the vendor's; for energy.
 };

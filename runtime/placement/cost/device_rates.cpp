@@ -12,29 +12,38 @@ namespace causeway {
 
 namespace {
 
-struct Power {
+struct Board {
   std::string_view gpu;
   double watts;
+  double multiprocessors;
+  double boost_hz;
 };
 
-// Vendors' data sheets: total board power.
-constexpr std::array kPower{
-    Power{"rtx-3090", 350},
-    Power{"rtx-4090", 450},
-    Power{"rtx-5090", 575},
-    Power{"rtx-a6000", 300},
-    Power{"l40s", 350},
-    Power{"rtx-pro-6000", 600},
-    Power{"rtx-pro-6000-max-q", 300},
-    Power{"a100-pcie", 300},
-    Power{"a100-sxm", 400},
-    Power{"h100-pcie", 350},
-    Power{"h100-sxm", 700},
-    Power{"h200-sxm", 700},
-    Power{"b200", 1000},
+// Vendors' data sheets: total board power, multiprocessors and their boost clock.
+constexpr std::array kBoards{
+    Board{"rtx-3090", 350, 82, 1.695e9},
+    Board{"rtx-4090", 450, 128, 2.52e9},
+    Board{"rtx-5090", 575, 170, 2.407e9},
+    Board{"rtx-a6000", 300, 84, 1.80e9},
+    Board{"l40s", 350, 142, 2.52e9},
+    Board{"rtx-pro-6000", 600, 188, 2.617e9},
+    Board{"rtx-pro-6000-max-q", 300, 188, 2.28e9},
+    Board{"a100-pcie", 300, 108, 1.41e9},
+    Board{"a100-sxm", 400, 108, 1.41e9},
+    Board{"h100-pcie", 350, 114, 1.755e9},
+    Board{"h100-sxm", 700, 132, 1.83e9},
+    Board{"h200-sxm", 700, 132, 1.83e9},
+    Board{"b200", 1000, 148, 1.85e9},
 };
 
-constexpr double kIdleShare = 0.25;  // Of the board's power, clocks up and no kernel running.
+const Board* find_board(std::string_view gpu) noexcept {
+  const auto at = std::ranges::find(kBoards, gpu, &Board::gpu);
+  return at == kBoards.end() ? nullptr : &*at;
+}
+
+constexpr double kIdleShare = 0.25;        // Of the board's power, clocks up and no kernel running.
+constexpr double kL40sFlopsPerS = 230e12;  // Achieved, at its full power.
+constexpr double kL40sWatts = 350;
 constexpr double kSecondsPerHour = 3600;
 
 bool starts_with_any(std::string_view text, std::initializer_list<std::string_view> prefixes) {
@@ -50,8 +59,12 @@ AchievedRates achieved_rates(std::string_view gpu) noexcept {
 }
 
 std::optional<double> board_watts(std::string_view gpu) noexcept {
-  const auto at = std::ranges::find(kPower, gpu, &Power::gpu);
-  return at == kPower.end() ? std::nullopt : std::optional(at->watts);
+  const auto* board = find_board(gpu);
+  return board == nullptr ? std::nullopt : std::optional(board->watts);
+}
+
+double workstation_power_flops_per_s(double watts) noexcept {
+  return kL40sFlopsPerS * watts / kL40sWatts;
 }
 
 DeviceRates rates_of(std::string_view gpu) {
@@ -63,9 +76,14 @@ DeviceRates rates_of(std::string_view gpu) {
     throw Error(Errc::not_found,
                 fmt::format("GPU '{}' is not in the catalogue; known are {}", gpu, known));
   }
-  return {std::string(model->name), static_cast<double>(model->memory_bytes),
-          model->flops_per_s,       model->memory_bandwidth_bytes_per_s,
-          achieved_rates(gpu),      board_watts(gpu)};
+  DeviceRates rates{std::string(model->name), static_cast<double>(model->memory_bytes),
+                    model->flops_per_s, model->memory_bandwidth_bytes_per_s, achieved_rates(gpu)};
+  rates.watts = board_watts(gpu);
+  if (const auto* board = find_board(gpu))
+    rates.multiprocessor_hz = board->multiprocessors * board->boost_hz;
+  if (rates.watts && (gpu == "l40s" || gpu.starts_with("rtx-pro-6000")))
+    rates.power_flops_per_s = workstation_power_flops_per_s(*rates.watts);
+  return rates;
 }
 
 Bill bill(const DeviceRates& device, double busy_s, double seconds) noexcept {

@@ -9,6 +9,7 @@
 // Threads: constants and plain values.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -18,7 +19,8 @@
 
 namespace causeway {
 
-// Of a GPU family: the share of its specification that large work reaches.
+// Of a GPU family: the share of its specification that large work reaches. The specification itself
+// stays as the vendor gives it.
 struct AchievedRates {
   double gemm = 0.7;         // Of the peak, in matrix products alone.
   double bandwidth = 0.8;    // Of the memory, when kernels stream through it.
@@ -32,12 +34,19 @@ struct DeviceRates {
   double spec_flops_per_s = 0;
   double spec_bandwidth_bytes_per_s = 0;
   AchievedRates achieved = {};
+  // What the board's power allows in matrix products for long; nullopt: more than `gemm` of the
+  // peak.
+  std::optional<double> power_flops_per_s = {};
+  // Multiprocessors times their clock: instructions issued, up to a factor. nullopt: unknown.
+  std::optional<double> multiprocessor_hz = {};
   std::optional<double> watts = {};           // Busy; nullopt: unknown, so energy is unknown.
   std::optional<double> idle_watts = {};      // nullopt: a quarter of `watts`.
   std::optional<double> price_per_hour = {};  // Given by the user; nullopt: unknown.
 
-  [[nodiscard]] double gemm_flops_per_s() const noexcept {
-    return achieved.gemm * spec_flops_per_s;
+  [[nodiscard]] double gemm_flops_per_s() const noexcept { return sustained(achieved.gemm); }
+  // The same with another share of the peak, as one program reaches it.
+  [[nodiscard]] double sustained(double gemm_share) const noexcept {
+    return std::min(gemm_share * spec_flops_per_s, power_flops_per_s.value_or(spec_flops_per_s));
   }
   [[nodiscard]] double stream_bytes_per_s() const noexcept {
     return achieved.bandwidth * spec_bandwidth_bytes_per_s;
@@ -49,6 +58,11 @@ struct DeviceRates {
 // The coefficients of the family that `gpu` belongs to: by architecture, for cards that the
 // catalogue does not know too ("l4", "v100").
 [[nodiscard]] AchievedRates achieved_rates(std::string_view gpu) noexcept;
+// What `watts` allow a card of workstations in products: an L40S reaches about 230 of its 362
+// TFLOPS at 350 W, and so many joules a product takes on others of its process (Ada, and
+// Blackwell's cards of workstations) that accumulate at full rate. GeForce cards do at half, and
+// stay below their power.
+[[nodiscard]] double workstation_power_flops_per_s(double watts) noexcept;
 // Board power by the vendor's specification; nullopt: not known.
 [[nodiscard]] std::optional<double> board_watts(std::string_view gpu) noexcept;
 

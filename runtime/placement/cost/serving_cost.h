@@ -21,22 +21,26 @@ namespace causeway {
 // What an engine adds to the hardware's time.
 struct EngineOverheads {
   double decode_bandwidth = 0.91;          // Share of the memory's specification.
+  double unpack_per_cycle = 20;            // Quantised weights that a multiprocessor takes apart.
   double layer_s = 0.078e-3;               // Launches of one layer's kernels for one token.
-  double prefill_gemm = 0.701;             // Share of the peak in products of half precision.
-  double dequantise_bytes = 8.85;          // Memory traffic per quantised weight and micro-batch.
+  double prefill_gemm = 0.843;             // Share of the peak in products of half precision.
+  double dequantise_bytes = 10.8;          // Memory traffic per quantised weight and micro-batch.
   std::uint32_t prompt_batch = 2048;       // Tokens that go through the stages together,
   std::uint32_t prompt_micro_batch = 512;  // in pieces of so many.
   double remote_call_s = 0.8e-3;           // Software around a stage behind a network, per token.
 };
 
 struct ServingStage {
-  double weight_bytes;
+  double weight_bytes;  // That a token reads.
   std::uint32_t layers;
   double bandwidth_bytes_per_s;  // Of the memory, by specification.
-  double flops_per_s = 0;        // Peak; prefill only.
-  double flops_per_token = 0;    // Forward; prefill only.
-  double parameters = 0;         // Prefill of quantised weights only.
+  double flops_per_s = 0;      // Peak, or what power allows over the engine's share of it; 0: more
+                               // than is needed.
+  double flops_per_token = 0;  // Forward.
+  double parameters = 0;       // Of quantised weights.
   bool quantised = false;
+  double multiprocessor_hz = 0;     // For taking weights apart; 0: no limit.
+  double pass_bytes_per_token = 0;  // Of prefill, over activations: prompt_pass_bytes().
 };
 
 // One hop from a stage to the next, or to a client that runs none.
@@ -46,9 +50,17 @@ struct ServingHop {
   bool remote_call = false;
 };
 
+// One token for each of `batch` sequences. Reading the weights and taking quantised ones apart
+// share the same instructions, so the longer hides the shorter in part (their squares add);
+// products take over where the batch is large.
 [[nodiscard]] double decode_seconds(const std::vector<ServingStage>& stages,
                                     const std::vector<ServingHop>& hops,
-                                    const EngineOverheads& engine = {});
+                                    const EngineOverheads& engine = {}, double batch = 1);
+
+// Memory traffic of one layer and prompt token beside weights and scores, where activations are
+// kept in 32 bits and each product converts its input and its result, as llama.cpp does. It grows
+// with the memory's speed, not with the products'.
+[[nodiscard]] double prompt_pass_bytes(const TransformerShape& shape) noexcept;
 
 // A prompt of `tokens`: batches of prompt_batch, each a pipeline of micro-batches over the stages.
 [[nodiscard]] double prefill_seconds(const std::vector<ServingStage>& stages, std::uint64_t tokens,
@@ -75,10 +87,17 @@ struct ServingCost {
   double step_s = 0;             // One token for each request of a group.
 };
 
-// Steady state over `stages` devices in a pipeline, layers shared out evenly: as many groups of
-// requests as stages, so that every device is busy.
+struct ServingLayout {
+  std::uint32_t stages = 1;
+  std::uint32_t tensor_parallel = 1;  // Devices of a stage: each holds its part of every layer.
+  LinkRate tensor{1e12};              // Bus bandwidth of an all-reduce over them.
+};
+
+// Steady state of a pipeline, layers shared out evenly: as many groups of requests as stages, so
+// that every device is busy. The slowest stage sets the pace: the last has the head, whose weights
+// and products stay in 16 bits.
 [[nodiscard]] ServingCost serving_throughput(const TransformerShape& shape,
-                                             const DeviceRates& device, std::uint32_t stages,
+                                             const DeviceRates& device, const ServingLayout& layout,
                                              const ServingLoad& load, double gemm_share);
 
 // Requests of `context` tokens whose keys and values fit beside the weights where room is least:

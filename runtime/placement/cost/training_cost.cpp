@@ -9,11 +9,14 @@ namespace causeway {
 
 namespace {
 
-constexpr double kBackward = 2;        // Of forward's work.
-constexpr double kScoreBytes = 11;     // Written and read per score where attention is not fused.
-constexpr double kLogitTraffic = 24;   // Bytes per token and word: softmax and loss, both ways.
-constexpr double kUpdateTraffic = 30;  // Bytes per parameter that Adam reads and writes.
-constexpr double kAccumulateTraffic = 8;  // An fp32 gradient read and written per micro-batch.
+constexpr double kBackward = 2;       // Of forward's work.
+constexpr double kScoreBytes = 11;    // Written and read per score where attention is not fused.
+constexpr double kLogitTraffic = 24;  // Bytes per token and word: softmax and loss, both ways.
+// Bytes per parameter of an update: gradients set to zero (4), their norm (4) and clipping (8),
+// Adam over weights, gradients and two moments in 32 bits (28), new weights in 16 bits (6).
+constexpr double kUpdateTraffic = 50;
+constexpr double kHostUpdateTraffic = 30;  // One pass, there.
+constexpr double kAccumulateTraffic = 8;   // An fp32 gradient read and written per micro-batch.
 
 void require(bool holds, const char* field, double value) {
   if (!holds)
@@ -62,23 +65,41 @@ LayerCost forward_cost(const TransformerShape& shape, const TrainingSetup& setup
                     (shape.expert_feed_width != 0 ? shape.expert_feed_width : shape.feed_width) +
                 shape.shared_feed_width
           : shape.feed_width;
-  // Bytes per token: norms, dropout and residuals on all ranks alike, unless the sequence is split;
-  // the activation function's input and output on each rank's columns.
-  const double common = 30.0 * shape.hidden / (setup.sequence_parallel ? t : 1);
-  const double columns = (shape.gated_feed ? 6.0 : 4.0) * feed / t;
+  // Bytes per token, in 16 bits. On all ranks alike unless the sequence is split: two norms that
+  // read and write (8 h), two sums of bias, dropout and residual that read two, write one and a
+  // mask (14 h). On a rank's own columns: queries, keys and values put in order, the activation
+  // function.
+  const double common = 22.0 * shape.hidden / (setup.sequence_parallel ? t : 1);
+  const double columns = (4.0 * static_cast<double>(shape.query_width() + 2 * shape.kv_width()) +
+                          (shape.gated_feed ? 6.0 : 4.0) * feed) /
+                         t;
+  // Products in 8 bits: their inputs are read in 16 and written in 8 first.
+  const double casts =
+      setup.weight_product_speed > 1
+          ? 3.0 * (3.0 * shape.hidden + static_cast<double>(shape.query_width()) + feed) / t
+          : 0;
   const double score_bytes =
       setup.flash_attention
           ? 0
           : kScoreBytes * shape.heads * static_cast<double>(shape.kept_tokens(setup.sequence)) / t;
   const double stream = device.stream_bytes_per_s() / device.achieved.elementwise;
   LayerCost cost;
-  cost.gemm_s = tokens * (weights + scores) / t / device.gemm_flops_per_s();
+  cost.gemm_s =
+      tokens * (weights / setup.weight_product_speed + scores) / t / device.gemm_flops_per_s();
   cost.scores_s = tokens * (scores / t / device.gemm_flops_per_s() + score_bytes / stream);
-  cost.elementwise_s = tokens * (common + columns + score_bytes) / stream;
+  cost.elementwise_s = tokens * (common + columns + casts + score_bytes) / stream;
   if (!setup.hide_tensor_traffic)
     cost.tensor_s =
         2 * all_reduce_seconds(links.tensor, setup.tensor_parallel, 2.0 * tokens * shape.hidden);
   return cost;
+}
+
+// What backward's exchanges add. Beside the products of the weights' gradients run all-reduces, or
+// of a split sequence the reduce-scatters; its all-gathers come before anything else can go on.
+double backward_tensor_seconds(const TrainingSetup& setup, const LayerCost& forward) {
+  if (!setup.hide_backward_tensor_traffic) return forward.tensor_s;
+  const double hideable = setup.sequence_parallel ? forward.tensor_s / 2 : forward.tensor_s;
+  return forward.tensor_s - hideable + std::max(0.0, hideable - forward.gemm_s);
 }
 
 // Both directions of all layers of a stage, and what is run again.
@@ -97,7 +118,7 @@ StageCost stage_cost(const TransformerShape& shape, const TrainingSetup& setup,
     const double runs = setup.recompute == Recompute::full ? setup.recomputed_layers : 0;
     stage.gemm_s += forward.gemm_s * (1 + kBackward + runs);
     stage.elementwise_s += forward.elementwise_s * (1 + kBackward + runs);
-    stage.tensor_s += forward.tensor_s * (2 + runs);
+    stage.tensor_s += forward.tensor_s * (1 + runs) + backward_tensor_seconds(setup, forward);
     // Fused attention computes its scores again in any case.
     if (setup.recompute == Recompute::selective || setup.flash_attention)
       stage.gemm_s += forward.scores_s;
@@ -144,6 +165,18 @@ double optimizer_share(const TrainingSetup& setup) {
   return setup.zero >= 1 ? 1.0 / setup.data_parallel : 1.0;
 }
 
+// A micro-batch's traffic with the tier that holds what is offloaded, both ways over one link and
+// one memory: weights come for forward and again for backward, activations leave and come back,
+// gradients leave to be added up there.
+double host_seconds(const TrainingSetup& setup, const TrainingLinks& links, double parameters,
+                    double own, double activation_bytes) {
+  const double activations = 2 * setup.offloaded_activations * activation_bytes;
+  const double weights = setup.offload_weights ? 2 * setup.sent_weight_bytes * parameters : 0;
+  const double gradients =
+      setup.offload_optimizer && setup.micro_batches > 1 ? setup.gradient_bytes * own : 0;
+  return (weights + activations + gradients) / links.host.bandwidth_bytes_per_s;
+}
+
 }  // namespace
 
 StepCost training_step(const TransformerShape& shape, const TrainingSetup& setup,
@@ -175,17 +208,16 @@ StepCost training_step(const TransformerShape& shape, const TrainingSetup& setup
   if (setup.data_parallel > 1) cost.data_s = data_seconds(setup, links, parameters, bottleneck_s);
   const double own = parameters * optimizer_share(setup);
   if (setup.offload_optimizer) {
+    // The last gradients go out and new weights come back when there is no work to hide them.
     cost.offload_s =
         (setup.gradient_bytes + setup.sent_weight_bytes) * own / links.host.bandwidth_bytes_per_s;
-    cost.optimizer_s = kUpdateTraffic * own / links.host_update_bytes_per_s;
+    cost.optimizer_s = kHostUpdateTraffic * own / links.host_update_bytes_per_s;
   } else {
     cost.optimizer_s = kUpdateTraffic * own / device.stream_bytes_per_s();
   }
-  if (setup.offloaded_activations > 0) {
-    const double moved_s = 2 * setup.offloaded_activations * layer_activation_bytes(shape, setup) *
-                           shape.layers / setup.pipeline / links.host.bandwidth_bytes_per_s;
-    cost.offload_s += m * std::max(0.0, moved_s - bottleneck_s);
-  }
+  const double layer_bytes = layer_activation_bytes(shape, setup) * shape.layers / setup.pipeline;
+  cost.offload_s +=
+      m * std::max(0.0, host_seconds(setup, links, parameters, own, layer_bytes) - bottleneck_s);
   cost.seconds = cost.gemm_s + cost.elementwise_s + cost.tensor_s + cost.pipeline_s +
                  cost.bubble_s + cost.data_s + cost.optimizer_s + cost.offload_s;
   cost.model_flops = 3 * shape.forward_flops(setup.sequence) * tokens * m * setup.data_parallel;
@@ -207,10 +239,10 @@ double layer_activation_bytes(const TransformerShape& shape, const TrainingSetup
           : shape.feed_width;
   const double columns = 4.0 * static_cast<double>(shape.query_width() + shape.kv_width()) +
                          (shape.gated_feed ? 8.0 : 4.0) * feed;
-  const double scores =
-      setup.flash_attention || setup.recompute == Recompute::selective
-          ? 0
-          : 5.0 * shape.heads * static_cast<double>(shape.kept_tokens(setup.sequence));
+  const double scores = setup.flash_attention || setup.recompute == Recompute::selective
+                            ? 0
+                            : setup.score_bytes * shape.heads *
+                                  static_cast<double>(shape.kept_tokens(setup.sequence));
   const double all = common + (columns + scores) / t;
   if (setup.recompute != Recompute::full) return tokens_of(setup) * all;
   const double input = 2.0 * shape.hidden / (setup.sequence_parallel ? t : 1);
@@ -236,7 +268,8 @@ MemoryCost stage_training_memory(const TransformerShape& shape, const TrainingSe
   parameters /= t;
 
   MemoryCost memory;
-  memory.weights = setup.weight_bytes * parameters / (setup.zero >= 3 ? dp : 1);
+  if (!setup.offload_weights)
+    memory.weights = setup.weight_bytes * parameters / (setup.zero >= 3 ? dp : 1);
   if (!setup.offload_optimizer) {
     memory.gradients = setup.kept_gradient_bytes * parameters / (setup.zero >= 2 ? dp : 1);
     memory.optimizer = setup.optimizer_bytes * parameters * optimizer_share(setup);
@@ -248,13 +281,14 @@ MemoryCost stage_training_memory(const TransformerShape& shape, const TrainingSe
           : 1;
   memory.activations = layer_activation_bytes(shape, setup) * (end - first) * in_flight * ahead *
                        (1 - setup.offloaded_activations);
-  if (last) memory.logits = setup.logit_bytes * tokens * shape.vocabulary / t;
+  if (last)
+    memory.logits = setup.logit_bytes * tokens * shape.vocabulary / (setup.gathered_logits ? 1 : t);
   if (setup.recompute == Recompute::full) {
     auto once = setup;
     once.recompute = Recompute::none;
     memory.workspace = std::max(0.0, layer_activation_bytes(shape, once) - memory.logits);
   }
-  if (setup.zero >= 3 && end > first)  // One layer in use, one on its way.
+  if ((setup.zero >= 3 || setup.offload_weights) && end > first)  // One in use, one on its way.
     memory.workspace +=
         2 * setup.sent_weight_bytes * static_cast<double>(shape.layer_parameters(first)) / t;
   memory.runtime = allowance.runtime_bytes;

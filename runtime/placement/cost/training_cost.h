@@ -15,6 +15,7 @@
 #include "causeway/transformer_shape.h"
 #include "runtime/placement/cost/device_rates.h"
 #include "runtime/placement/cost/links.h"
+#include "runtime/placement/cost/runtime_memory.h"
 
 namespace causeway {
 
@@ -39,9 +40,15 @@ struct TrainingSetup {
   double recomputed_layers = 1;  // Their share, where recompute is full: 0.5 is every second.
   bool flash_attention = true;   // Scores are never written; with a causal mask half are computed.
   bool hide_tensor_traffic = false;  // Products are cut in pieces that overlap with it.
-  bool hide_data_traffic = true;     // Gradients leave while the last micro-batch runs backward.
+  // Backward's all-reduces run beside the products that give the weights' gradients.
+  bool hide_backward_tensor_traffic = false;
+  bool hide_data_traffic = true;  // Gradients leave while the last micro-batch runs backward.
 
   bool dropout = false;  // Keeps masks, and its input, at two places of a layer.
+
+  double score_bytes = 5;           // Kept per score where attention is neither fused nor repeated.
+  bool gathered_logits = false;     // Every rank of a stage keeps all words' logits.
+  double weight_product_speed = 1;  // Of the layers' products over those in 16 bits: fp8 2.
 
   double weight_bytes = 2;
   double sent_weight_bytes = 2;  // As ranks gather them,
@@ -52,6 +59,7 @@ struct TrainingSetup {
 
   // What lies on another tier (host memory) and crosses `host` each step.
   bool offload_optimizer = false;    // With the gradients that feed it.
+  bool offload_weights = false;      // Each layer's come for forward and again for backward.
   double offloaded_activations = 0;  // Share that goes there after forward and comes back.
 };
 
@@ -84,9 +92,9 @@ struct MemoryCost {
   double optimizer = 0;
   double activations = 0;
   double logits = 0;
-  double workspace = 0;  // Gathered weights; what one layer needs while it runs again, beyond what
-                         // the logits have left by then.
-  double runtime = 0;    // Context, communicators, library workspaces.
+  double workspace = 0;  // Gathered or fetched weights; what one layer needs while it runs again,
+                         // beyond what the logits have left by then.
+  double runtime = 0;    // Context, communicators, library workspaces: runtime_memory.h.
   double margin = 0;     // Kept free on purpose.
   [[nodiscard]] double bytes() const noexcept {
     return weights + gradients + optimizer + activations + logits + workspace + runtime + margin;
@@ -101,8 +109,8 @@ struct MemoryCost {
                                             const TrainingSetup& setup) noexcept;
 
 struct MemoryAllowance {
-  double runtime_bytes = 1.0e9;
-  double margin = 0.03;  // Of all that is counted.
+  double runtime_bytes = kContextBytes + kHopperWorkspaceBytes;
+  double margin = kFragmentation;  // Of all that is counted.
 };
 
 // `stage` of setup.pipeline, from 0; layers [first, end) of the shape lie on it.

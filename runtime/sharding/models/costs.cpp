@@ -105,6 +105,24 @@ std::optional<std::uint64_t> kv_values_by_tensors(const ModelLayer& layer) {
   return values;
 }
 
+// What a pass of `tokens` reads of a tensor: a row of a table for each, of the experts those that
+// the tokens are expected to meet, all of anything else.
+double read_bytes_of(const ModelTensor& tensor, const LayerShape* shape, std::uint64_t tokens) {
+  const auto bytes = static_cast<double>(tensor.spec.size_bytes());
+  if (tensor.role == TensorRole::buffer) return 0;
+  if (tensor.role == TensorRole::embedding && tensor.spec.shape.size() == 2) {
+    const auto rows = tensor.spec.shape.front();
+    return rows == 0
+               ? 0
+               : bytes * static_cast<double>(std::min(rows, tokens)) / static_cast<double>(rows);
+  }
+  if (tensor.role != TensorRole::expert || shape == nullptr || shape->feed_forward.experts == 0)
+    return bytes;
+  const auto& feed = shape->feed_forward;
+  return bytes * expected_experts(feed.experts, feed.experts_per_token, tokens) /
+         static_cast<double>(feed.experts);
+}
+
 void check(const char* field, std::uint64_t value, std::uint64_t least, std::uint64_t most) {
   if (value < least || value > most)
     throw Error(Errc::invalid_argument,
@@ -270,10 +288,19 @@ ModelSpec model_spec(const ModelDescription& model, const Workload& workload) {
     }
     const bool is_last = &layer == &model.layers.back();
     out.output_bytes = is_last && is_head(model, layer) ? 0 : sent;
-    if (tied != nullptr && is_head(model, layer) && workload.copy_tied_head) {
-      out.tensors.push_back(tied->spec);
-      out.tensors.back().name += " (tied)";
+    double read = 0;
+    for (const auto& tensor : layer.tensors)
+      read += read_bytes_of(tensor, shape_of(model, layer), tokens);
+    if (tied != nullptr && is_head(model, layer)) {
+      // It lies once where the embedding does too, but the head multiplies by all of it.
+      read += static_cast<double>(tied->spec.size_bytes());
+      if (workload.copy_tied_head) {
+        out.tensors.push_back(tied->spec);
+        out.tensors.back().name += " (tied)";
+        out.tensors.back().tied_to = tied->spec.name;
+      }
     }
+    if (!workload.is_training) out.read_bytes = whole_bytes(read);
     spec.layers.push_back(std::move(out));
   }
   spec.validate();

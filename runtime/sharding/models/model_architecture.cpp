@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace causeway {
 
@@ -91,6 +92,13 @@ double attention_flops_per_token(const AttentionShape& attention, std::uint64_t 
   const auto values = attention.heads * (attention.key_dim + attention.value_dim);
   return 2.0 * static_cast<double>(attended_tokens(attention, context)) *
          static_cast<double>(values);
+}
+
+double expected_experts(std::uint64_t experts, std::uint64_t per_token,
+                        std::uint64_t tokens) noexcept {
+  if (experts == 0 || per_token >= experts) return static_cast<double>(experts);
+  const double missed = 1 - static_cast<double>(per_token) / static_cast<double>(experts);
+  return static_cast<double>(experts) * (1 - std::pow(missed, static_cast<double>(tokens)));
 }
 
 double activation_bytes_per_token(const ModelArchitecture& model,

@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <ctime>
 #include <map>
@@ -109,6 +110,27 @@ TEST_CASE("a stage takes its regions in whole granules, tensors at multiples of 
   CHECK_THROWS_AS((void)stage_memory(model, 1, 1, 1), Error);
   CHECK_THROWS_AS((void)stage_memory(model, 0, 1, 0), Error);
   CHECK_THROWS_AS((void)stage_memory(model, 0, 1, 5000), Error);
+}
+
+TEST_CASE("a tied tensor is kept once where its source lies, and copied elsewhere") {
+  ModelSpec model;
+  model.name = "m";
+  model.layers.push_back({"embed", {{"table", DType::u8, {10 * kGranule}}}, 0, 0, 0});
+  model.layers.push_back({"block", {{"w", DType::u8, {kGranule}}}, 0, 0, 0});
+  model.layers.push_back(
+      {"head",
+       {{"norm", DType::u8, {256}}, {"out", DType::u8, {10 * kGranule}, "table"}},
+       0,
+       0,
+       0});
+  CHECK_NOTHROW(model.validate());
+  const auto all = stage_memory(model, 0, 3, 1);
+  CHECK(all.weight_bytes == 12 * kGranule);
+  CHECK(all.gradient_bytes == 12 * kGranule);
+  CHECK(all.optimizer_bytes == 23 * kGranule);
+  CHECK(stage_memory(model, 0, 2, 1).weight_bytes == 11 * kGranule);
+  CHECK(stage_memory(model, 2, 3, 1).weight_bytes == 11 * kGranule);
+  CHECK(stage_memory(model, 1, 3, 1).weight_bytes == 12 * kGranule);
 }
 
 TEST_CASE("a model that one device holds is not torn apart where the link costs more") {
@@ -647,6 +669,40 @@ TEST_CASE("a refusal says what would make it fit, and that is true") {
   CHECK_NOTHROW((void)make_plan(active, topology, {.micro_batches = 1}));
 }
 
+TEST_CASE("what a process takes by being there stays free where that is asked for") {
+  const auto topology = Topology::from_cluster(
+      ClusterSpec::from_yaml("{name: s, nodes: [{name: n, devices: [{gpu: rtx-4090}]}]}", "test"));
+  // 24 GB, all but 0.2 GB of it state: the context does not fit beside it.
+  auto model = uniform_model(4, 5'950'000'000 / 4, 0);
+  model.gradient_bytes_per_weight_byte = 0;
+  model.optimizer_bytes_per_weight_byte = 0;
+  CHECK_NOTHROW((void)make_plan(model, topology, {.micro_batches = 1}));
+  CHECK(refusal([&] {
+          (void)make_plan(model, topology, {.micro_batches = 1, .reserve_runtime = true});
+        }).code == Errc::out_of_memory);
+}
+
+TEST_CASE("measured rates and links decide where they are given") {
+  const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
+      "{name: s, nodes: [{name: n, devices: [{gpu: h100-sxm}, {gpu: rtx-4090}]}]}", "test"));
+  auto model = uniform_model(4, 1'000'000, 0);
+  for (auto& layer : model.layers) layer.forward_flops = 1e12;
+  PlanOptions options{.micro_batches = 1, .objective = Objective::latency};
+  CHECK(make_plan(model, topology, options).stages[0].device == devices({"n/gpu0"})[0]);
+  causeway::Calibration calibration;
+  calibration.steps = {{"h100-sxm", 1e13, 0, 0, 1.0}};  // It is throttled.
+  options.calibrated = calibration.fit();
+  const auto plan = make_plan(model, topology, options);
+  CHECK(plan.stages[0].device == devices({"n/gpu1"})[0]);
+  calibration.steps = {{"h100-sxm", 1e14, 0, 0, 0.1}, {"rtx-4090", 1e13, 0, 0, 1.0}};
+  options.calibrated = calibration.fit();
+  const auto fast = make_plan(model, topology, options);
+  CHECK(fast.stages[0].device == devices({"n/gpu0"})[0]);
+  CHECK(fast.step_seconds == doctest::Approx(3 * 4e12 / 1e15).epsilon(0.02));
+  options.serving = true;  // Its reading is not measured: the specification's.
+  CHECK(make_plan(model, topology, options).step_seconds < 0.02);
+}
+
 TEST_CASE("serving: a token takes the reading of what a stage holds") {
   // Sixteen layers of 4 GB over an H100 and two 4090: reading decides, and latency wants the H100.
   const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
@@ -660,6 +716,28 @@ TEST_CASE("serving: a token takes the reading of what a stage holds") {
   REQUIRE(plan.stages.size() == 1);
   CHECK(plan.stages[0].device == devices({"n/gpu0"})[0]);
   CHECK(plan.step_seconds == doctest::Approx(64e9 / (0.91 * 3350e9) + 16 * 0.078e-3).epsilon(1e-6));
+  // Of experts and tables a token reads a part.
+  auto sparse = model;
+  for (auto& layer : sparse.layers) layer.read_bytes = 1'000'000'000;
+  const auto quick = make_plan(
+      sparse, topology, {.micro_batches = 1, .serving = true, .objective = Objective::latency});
+  CHECK(quick.step_seconds ==
+        doctest::Approx(16e9 / (0.91 * 3350e9) + 16 * 0.078e-3).epsilon(1e-6));
+  // Quantised weights are taken apart as they are read: 20 in a cycle of 132 multiprocessors.
+  auto packed = model;
+  double values = 0;
+  for (auto& layer : packed.layers) {
+    layer.tensors[0].dtype = DType::q4_k;
+    layer.tensors[0].shape = {256 * 20'000'000ULL};
+    values += 256 * 20e6;
+  }
+  const auto taken = make_plan(
+      packed, topology, {.micro_batches = 1, .serving = true, .objective = Objective::latency});
+  CHECK(taken.stages.size() == 1);
+  CHECK(taken.step_seconds == doctest::Approx(std::hypot(values * 144 / 256 / (0.91 * 3350e9),
+                                                         values / (20 * 132 * 1.83e9)) +
+                                              16 * 0.078e-3)
+                                  .epsilon(1e-6));
   // For throughput the slow cards take their share.
   const auto wide = make_plan(
       model, topology, {.micro_batches = 1, .serving = true, .objective = Objective::throughput});

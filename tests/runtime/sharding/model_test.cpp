@@ -121,6 +121,28 @@ TEST_CASE("validate names the layer or tensor that is wrong") {
          m.layers[0].tensors[0].shape = {~0ull, ~0ull};
        }),
        "does not fit 64 bits");
+  says(refused([](ModelSpec& m) { m.layers[0].read_bytes = ~std::uint64_t{0}; }), "read_bytes");
+  const auto tie = [](ModelSpec& m, const std::string& to, std::vector<std::uint64_t> shape) {
+    m.layers[2].tensors.push_back({"head", DType::f32, std::move(shape), to});
+  };
+  auto tied = tiny_model();
+  tie(tied, "wte", {10, 4});
+  CHECK_NOTHROW(tied.validate());
+  says(refused([&](ModelSpec& m) { tie(m, "wtf", {10, 4}); }), "tied to 'wtf', which no layer");
+  says(refused([&](ModelSpec& m) { tie(m, "head", {10, 4}); }), "which no layer before it has");
+  says(refused([&](ModelSpec& m) { tie(m, "wte", {10, 5}); }), "same dtype and shape");
+  says(refused([&](ModelSpec& m) {
+         tie(m, "wte", {10, 4});
+         m.layers.push_back({"more", {{"x", DType::f32, {10, 4}, "head"}}, 0, 0, 0});
+       }),
+       "of its own");
+  says(refused([&](ModelSpec& m) {
+         for (int i = 0; i < 17; ++i) {
+           tie(m, "wte", {10, 4});
+           m.layers[2].tensors.back().name += std::to_string(i);
+         }
+       }),
+       "more than 16 tensors are tied");
 }
 
 TEST_CASE("a model file reads back equal and a mistake is named") {
@@ -223,6 +245,12 @@ static void run_round_trip(std::uint64_t seed) {
       layer.tensors.push_back(std::move(tensor));
     }
     model.layers.push_back(std::move(layer));
+  }
+  if (random() % 2 == 0) model.layers.front().read_bytes = random() % 1000;
+  if (model.layers.size() > 1 && !model.layers.front().tensors.empty()) {
+    const auto& source = model.layers.front().tensors.front();
+    model.layers.back().tensors.push_back(
+        {random_name(random, names++), source.dtype, source.shape, source.name});
   }
   const auto text = model.to_yaml();
   INFO("seed=", seed, "\n", text);

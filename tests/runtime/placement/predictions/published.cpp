@@ -8,6 +8,7 @@
 #include <regex>
 #include <stdexcept>
 
+#include "causeway/gpu_catalogue.h"
 #include "runtime/placement/cost/serving_cost.h"
 #include "runtime/placement/cost/training_cost.h"
 #include "tests/runtime/placement/predictions/models.h"
@@ -22,7 +23,10 @@ constexpr double kA100Bus = 174e9;
 constexpr double kH100Bus = 365e9;
 constexpr double kA100Network = 25e9;  // HDR InfiniBand, one card per GPU.
 constexpr double kH100Network = 45e9;  // NDR, one card per GPU, 90% of the line.
-constexpr double kPcieBus = 10e9;      // Rings through the host's memory, four cards.
+constexpr double kPcieBus = 10e9;      // Rings through the host's memory, four cards, PCIe 4.
+constexpr double kPeerBus = 0.8;       // Of PCIe's rate, between cards that see each other over it.
+constexpr double kPcie4 = 31.5e9;
+constexpr double kHostLink = 25e9;  // What copies over PCIe 4 reach.
 constexpr std::uint32_t kNodeGpus = 8;
 
 std::vector<std::string> split_csv(const std::string& line) {
@@ -39,10 +43,10 @@ std::vector<std::string> split_csv(const std::string& line) {
   return fields;
 }
 
-// "TP8 PP35 DP1": the number behind a word; `absent` without it.
+// "TP8 PP35 DP1", "TP=8", "TP 8": the number behind a word; `absent` without it.
 std::uint32_t degree(const std::string& text, const std::string& word, std::uint32_t absent) {
   std::smatch match;
-  const std::regex pattern("(^|[^A-Za-z])" + word + "=?([0-9]+)");
+  const std::regex pattern("(^|[^A-Za-z])" + word + "[ =]?([0-9]+)");
   return std::regex_search(text, match, pattern)
              ? static_cast<std::uint32_t>(std::stoul(match[2].str()))
              : absent;
@@ -73,6 +77,29 @@ double data_bus(const DeviceRates& device, std::uint32_t gpus, std::uint32_t ten
   return std::min(bus, network * std::max(1u, kNodeGpus / tensor));
 }
 
+// Sixteen lanes, one way.
+double pcie_rate(const DeviceRates& device) {
+  const auto* model = find_gpu_model(device.name);
+  return model != nullptr && model->pcie_generation >= 5 ? 2 * kPcie4 : kPcie4;
+}
+
+// Bus bandwidth of an all-reduce over the cards of a stage, by how they see each other.
+double tensor_bus(const DeviceRates& device) {
+  if (is_hopper(device)) return kH100Bus;
+  const auto* model = find_gpu_model(device.name);
+  if (model == nullptr) return kPcieBus;
+  if (model->has_nvswitch_form) return kA100Bus;
+  if (model->peer_policy == PeerPolicy::granted) return kPeerBus * pcie_rate(device);
+  return kPcieBus * pcie_rate(device) / kPcie4;
+}
+
+// Both spellings of how much of a job runs again: "full AC" or "ckpt", "selective AC".
+Recompute recompute_of(const std::string& parallel) {
+  if (has(parallel, "no ckpt") || has(parallel, "no AC")) return Recompute::none;
+  if (has(parallel, "full") || has(parallel, "ckpt")) return Recompute::full;
+  return has(parallel, "selective") ? Recompute::selective : Recompute::none;
+}
+
 struct Training {
   TransformerShape shape;
   TrainingSetup setup;
@@ -100,14 +127,13 @@ std::optional<Training> megatron(const Row& row, const Coefficients& with) {
   setup.data_parallel = degree(parallel, "DP", job.gpus / (setup.tensor_parallel * setup.pipeline));
   setup.interleave = degree(parallel, "v", 1);
   setup.sequence_parallel = has(parallel, "SP");
-  setup.recompute = has(parallel, "full")        ? Recompute::full
-                    : has(parallel, "selective") ? Recompute::selective
-                                                 : Recompute::none;
+  setup.recompute = recompute_of(parallel);
   setup.micro_batches = static_cast<std::uint32_t>(row.number("global_batch", 1) /
                                                    setup.micro_batch / setup.data_parallel);
   setup.zero = setup.data_parallel > 1 ? 1 : 0;
   const bool modern = is_hopper(job.device);
   setup.flash_attention = modern;
+  setup.hide_backward_tensor_traffic = true;  // Megatron-LM's way: arXiv:2205.05198, section 6.
   // The H100 table was made with --tp-comm-overlap and sequence parallelism.
   setup.hide_tensor_traffic = modern;
   if (modern) setup.sequence_parallel = setup.tensor_parallel > 1;
@@ -127,19 +153,27 @@ std::optional<Training> fsdp(const Row& row, const Coefficients& with) {
   auto& setup = job.setup;
   setup.sequence = static_cast<std::uint64_t>(row.number("seq", 2048));
   setup.micro_batch = static_cast<std::uint32_t>(row.number("micro_batch", 1));
-  setup.data_parallel = job.gpus;
+  setup.tensor_parallel = degree(parallel, "TP", 1);
+  setup.sequence_parallel = setup.tensor_parallel > 1;
+  setup.pipeline = degree(parallel, "PP", 1);
+  setup.data_parallel =
+      degree(parallel, "DP", std::max(1u, job.gpus / (setup.tensor_parallel * setup.pipeline)));
   setup.zero = 3;
   setup.micro_batches = static_cast<std::uint32_t>(
       std::max(1.0, row.number("global_batch", 1) / setup.micro_batch / setup.data_parallel));
-  if (has(parallel, "selective")) {  // torchtitan's: every second layer runs again.
+  setup.recompute = recompute_of(parallel);
+  if (setup.recompute == Recompute::selective) {  // torchtitan's: every second layer runs again.
     setup.recompute = Recompute::full;
     setup.recomputed_layers = 0.5;
-  } else if (has(parallel, "ckpt") && !has(parallel, "no ckpt")) {
-    setup.recompute = Recompute::full;
   }
+  const auto& precision = row["precision"];
+  if (has(precision, "fp8") || has(precision, "float8") || has(parallel, "loat8"))
+    setup.weight_product_speed = 2;
   setup.weight_bytes = 4;  // fp32 shards are the masters: no further copy among the moments.
   setup.optimizer_bytes = 8;
-  job.links.data = {data_bus(job.device, job.gpus, 1)};
+  job.links.tensor = {tensor_bus(job.device)};
+  job.links.pipeline = {is_hopper(job.device) ? kH100Network : kA100Network};
+  job.links.data = {data_bus(job.device, job.gpus, setup.tensor_parallel)};
   return job;
 }
 
@@ -155,17 +189,20 @@ std::optional<Training> consumer(const Row& row, const Coefficients& with) {
   setup.data_parallel = job.gpus;
   setup.logit_bytes = 2;  // The loss runs in pieces, in place.
   setup.kept_gradient_bytes = 2;
-  job.links.data = {is_hopper(job.device) ? kH100Bus : kPcieBus};
+  job.links.data = {tensor_bus(job.device)};
+  job.links.host = {kHostLink * pcie_rate(job.device) / kPcie4};
   // The rows do not say how the job was set up: the fastest way that fits.
   std::optional<TrainingSetup> best;
   double best_rate = 0;
   for (const std::uint32_t zero : {2u, 3u})
     for (const std::uint32_t micro_batch : {32u, 16u, 8u, 4u, 2u, 1u})
-      for (const int offload : {0, 1, 2}) {
+      for (const int offload : {0, 1, 2, 3}) {  // Each with all before it, weights last of all.
+        if (offload == 3 && best) continue;
         setup.zero = zero;
         setup.micro_batch = micro_batch;
         setup.offload_optimizer = offload > 0;
         setup.offloaded_activations = offload > 1 ? 1 : 0;
+        setup.offload_weights = offload > 2;
         setup.micro_batches = static_cast<std::uint32_t>(
             std::max(1.0, row.number("global_batch", 512) / micro_batch / job.gpus));
         if (training_memory(job.shape, setup).bytes() > job.device.memory_bytes) continue;
@@ -228,14 +265,27 @@ std::optional<Prediction> llama_cpp(const Row& row, const Coefficients& with) {
   const auto bytes = stated_gib(row["notes"]).value_or(parameters * (half ? 2 : 0.6));
   const auto gpus = static_cast<std::uint32_t>(row.number("gpus", 1));
   const auto tokens = static_cast<std::uint64_t>(row.number("seq", 1));
-  std::vector<ServingStage> stages;
-  for (std::uint32_t i = 0; i < gpus; ++i)
-    stages.push_back({bytes / gpus, shape->layers * (i + 1) / gpus - shape->layers * i / gpus,
-                      device->spec_bandwidth_bytes_per_s, device->spec_flops_per_s,
-                      shape->forward_flops(tokens / 2) / gpus, parameters / gpus, !half});
   EngineOverheads engine;
   engine.prefill_gemm = with.prefill_gemm;
   engine.dequantise_bytes = with.dequantise_bytes;
+  engine.unpack_per_cycle = with.unpack_per_cycle;
+  // Of the table of words a token reads a row; a tied one is the head's matrix, too.
+  const double read = shape->tied_embeddings
+                          ? parameters
+                          : parameters - static_cast<double>(shape->embedding_parameters());
+  std::vector<ServingStage> stages;
+  for (std::uint32_t i = 0; i < gpus; ++i) {
+    ServingStage stage{bytes * read / parameters / gpus,
+                       shape->layers * (i + 1) / gpus - shape->layers * i / gpus,
+                       device->spec_bandwidth_bytes_per_s,
+                       device->sustained(engine.prefill_gemm) / engine.prefill_gemm,
+                       shape->forward_flops(tokens / 2) / gpus,
+                       read / gpus,
+                       !half,
+                       device->multiprocessor_hz.value_or(0)};
+    stage.pass_bytes_per_token = stage.layers * prompt_pass_bytes(*shape);
+    stages.push_back(stage);
+  }
   if (row["family"] == "ethernet") engine.decode_bandwidth = with.notebook_bandwidth;
   if (row["metric"] == "prefill_tokens_s")
     return Prediction{static_cast<double>(tokens) / prefill_seconds(stages, tokens, engine)};
@@ -263,10 +313,16 @@ std::optional<Prediction> serving(const Row& row, const Coefficients& with) {
   if (precision == "fp4") load.weight_bytes_per_parameter = 0.5625, load.peak_factor = 4;
   if (precision == "fp8") load.weight_bytes_per_parameter = 1, load.peak_factor = 2;
   load.kv_bytes_per_element = precision == "fp4" || precision == "fp8" ? 1 : 2;
-  return Prediction{serving_throughput(*shape, device_of(*device, with),
-                                       static_cast<std::uint32_t>(row.number("gpus", 1)), load,
-                                       with.serving_gemm)
-                        .tokens_per_second};
+  const auto gpus = static_cast<std::uint32_t>(row.number("gpus", 1));
+  ServingLayout layout;
+  layout.tensor_parallel = degree(row["parallel"], "TP", 1);
+  layout.stages = degree(row["parallel"], "PP", std::max(1u, gpus / layout.tensor_parallel));
+  layout.tensor = {tensor_bus(*device), tensor_bus(*device) >= kA100Bus ? 1e-6 : 5e-6};
+  // What is left are copies of the whole.
+  const double replicas = std::max(1u, gpus / (layout.tensor_parallel * layout.stages));
+  const auto cost =
+      serving_throughput(*shape, device_of(*device, with), layout, load, with.serving_gemm);
+  return Prediction{replicas * cost.tokens_per_second};
 }
 
 double log_ratio(const Row& row, const Coefficients& with) {
@@ -280,6 +336,7 @@ Coefficients::Coefficients() {
   const EngineOverheads engine;
   prefill_gemm = engine.prefill_gemm;
   dequantise_bytes = engine.dequantise_bytes;
+  unpack_per_cycle = engine.unpack_per_cycle;
   serving_gemm = kServingGemm;
 }
 
@@ -365,6 +422,7 @@ Coefficients fit_families(const std::vector<Row>& rows) {
   fit("consumer-train", {0.4}, {1}, [](auto& c, auto& v) { c.workstation.gemm = v[0]; });
   fit("prefill", {0.2, 0}, {1, 40},
       [](auto& c, auto& v) { c.prefill_gemm = v[0], c.dequantise_bytes = v[1]; });
+  fit("decode", {2}, {200}, [](auto& c, auto& v) { c.unpack_per_cycle = v[0]; });
   fit("ethernet", {0.4}, {1}, [](auto& c, auto& v) { c.notebook_bandwidth = v[0]; });
   fit("serving", {0.05}, {1}, [](auto& c, auto& v) { c.serving_gemm = v[0]; });
   return best;

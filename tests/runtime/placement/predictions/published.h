@@ -30,6 +30,7 @@ struct Coefficients {
   double fsdp_factor = kFsdpFactor;
   double prefill_gemm;
   double dequantise_bytes;
+  double unpack_per_cycle;
   double serving_gemm;
   double notebook_bandwidth = kNotebookBandwidth;
   Coefficients();

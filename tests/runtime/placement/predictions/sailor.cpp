@@ -23,10 +23,12 @@ namespace fs = std::filesystem;
 constexpr std::uint64_t kSequence = 2048;
 constexpr double kGradientBytes = 4;  // Reduced in fp32.
 constexpr double kLogitBytes = 14;    // Megatron keeps the fp16 and an fp32 copy beside the loss.
-constexpr double kFragmentation = 0.02;  // The margin: what an allocator cannot use.
-
-// Cards without NVLink: NCCL's buffers in shared memory grow with the ranks of a node.
-double mit_runtime_bytes(std::uint32_t tensor) { return 0.5e9 + 0.65e9 * (tensor - 2.0); }
+// DeepSpeed's pipeline hands the mask of attention on with the activations, as 16-bit values: a
+// square of the sequence for each sample (PipelineEngine, "cast the mask to half").
+constexpr double kMaskBytes = 2;
+// A job whose activations would take more of a card runs its layers again: vLLM and others leave as
+// much free, gpu_memory_utilization 0.9.
+constexpr double kUsableShare = 0.9;
 
 json::value parse(const fs::path& path) {
   std::ifstream file(path);
@@ -57,10 +59,9 @@ SailorPlan read_plan(const fs::path& path, const fs::path& root) {
   const auto& groups = pipeline.at("tmp_per_stage").as_array();
   for (std::size_t i = 0; i < layers.size(); ++i) {
     SailorStage stage;
-    const auto& first = groups.at(i).at(0);
-    stage.gpu = first.at(0).at(0).at(0).as_string().c_str();
-    stage.tensor_parallel = first.at(1).to_number<std::uint32_t>();
-    stage.replicas = static_cast<std::uint32_t>(groups.at(i).as_array().size());
+    for (const auto& group : groups.at(i).as_array())
+      stage.replicas.push_back(
+          {group.at(0).at(0).at(0).as_string().c_str(), group.at(1).to_number<std::uint32_t>()});
     for (const auto& layer : layers.at(i).as_array())
       stage.layers.push_back(layer.to_number<std::uint32_t>());
     plan.stages.push_back(std::move(stage));
@@ -117,6 +118,93 @@ const SailorData::LinkFit& link_of(const SailorData& data, const SailorPlan& pla
   return *slowest;
 }
 
+// One direction and micro-batch of a stage on its slowest replica.
+SailorData::Layer stage_times(const SailorData& data, const SailorPlan& plan,
+                              const SailorStage& stage) {
+  SailorData::Layer slowest{0, 0, 0};
+  for (const auto& group : stage.replicas) {
+    SailorData::Layer sum{0, 0, 0};
+    for (const auto layer : stage.layers) {
+      const auto times =
+          layer_times(data, group.gpu, plan.micro_batch, group.tensor_parallel, layer);
+      sum.forward_s += times.forward_s;
+      sum.backward_s += times.backward_s;
+      sum.update_s += times.update_s;
+    }
+    if (sum.forward_s + sum.backward_s > slowest.forward_s + slowest.backward_s) slowest = sum;
+  }
+  return slowest;
+}
+
+// The devices of a node reduce their shares at the same time over its network.
+double reduce_seconds(const SailorData& data, const SailorPlan& plan, const SailorStage& stage,
+                      double bytes) {
+  double slowest = 0;
+  for (const auto& group : stage.replicas) {
+    const auto& link = link_of(data, plan, group.gpu, group.tensor_parallel);
+    const double rate = link.bytes_per_s(bytes / group.tensor_parallel);
+    slowest = std::max(
+        slowest,
+        all_reduce_seconds({rate}, static_cast<std::uint32_t>(stage.replicas.size()), bytes));
+  }
+  return slowest;
+}
+
+// The slowest way between a replica of one stage and its fellow on the next.
+double send_seconds(const SailorData& data, const SailorPlan& plan, std::size_t stage,
+                    double bytes) {
+  double slowest = 0;
+  for (const auto side : {stage, stage + 1})
+    for (const auto& group : plan.stages[side].replicas)
+      slowest = std::max(
+          slowest, transfer_seconds({link_of(data, plan, group.gpu, 1).bytes_per_s(bytes)}, bytes));
+  return slowest;
+}
+
+std::uint32_t micro_batches_of(const SailorPlan& plan) {
+  const auto replicas = static_cast<std::uint32_t>(plan.stages.front().replicas.size());
+  return plan.global_batch / (plan.micro_batch * replicas);
+}
+
+bool is_older_than_ampere(const std::string& gpu) {
+  return gpu == "Titan-RTX" || gpu == "RTX-2080" || gpu == "V100-16" || gpu == "T4";
+}
+
+bool has_nvlink(const std::string& gpu) {
+  return gpu.starts_with("GH") || gpu.starts_with("A100") || gpu.starts_with("V100");
+}
+
+// The stage that needs most of its memory, and the share of its smallest card that it takes.
+struct Fullest {
+  double bytes = 0;
+  double share = 0;
+};
+
+Fullest fullest_stage(const SailorPlan& plan, TrainingSetup setup, const SailorMemory& memory) {
+  const auto shape = opt();
+  Fullest fullest;
+  for (std::uint32_t i = 0; i < plan.stages.size(); ++i)
+    for (const auto& group : plan.stages[i].replicas) {
+      setup.tensor_parallel = group.tensor_parallel;
+      std::uint32_t first = shape.layers;
+      std::uint32_t end = 0;
+      for (const auto layer : plan.stages[i].layers) {
+        if (layer == 0 || layer > shape.layers) continue;
+        first = std::min(first, layer - 1);
+        end = std::max(end, layer);
+      }
+      const bool nvlink = has_nvlink(group.gpu);
+      const double runtime = kContextBytes + (nvlink ? memory.communicator_bytes : kWorkspaceBytes);
+      const auto need = stage_training_memory(shape, setup, i, std::min(first, end), end,
+                                              {runtime, memory.fragmentation})
+                            .bytes();
+      fullest.bytes = std::max(fullest.bytes, need);
+      const auto card = known_device(group.gpu);
+      if (card) fullest.share = std::max(fullest.share, need / card->memory_bytes);
+    }
+  return fullest;
+}
+
 }  // namespace
 
 double SailorData::LinkFit::bytes_per_s(double message_bytes) const {
@@ -154,93 +242,99 @@ SailorData read_sailor(const std::string& folder) {
   return data;
 }
 
-double predict_seconds(const SailorData& data, const SailorPlan& plan, double send_factor) {
+// A stage sends and receives at one time: each boundary takes the longer of activations with their
+// mask, on, and gradients, back.
+double predict_seconds(const SailorData& data, const SailorPlan& plan) {
   const auto shape = opt();
-  const auto micro_batches = plan.global_batch / (plan.micro_batch * plan.stages.front().replicas);
-  std::vector<double> stage_s;
+  const double samples = plan.micro_batch;
+  const double sequence = kSequence;
+  const double gradient_bytes = 2 * samples * sequence * shape.hidden;
+  const double mask_bytes = kMaskBytes * samples * sequence * sequence;
+  PipelineTime time;
+  std::vector<double> sends_s(plan.stages.size(), 0);
   double update_s = 0;
   double reduce_s = 0;
-  for (const auto& stage : plan.stages) {
-    double work_s = 0;
-    double own_update_s = 0;
-    for (const auto layer : stage.layers) {
-      const auto times =
-          layer_times(data, stage.gpu, plan.micro_batch, stage.tensor_parallel, layer);
-      work_s += times.forward_s + times.backward_s;
-      own_update_s += times.update_s;
-    }
-    stage_s.push_back(work_s);
-    update_s = std::max(update_s, own_update_s);
-    if (stage.replicas < 2) continue;
-    // The devices of a node reduce their shares at the same time over its network.
-    const double bytes = kGradientBytes * parameters_of(shape, stage.layers);
-    const auto& link = link_of(data, plan, stage.gpu, stage.tensor_parallel);
-    const double rate = link.bytes_per_s(bytes / stage.tensor_parallel);
-    reduce_s = std::max(reduce_s, all_reduce_seconds({rate}, stage.replicas, bytes));
-  }
-  PipelineTime time;
-  std::vector<double> send_s(plan.stages.size(), 0);
   for (std::size_t i = 0; i + 1 < plan.stages.size(); ++i) {
-    const double bytes = 2.0 * plan.micro_batch * static_cast<double>(kSequence) * shape.hidden;
-    const double rate = std::min(link_of(data, plan, plan.stages[i].gpu, 1).bytes_per_s(bytes),
-                                 link_of(data, plan, plan.stages[i + 1].gpu, 1).bytes_per_s(bytes));
-    const double both_ways_s = 2 * send_factor * transfer_seconds({rate}, bytes);
-    send_s[i] += both_ways_s;
-    send_s[i + 1] += both_ways_s;
-    time.sum_s += both_ways_s;
+    const double on_s = send_seconds(data, plan, i, gradient_bytes + mask_bytes);
+    const double back_s = send_seconds(data, plan, i, gradient_bytes);
+    sends_s[i] += std::max(on_s, back_s);
+    sends_s[i + 1] += std::max(on_s, back_s);
+    time.sum_s += on_s + back_s;
   }
-  for (std::size_t i = 0; i < stage_s.size(); ++i) {
-    time.bottleneck_s = std::max(time.bottleneck_s, stage_s[i] + send_s[i]);
-    time.sum_s += stage_s[i];
+  for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+    const auto& stage = plan.stages[i];
+    const auto times = stage_times(data, plan, stage);
+    const double work_s = times.forward_s + times.backward_s;
+    time.bottleneck_s = std::max(time.bottleneck_s, work_s + sends_s[i]);
+    time.sum_s += work_s;
+    update_s = std::max(update_s, times.update_s);
+    if (stage.replicas.size() > 1)
+      reduce_s = std::max(
+          reduce_s,
+          reduce_seconds(data, plan, stage, kGradientBytes * parameters_of(shape, stage.layers)));
   }
   // step = sum + (m - 1) max, where the sum counts each send once.
-  return time.sum_s + (micro_batches - 1.0) * time.bottleneck_s + update_s + reduce_s;
+  return time.sum_s + (micro_batches_of(plan) - 1.0) * time.bottleneck_s + update_s + reduce_s;
 }
 
-double fit_send_factor(const SailorData& data) {
-  return fit_coefficients(
-             [&](const std::vector<double>& factor) {
-               std::vector<double> residuals;
-               for (std::size_t i = 1; i < data.plans.size(); i += 2)
-                 residuals.push_back(std::log(predict_seconds(data, data.plans[i], factor[0]) /
-                                              data.plans[i].measured_s));
-               return residuals;
-             },
-             {0}, {4})
-      .coefficients[0];
-}
-
-double predict_bytes(const SailorPlan& plan, double runtime_bytes) {
-  const auto shape = opt();
+double predict_bytes(const SailorPlan& plan, const SailorMemory& memory) {
   TrainingSetup setup;
   setup.sequence = kSequence;
   setup.micro_batch = plan.micro_batch;
-  setup.micro_batches = plan.global_batch / (plan.micro_batch * plan.stages.front().replicas);
+  setup.micro_batches = micro_batches_of(plan);
   setup.pipeline = static_cast<std::uint32_t>(plan.stages.size());
   setup.flash_attention = false;
   setup.logit_bytes = kLogitBytes;
   setup.dropout = true;
-  const bool mit = plan.id.starts_with("mit/");
-  // The mit runs on two nodes kept one input per layer and sample (4 MB): they ran layers again.
-  const bool again = plan.id.starts_with("mit/N2_");
-  setup.recompute = again ? Recompute::full : Recompute::none;
-  double most = 0;
-  for (std::uint32_t i = 0; i < plan.stages.size(); ++i) {
-    const auto& stage = plan.stages[i];
-    setup.tensor_parallel = stage.tensor_parallel;
-    std::uint32_t first = shape.layers;
-    std::uint32_t end = 0;
-    for (const auto layer : stage.layers) {
-      if (layer == 0 || layer > shape.layers) continue;
-      first = std::min(first, layer - 1);
-      end = std::max(end, layer);
-    }
-    const auto memory = stage_training_memory(
-        shape, setup, i, std::min(first, end), end,
-        {mit ? mit_runtime_bytes(stage.tensor_parallel) : runtime_bytes, kFragmentation});
-    most = std::max(most, memory.bytes());
+  const bool old = std::ranges::any_of(plan.stages, [](const SailorStage& stage) {
+    return std::ranges::any_of(
+        stage.replicas, [](const SailorGroup& group) { return is_older_than_ampere(group.gpu); });
+  });
+  if (old) {
+    setup.score_bytes = memory.score_bytes;
+    setup.logit_bytes = memory.logit_bytes;
+    setup.gathered_logits = true;
   }
-  return most;
+  const auto kept = fullest_stage(plan, setup, memory);
+  if (kept.share <= kUsableShare) return kept.bytes;
+  setup.recompute = Recompute::full;
+  return fullest_stage(plan, setup, memory).bytes;
+}
+
+// First what NVLink nodes tell of fragmentation and communicators, then the rest with it.
+SailorMemory fit_memory(const SailorData& data) {
+  const auto residuals = [&](bool old, const SailorMemory& with) {
+    std::vector<double> result;
+    for (std::size_t i = 1; i < data.plans.size(); i += 2) {
+      const auto& plan = data.plans[i];
+      if (plan.measured_bytes > 0 && has_nvlink(plan.stages[0].replicas[0].gpu) != old)
+        result.push_back(std::log(predict_bytes(plan, with) / plan.measured_bytes));
+    }
+    return result;
+  };
+  SailorMemory best;
+  const auto set_nvlink = [](SailorMemory memory, const std::vector<double>& values) {
+    memory.fragmentation = values[0];
+    memory.communicator_bytes = values[1];
+    return memory;
+  };
+  best = set_nvlink(best, fit_coefficients(
+                              [&](const std::vector<double>& values) {
+                                return residuals(false, set_nvlink(best, values));
+                              },
+                              {0, 0}, {0.2, 10e9})
+                              .coefficients);
+  const auto set_old = [](SailorMemory memory, const std::vector<double>& values) {
+    memory.score_bytes = values[0];
+    memory.logit_bytes = values[1];
+    return memory;
+  };
+  return set_old(best, fit_coefficients(
+                           [&](const std::vector<double>& values) {
+                             return residuals(true, set_old(best, values));
+                           },
+                           {5, 2}, {20, 20})
+                           .coefficients);
 }
 
 }  // namespace causeway::predictions

@@ -2,7 +2,7 @@
 // the seconds and bytes that were measured.
 //
 // Shape:   a plan is a pipeline of stages; each stage is replicas of a group of tensor parallel
-//          devices, all of one node.
+//          devices, all of one node. Replicas may be of different cards: the slowest sets the pace.
 // Units:   seconds, bytes; a link's fit is GB/s over log2 of the message in MiB.
 // Errors:  std::runtime_error or Boost.JSON's for files that are not such.
 #pragma once
@@ -11,12 +11,17 @@
 #include <string>
 #include <vector>
 
+#include "runtime/placement/cost/runtime_memory.h"
+
 namespace causeway::predictions {
 
-struct SailorStage {
+struct SailorGroup {
   std::string gpu;
   std::uint32_t tensor_parallel = 1;
-  std::uint32_t replicas = 1;
+};
+
+struct SailorStage {
+  std::vector<SailorGroup> replicas;
   std::vector<std::uint32_t> layers;
 };
 
@@ -47,18 +52,19 @@ struct SailorData {
 
 [[nodiscard]] SailorData read_sailor(const std::string& folder);
 
-// What a send between stages takes over what the link's fit says: 1 if nothing is in its way.
-inline constexpr double kSendFactor = 1.5;
+// Nothing in it is fitted: profiles, link fits, and what is sent.
+[[nodiscard]] double predict_seconds(const SailorData& data, const SailorPlan& plan);
 
-[[nodiscard]] double predict_seconds(const SailorData& data, const SailorPlan& plan,
-                                     double send_factor = kSendFactor);
-
-// The factor that fits the plans in odd places of the list (1, 3, ...) best.
-[[nodiscard]] double fit_send_factor(const SailorData& data);
-
-// Memory that is no tensor of the job: context, communicators, library workspaces.
-inline constexpr double kSailorRuntimeBytes = 4.4e9;
-[[nodiscard]] double predict_bytes(const SailorPlan& plan,
-                                   double runtime_bytes = kSailorRuntimeBytes);
+// What the files do not say of memory, fitted to the plans in odd places of the list (1, 3, ...).
+struct SailorMemory {
+  // Of the nodes whose cards NVLink joins: NCCL's buffers for the groups of a Megatron-LM job.
+  double communicator_bytes = 3.93e9;
+  double fragmentation = kFragmentation;
+  // Where a card older than Ampere takes part, kernels are not fused and logits are gathered.
+  double score_bytes = 12.1;   // Kept per score,
+  double logit_bytes = 7.46;  // and per token and word, on each rank.
+};
+[[nodiscard]] SailorMemory fit_memory(const SailorData& data);
+[[nodiscard]] double predict_bytes(const SailorPlan& plan, const SailorMemory& memory = {});
 
 }  // namespace causeway::predictions

@@ -237,6 +237,32 @@ TEST_CASE("a text or list that is longer than is kept is passed over") {
   CHECK(header.number("last") == 3);
 }
 
+TEST_CASE("many lists of small numbers take little more than they do in the file") {
+  constexpr std::uint32_t kU8 = 0;
+  constexpr std::uint64_t kLists = 1000;
+  Image image;
+  image.start(0, kLists);
+  for (std::uint64_t i = 0; i < kLists; ++i) {
+    image.text("k" + std::to_string(i)).add(kList).add(kU8).add(std::uint64_t{4096});
+    for (int n = 0; n < 4096; ++n) image.add(std::uint8_t{7});
+  }
+  const auto header = image.parse();
+  CHECK(header.metadata.size() == kLists);
+  std::size_t kept = 0;
+  for (const auto& [key, value] : header.metadata) {
+    CHECK(std::get<GgufList>(value).count == 4096);
+    kept += std::get<GgufList>(value).numbers.capacity() * sizeof(std::int64_t);
+  }
+  CHECK(kept == kMaxGgufNumbersInAll * sizeof(std::int64_t));
+  // The first ones are kept, as a model's own are.
+  CHECK(header.numbers("k0", 4096)->front() == 7);
+
+  Image keys;
+  keys.start(0, kMaxGgufKeys + 1);
+  for (std::size_t i = 0; i <= kMaxGgufKeys; ++i) keys.number("k" + std::to_string(i), 1);
+  CHECK(has(keys.refusal(), "at most 65536"));
+}
+
 TEST_CASE("a hole of a terabyte that calls itself a header ends soon and takes no memory") {
   const ModelFolder folder;
   folder.write(

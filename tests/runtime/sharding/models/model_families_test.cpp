@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "causeway/model_description.h"
+#include "causeway/plan.h"
 #include "tests/runtime/sharding/models/model_folder.h"
 
 using namespace causeway;
@@ -362,8 +363,47 @@ TEST_CASE("a tied head works with the embedding's matrix and has none of its own
   Workload workload;
   const auto chain = model_spec(gemma, workload);
   CHECK(chain.weight_bytes() == gemma.weight_bytes() + 2 * 256000 * 2048);
+  const auto layers = static_cast<std::uint32_t>(chain.layers.size());
+  // Together they take the table once, in all kinds of state; apart each has it.
+  const auto table = 2ULL * 256000 * 2048;
+  const auto whole = stage_memory(chain, 0, layers, 1);
+  const auto front = stage_memory(chain, 0, layers - 1, 1);
+  const auto back = stage_memory(chain, layers - 1, layers, 1);
+  CHECK(front.weight_bytes + back.weight_bytes - whole.weight_bytes >= table);
+  CHECK(front.weight_bytes + back.weight_bytes - whole.weight_bytes < table + 65536 * 2);
+  CHECK(whole.optimizer_bytes < 2 * gemma.weight_bytes() + 65536 * 100);
+  CHECK(back.optimizer_bytes > 2 * table);
   workload.copy_tied_head = false;
   CHECK(model_spec(gemma, workload).weight_bytes() == gemma.weight_bytes());
+}
+
+TEST_CASE("decoding reads the experts that its tokens meet, rows of the table, all of the head") {
+  CHECK(expected_experts(8, 2, 1) == doctest::Approx(2));
+  CHECK(expected_experts(8, 2, 2) == doctest::Approx(3.5));
+  CHECK(expected_experts(8, 8, 1) == 8);
+  CHECK(expected_experts(8, 2, 1000) == doctest::Approx(8));
+  CHECK(expected_experts(0, 0, 5) == 0);
+
+  const auto mixtral = describe_released("mixtral-8x7b");
+  Workload workload{.is_training = false, .sequences = 1, .tokens = 1, .context = 4096};
+  const auto one = model_spec(mixtral, workload);
+  CHECK(one.layers.front().bytes_read() == 2 * 4096);
+  CHECK(one.layers.back().bytes_read() == 2ULL * (32000 + 1) * 4096);
+  const double experts = 2.0 * 8 * 3 * 4096 * 14336;
+  const auto whole = static_cast<double>(one.layers[1].weight_bytes());
+  CHECK(static_cast<double>(one.layers[1].bytes_read()) == doctest::Approx(whole - 0.75 * experts));
+  workload.sequences = 4;
+  const double missed = 0.75 * 0.75 * 0.75 * 0.75;
+  CHECK(static_cast<double>(model_spec(mixtral, workload).layers[1].bytes_read()) ==
+        doctest::Approx(whole - missed * experts));
+  CHECK(model_spec(mixtral, workload).layers.front().bytes_read() == 4 * 2 * 4096);
+
+  const auto gemma = describe_released("gemma-2b");
+  const auto chain = model_spec(gemma, workload);
+  CHECK(chain.layers.front().bytes_read() == 4 * 2 * 2048);
+  CHECK(chain.layers.back().bytes_read() == 2ULL * (256000 + 1) * 2048);
+  workload.copy_tied_head = false;
+  CHECK(model_spec(gemma, workload).layers.back().bytes_read() == 2ULL * (256000 + 1) * 2048);
 }
 
 TEST_CASE("a chain for training and one for serving") {
