@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <charconv>
+#include <iterator>
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace causeway {
@@ -49,6 +51,18 @@ std::vector<std::uint32_t> blocks_of(const PlanStage& stage, const ModelDescript
 
 bool has_head(const PlanStage& stage, const ModelDescription& model) {
   return stage.end_layer == model.layers.size() && model.layers.back().name == "head";
+}
+
+// Layers from the first block to behind the last.
+std::pair<std::size_t, std::size_t> blocks_in(const ModelDescription& model) {
+  const auto is_block = [](const ModelLayer& layer) { return layer.block.has_value(); };
+  const auto first = std::ranges::find_if(model.layers, is_block);
+  if (first == model.layers.end())
+    throw refuse(fmt::format("model '{}' has no blocks to cut between", model.name));
+  auto end = model.layers.end();
+  while (!is_block(*std::prev(end))) --end;
+  return {static_cast<std::size_t>(first - model.layers.begin()),
+          static_cast<std::size_t>(end - model.layers.begin())};
 }
 
 // Files of GPT-2 name the blocks as its inner model does.
@@ -121,6 +135,46 @@ std::string to_llama_cpp(const Plan& plan, const ModelDescription& model) {
                           fmt::join(devices, ","), fmt::join(shares, ","), on_gpus);
   if (!overrides.empty()) text += fmt::format(" --override-tensor '{}'", fmt::join(overrides, ","));
   return text;
+}
+
+ModelSpec join_ends(const ModelSpec& chain, const ModelDescription& model) {
+  const auto [first, end] = blocks_in(model);
+  ModelSpec joined = chain;
+  joined.layers.clear();
+  for (std::size_t i = 0; i < chain.layers.size(); ++i) {
+    // Those before the first block begin its layer, those behind the last end that.
+    if (i > first && i < end) {
+      joined.layers.push_back(chain.layers[i]);
+      continue;
+    }
+    if (i == 0) joined.layers.emplace_back();
+    auto& layer = joined.layers.back();
+    const auto& part = chain.layers[i];
+    if (i == first || layer.name.empty()) layer.name = part.name;
+    layer.forward_flops += part.forward_flops;
+    layer.activation_bytes += part.activation_bytes;
+    layer.output_bytes = part.output_bytes;
+    layer.read_bytes = layer.read_bytes.value_or(0) + part.bytes_read();
+    for (const auto& tensor : part.tensors)
+      // With one block all is in one layer: what is tied to a tensor there takes no more room.
+      if (tensor.tied_to.empty() || std::ranges::find(layer.tensors, tensor.tied_to,
+                                                      &TensorSpec::name) == layer.tensors.end())
+        layer.tensors.push_back(tensor);
+  }
+  joined.validate();
+  return joined;
+}
+
+Plan with_ends(Plan plan, const ModelDescription& model) {
+  const auto [first, end] = blocks_in(model);
+  const auto in_front = static_cast<std::uint32_t>(first);
+  for (auto& stage : plan.stages) {
+    if (stage.first_layer != 0) stage.first_layer += in_front;
+    stage.end_layer += in_front;
+  }
+  if (!plan.stages.empty())
+    plan.stages.back().end_layer = static_cast<std::uint32_t>(model.layers.size());
+  return plan;
 }
 
 std::string to_vllm(const Plan& plan, const ModelDescription& model) {

@@ -294,6 +294,19 @@ TEST_CASE("plan explains, compares, and keeps to what the user wants") {
   CHECK(run({"--margin", "120"}).exit_code == 2);
 }
 
+TEST_CASE("vLLM is planned with a block on every stage") {
+  // A table of words that would fill a device by itself, and two blocks.
+  const auto path = folder().path() + "/config.json";
+  tools::write_file(path, R"({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+      "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 60000,
+      "torch_dtype": "float16"})");
+  const auto shown = causeway_run({"plan", path, "--for", "vllm", "--cluster", "desktop-and-hgx",
+                                   "--only", "hgx/gpu0,hgx/gpu1", "--context", "64"});
+  INFO(shown.err);
+  CHECK(shown.exit_code == 0);
+  CHECK(contains(shown.out, "VLLM_PP_LAYER_PARTITION=1,1 vllm serve MODEL"));
+}
+
 TEST_CASE("plan takes measured steps, and says how well they predict the others") {
   const auto path = folder().path() + "/measured.yaml";
   tools::write_file(path,

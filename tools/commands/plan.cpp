@@ -59,7 +59,9 @@ ModelSpec serving_model(PlanCommandOptions& options) {
       options.context.value_or(longest > 0 ? std::min(longest, kUsualContext) : kUsualContext);
   options.plan.micro_batches = 1;
   options.plan.serving = true;
-  return model_spec(model, workload);
+  const auto chain = model_spec(model, workload);
+  // Its stages have a block each, and the ends beside one.
+  return options.engine == "vllm" ? join_ends(chain, model) : chain;
 }
 
 // "KEY=VALUE", both not empty.
@@ -213,7 +215,7 @@ std::string engine_text(const Plan& plan, const std::string& path, const std::st
   const auto model = ModelDescription::read(path);
   if (engine == "accelerate") return to_device_map(plan, model) + "\n";
   if (engine == "llama.cpp") return to_llama_cpp(plan, model) + "\n";
-  return to_vllm(plan, model) + "\n";
+  return to_vllm(with_ends(plan, model), model) + "\n";
 }
 
 // What the options do not say by themselves: whether it is for serving depends on the model.

@@ -25,6 +25,13 @@ namespace causeway {
 // --override-tensor. llama.cpp itself keeps the token embedding in host memory.
 [[nodiscard]] std::string to_llama_cpp(const Plan& plan, const ModelDescription& model);
 
+// For engines whose stages hold a block at least, and the embedding and the head beside one: a
+// chain where these are parts of the first and the last block's layer, so that every plan of it can
+// be expressed. with_ends() gives a plan of it the model's own layers back. Errors: a model without
+// blocks.
+[[nodiscard]] ModelSpec join_ends(const ModelSpec& chain, const ModelDescription& model);
+[[nodiscard]] Plan with_ends(Plan plan, const ModelDescription& model);
+
 // "VLLM_PP_LAYER_PARTITION=20,12 vllm serve MODEL --pipeline-parallel-size 2", with
 // CUDA_VISIBLE_DEVICES in the order of the stages where all are on one node.
 [[nodiscard]] std::string to_vllm(const Plan& plan, const ModelDescription& model);

@@ -124,6 +124,54 @@ TEST_CASE("vLLM: blocks per rank, and what it cannot have is said") {
             "are on GPUs"));
 }
 
+TEST_CASE("the ends join the blocks beside them, and come apart again") {
+  for (const bool tied : {false, true}) {
+    const auto model = small("llama", tied);
+    const auto chain =
+        model_spec(model, {.is_training = false, .sequences = 1, .tokens = 1, .context = 64});
+    const auto joined = join_ends(chain, model);
+    REQUIRE(joined.layers.size() == 8);
+    CHECK(joined.layers.front().name == "model.layers.0");
+    CHECK(joined.layers.back().name == "model.layers.7");
+    CHECK(joined.weight_bytes() == chain.weight_bytes());
+    CHECK(stage_memory(joined, 0, 8, 1).weight_bytes == stage_memory(chain, 0, 10, 1).weight_bytes);
+    double flops = 0;
+    std::uint64_t read = 0;
+    for (const auto& layer : chain.layers) flops += layer.forward_flops, read += layer.bytes_read();
+    for (const auto& layer : joined.layers) {
+      flops -= layer.forward_flops;
+      read -= layer.bytes_read();
+    }
+    CHECK(flops == doctest::Approx(0));
+    CHECK(read == 0);
+    CHECK(joined.layers.front().output_bytes == chain.layers[1].output_bytes);
+    CHECK(joined.layers.back().output_bytes == 0);
+    // A block alone in front was an embedding alone before, which vLLM cannot have.
+    const auto plan = with_ends(plan_of({{"a/gpu0", 1}, {"a/gpu1", 8}}), model);
+    CHECK(plan.stages[0].end_layer == 2);
+    CHECK(plan.stages[1].first_layer == 2);
+    CHECK(plan.stages[1].end_layer == 10);
+    CHECK(
+        to_vllm(plan, model)
+            .starts_with("CUDA_VISIBLE_DEVICES=0,1 VLLM_PP_LAYER_PARTITION=1,7 vllm serve MODEL"));
+  }
+  // One block: the head that is tied to the embedding is in its layer.
+  auto architecture = small("llama", true).architecture.value();
+  architecture.layers.resize(1);
+  const auto model = ModelDescription::from_architecture("m", architecture, DType::f16);
+  const auto chain =
+      model_spec(model, {.is_training = false, .sequences = 1, .tokens = 1, .context = 64});
+  const auto joined = join_ends(chain, model);
+  REQUIRE(joined.layers.size() == 1);
+  CHECK(joined.layers[0].bytes_read() ==
+        chain.layers[0].bytes_read() + chain.layers[1].bytes_read() + chain.layers[2].bytes_read());
+  CHECK(stage_memory(joined, 0, 1, 1).weight_bytes == stage_memory(chain, 0, 3, 1).weight_bytes);
+  CHECK(with_ends(plan_of({{"a/gpu0", 1}}), model).stages[0].end_layer == 3);
+  auto none = model;
+  for (auto& layer : none.layers) layer.block.reset();
+  CHECK(has(refusal([&] { (void)join_ends(chain, none); }), "no blocks"));
+}
+
 TEST_CASE("a plan of another model is refused") {
   const auto model = small("llama", false);
   for (const auto call : {to_device_map, to_llama_cpp, to_vllm}) {
