@@ -6,6 +6,7 @@
 
 #include <boost/json.hpp>
 
+#include "allocator/cuda/probe.h"
 #include "causeway/error.h"
 #include "tools/base/interrupt.h"
 
@@ -98,6 +99,11 @@ std::optional<DaemonState> read_daemon_state(const DaemonFiles& files) {
 void remove_daemon_files(const DaemonFiles& files) {
   for (const auto& path : {files.state(), files.socket(), files.log(), files.pid()})
     ::unlink(path.c_str());
+}
+
+std::chrono::seconds ready_patience(const std::string& gpus) {
+  constexpr std::chrono::seconds kForGpu{10};  // As --gpu-time is if nobody says otherwise.
+  return kReadyPatience + (gpus == "emulated" ? 0 : 1) * count_kernel_gpus() * kForGpu;
 }
 
 }  // namespace causeway::tools
