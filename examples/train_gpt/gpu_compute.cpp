@@ -55,11 +55,13 @@ class Growing {
     }
     return pointer<T>(*memory_);
   }
-  // A copy of the host's values there.
+  // A copy of the host's values there, made before this returns: where a device reads the memory of
+  // processes in place (ATS, HMM) a queued copy may look at it only later.
   template <typename T>
   [[nodiscard]] const T* holding(std::span<const T> values) {
     T* at = at_least<T>(values.size());
     device_.copy_in(address(at), values.data(), values.size_bytes());
+    device_.synchronize();
     return at;
   }
 

@@ -57,7 +57,8 @@ std::string one_gpu_and(const std::string& host_memory) {
 
 // What every process of this test takes for its driver; `more` are further fields.
 std::string machine(const std::string& more = "") {
-  return "{devices: [{memory_mib: 64}, {memory_mib: 64}, {memory_mib: 64, island: 1}]" +
+  return "{devices: [{memory_mib: 64}, {memory_mib: 64}, {memory_mib: 64, island: 1}], "
+         "strict_contexts: true" +
          (more.empty() ? "" : ", " + more) + "}";
 }
 
