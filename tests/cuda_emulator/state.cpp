@@ -105,10 +105,10 @@ Result begin_call(const char* name, Needs needs) {
   if (world().pid != ::getpid() && std::strcmp(name, "cuInit") != 0) return kNotInitialized;
   if (is_on_line()) return kNotPermitted;  // A host function may not call the driver.
   if (const auto failed = count_call(name); failed != kSuccess) return failed;
-  const auto* const context = current();
-  if (config().strict_contexts && context == nullptr && may_miss_context(name))
+  if (config().strict_contexts && may_miss_context(name) && current() == nullptr)
     return kInvalidContext;
   if (needs == Needs::driver) return kSuccess;
+  const auto* const context = current();
   if (needs == Needs::context) {
     if (context == nullptr) return kInvalidContext;
     if (context->holders == 0) return kContextIsDestroyed;
