@@ -5,8 +5,9 @@
 #include <unistd.h>
 
 #include <boost/json.hpp>
+#include <filesystem>
+#include <iterator>
 
-#include "allocator/cuda/probe.h"
 #include "causeway/error.h"
 #include "tools/base/interrupt.h"
 
@@ -103,7 +104,10 @@ void remove_daemon_files(const DaemonFiles& files) {
 
 std::chrono::seconds ready_patience(const std::string& gpus) {
   constexpr std::chrono::seconds kForGpu{10};  // As --gpu-time is if nobody says otherwise.
-  return kReadyPatience + (gpus == "emulated" ? 0 : 1) * count_kernel_gpus() * kForGpu;
+  std::error_code ignored;
+  const std::filesystem::directory_iterator known("/proc/driver/nvidia/gpus", ignored);
+  const auto count = ignored || gpus == "emulated" ? 0 : std::distance(begin(known), end(known));
+  return kReadyPatience + count * kForGpu;
 }
 
 }  // namespace causeway::tools

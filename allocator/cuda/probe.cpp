@@ -251,12 +251,6 @@ void fill_report(CudaProbe& report, const std::string& library) {
   }
 }
 
-const char* word_of(Tried tried) noexcept {
-  return tried == Tried::yes ? "yes" : tried == Tried::no ? "no" : "not tried";
-}
-
-}  // namespace
-
 std::uint32_t count_kernel_gpus() noexcept {
   std::error_code ignored;
   std::uint32_t count = 0;
@@ -264,6 +258,12 @@ std::uint32_t count_kernel_gpus() noexcept {
   for (; !ignored && gpus != end(gpus) && count < kMaxProbedGpus; gpus.increment(ignored)) ++count;
   return count;
 }
+
+const char* word_of(Tried tried) noexcept {
+  return tried == Tried::yes ? "yes" : tried == Tried::no ? "no" : "not tried";
+}
+
+}  // namespace
 
 std::unique_ptr<const CudaProbe> probe_cuda(std::chrono::milliseconds time_per_gpu,
                                             const std::string& library) {

@@ -72,9 +72,6 @@ struct CudaProbe {
   [[nodiscard]] std::vector<std::string> to_lines() const;
 };
 
-// GPUs that NVIDIA's kernel module shows, before any driver is opened; at most kMaxProbedGpus.
-[[nodiscard]] std::uint32_t count_kernel_gpus() noexcept;
-
 // `library` as for CudaDriver::open().
 [[nodiscard]] std::unique_ptr<const CudaProbe> probe_cuda(std::chrono::milliseconds time_per_gpu,
                                                           const std::string& library = {});
