@@ -74,9 +74,14 @@ bool wait_for_end(int pipe, Clock::time_point deadline) {
 
 // How the child ended. One that the driver holds in the kernel cannot be ended: it stays behind,
 // with no descriptor of the caller's, until the driver lets it go.
-ChildEnd finish(pid_t child, int pipe, Clock::time_point deadline) {
+ChildEnd finish(pid_t child, int pipe, const std::function<Clock::time_point()>& deadline) {
   constexpr std::chrono::milliseconds kGrace{1000};
-  const bool in_time = wait_for_end(pipe, deadline);
+  bool in_time = false;
+  for (auto end = deadline(); !(in_time = wait_for_end(pipe, end));) {
+    const auto later = deadline();
+    if (later <= end) break;
+    end = later;
+  }
   if (!in_time) {
     ::kill(child, SIGKILL);
     if (!wait_for_end(pipe, Clock::now() + kGrace)) return {ChildEnd::How::timed_out, 0};
@@ -95,8 +100,14 @@ ChildEnd finish(pid_t child, int pipe, Clock::time_point deadline) {
 
 ChildEnd run_guarded(const char* name, const std::function<void()>& function,
                      std::chrono::milliseconds timeout) {
-  const auto deadline =
-      Clock::now() + std::min<std::chrono::milliseconds>(timeout, std::chrono::hours(1));
+  return run_guarded(name, function, [timeout] { return timeout; });
+}
+
+ChildEnd run_guarded(const char* name, const std::function<void()>& function,
+                     const std::function<std::chrono::milliseconds()>& timeout) {
+  const auto deadline = [&, start = Clock::now()] {
+    return start + std::min<std::chrono::milliseconds>(timeout(), std::chrono::hours(1));
+  };
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return {ChildEnd::How::no_child, errno};
   const UniqueFd reading(ends[0]);

@@ -31,6 +31,9 @@ struct ChildEnd {
 // `name`: what the child is called, 15 characters at most.
 [[nodiscard]] ChildEnd run_guarded(const char* name, const std::function<void()>& function,
                                    std::chrono::milliseconds timeout);
+// The limit is asked for again once it is over: what the child has found may have raised it.
+[[nodiscard]] ChildEnd run_guarded(const char* name, const std::function<void()>& function,
+                                   const std::function<std::chrono::milliseconds()>& timeout);
 
 // Zeroed memory that a child shares.
 class SharedPages {

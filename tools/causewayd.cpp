@@ -100,7 +100,8 @@ void add_gpu_options(CLI::App& app, Options& options) {
       ->check(CLI::IsMember({"auto", "cuda", "emulated"}))
       ->capture_default_str();
   app.add_option("--gpu-time", options.gpu_seconds,
-                 "How long the CUDA driver may take to show at the start what it can do")
+                 "How long the CUDA driver may take at the start, for each GPU of the machine, to "
+                 "show what it can do")
       ->type_name("SECONDS")
       ->check(CLI::Range(0.1, 600.0))
       ->capture_default_str();

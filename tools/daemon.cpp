@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <boost/json.hpp>
+#include <filesystem>
+#include <iterator>
 
 #include "causeway/error.h"
 #include "tools/base/interrupt.h"
@@ -98,6 +100,14 @@ std::optional<DaemonState> read_daemon_state(const DaemonFiles& files) {
 void remove_daemon_files(const DaemonFiles& files) {
   for (const auto& path : {files.state(), files.socket(), files.log(), files.pid()})
     ::unlink(path.c_str());
+}
+
+std::chrono::seconds ready_patience(const std::string& gpus) {
+  constexpr std::chrono::seconds kForGpu{10};  // As --gpu-time is if nobody says otherwise.
+  std::error_code ignored;
+  const std::filesystem::directory_iterator known("/proc/driver/nvidia/gpus", ignored);
+  const auto count = ignored || gpus == "emulated" ? 0 : std::distance(begin(known), end(known));
+  return kReadyPatience + count * kForGpu;
 }
 
 }  // namespace causeway::tools

@@ -54,6 +54,8 @@ struct DaemonState {
 void remove_daemon_files(const DaemonFiles& files);
 
 inline constexpr std::chrono::seconds kReadyPatience{20};
+// With `gpus` as --gpus says: more by what a daemon gives the driver for each GPU of this machine.
+[[nodiscard]] std::chrono::seconds ready_patience(const std::string& gpus);
 inline constexpr std::chrono::seconds kStopPatience{5};
 
 }  // namespace causeway::tools

@@ -40,21 +40,51 @@ fi
 most_mib=60
 folder=$(mktemp -d "$out.XXXXXX")
 trap 'rm -rf "$folder"' EXIT
-mkdir "$folder/bin" "$folder/lib"
+mkdir "$folder/bin" "$folder/lib" "$folder/lib/c++"
 for program in "${programs[@]}"; do
   [ -x "$build/$program" ] || fail "$build/$program is not built (leave out --no-build)"
   strip --strip-all -o "$folder/bin/${program##*/}" "$build/$program"
 done
 
 # What the loader finds for them, but for the C library, which comes with the machine's kernel, and
-# whatever is the driver's: that must be the machine's own.
+# whatever is the driver's: that must be the machine's own. Of the C++ library the machine may have a
+# good one that fits its C library better, so it lies apart: run.sh chooses.
 ldd "$folder"/bin/* | grep -F 'not found' && fail "libraries are missing here already"
 ldd "$folder"/bin/* | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u | while read -r library; do
   case "${library##*/}" in
     ld-linux*|libc.so.*|libm.so.*|libdl.so.*|librt.so.*|libpthread.so.*|libresolv.so.*) ;;
     libcuda.so*|libnvidia-*|libnvcuvid*) fail "$library is the driver's: who links it?" ;;
+    libstdc++.so.*) strip --strip-unneeded -o "$folder/lib/c++/${library##*/}" "$(readlink -f "$library")" ;;
     *) strip --strip-unneeded -o "$folder/lib/${library##*/}" "$(readlink -f "$library")" ;;
   esac
+done
+
+# NCCL if this machine has it and there is room: all of it seldom fits.
+nccl=$(ldconfig -p | awk '$1 == "libnccl.so.2" {print $NF; exit}')
+if [ -z "$nccl" ]; then
+  note="the machine that made this folder has no libnccl.so.2"
+else
+  strip --strip-unneeded -o "$folder/lib/libnccl.so.2" "$(readlink -f "$nccl")"
+  packed_mib=$(( $(gzip -9 < "$folder/lib/libnccl.so.2" | wc -c) / 1048576 + 1 ))
+  left_mib=$(( most_mib - $(du -sm --apparent-size "$folder" | cut -f1) +
+               $(du -m --apparent-size "$folder/lib/libnccl.so.2" | cut -f1) - packed_mib ))
+  if [ "$left_mib" -ge 2 ]; then
+    note="libnccl.so.2 of the machine that made this folder is in it"
+  else
+    rm "$folder/lib/libnccl.so.2"
+    note="libnccl.so.2 would be $packed_mib MiB of this folder, which is too much: left out"
+  fi
+fi
+echo "$note" > "$folder/bin/nccl.txt"
+
+# The newest C library that each file asks for: 2.35 is Ubuntu 22.04's.
+for file in "$folder"/bin/* "$folder"/lib/*.so* "$folder"/lib/c++/*; do
+  [ "${file##*.}" != txt ] || continue
+  allowed=2.35
+  [ "${file%/*}" != "$folder/lib/c++" ] || allowed=2.36
+  wanted=$(objdump -T "$file" | grep -o 'GLIBC_2\.[0-9]*' | sort -uV | tail -1)
+  newest=$(printf '%s\n' "${wanted#GLIBC_}" "$allowed" | sort -V | tail -1)
+  [ "$newest" = "$allowed" ] || fail "${file##*/} needs glibc $newest, and $allowed is what is promised"
 done
 
 # The largest, which holds the code of every processor, travels packed: run.sh unpacks it.

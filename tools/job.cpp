@@ -18,11 +18,6 @@
 #include "causeway/error.h"
 #include "tools/base/process.h"
 
-// glibc 2.36 forgets to declare these as C.
-extern "C" {
-#include <sys/pidfd.h>
-}
-
 namespace causeway::tools {
 
 namespace {
@@ -334,7 +329,7 @@ int run_below(int keepers, const Work& work, int parent_fd) {
     throw system_error("cannot become a child subreaper", errno);
   if (keepers == 0) return Job(parent_fd).run(work.ranks, work.command);
   const SignalSource signals;  // Blocked from before the fork, so that none is lost.
-  const UniqueFd self(::pidfd_open(::getpid(), 0));
+  const UniqueFd self = open_pidfd(::getpid());
   if (!self.valid()) throw system_error("cannot open a pidfd", errno);
   std::fflush(nullptr);
   const pid_t keeper = ::fork();

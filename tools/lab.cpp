@@ -156,7 +156,7 @@ Lab lab_up(const std::string& name_or_file, const std::optional<std::string>& na
   make_private_folder(lab.folder);
   write_private_file(lab.folder + "/cluster.yaml", lab.cluster.to_yaml());
   write_private_file(lab.token_file(), random_hex(32) + "\n");
-  const auto deadline = std::chrono::steady_clock::now() + kReadyPatience;
+  const auto deadline = std::chrono::steady_clock::now() + ready_patience(gpus);
   std::string directory;
   std::vector<Process> started;
   std::size_t ready = 0;

@@ -4,8 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <random>
 #include <string_view>
@@ -87,7 +89,7 @@ class Probing {
   void list_gpus() {
     step("the list of GPUs");
     report_.gpu_count = static_cast<std::uint32_t>(driver_->device_count());
-    report_.probed = std::min(report_.gpu_count, kMaxProbedGpus);
+    std::atomic_ref(report_.probed) = std::min(report_.gpu_count, kMaxProbedGpus);
     for (std::uint32_t i = 0; i < report_.probed; ++i) {
       const auto facts = driver_->describe(static_cast<int>(i));
       auto& gpu = report_.gpus[i];
@@ -249,22 +251,34 @@ void fill_report(CudaProbe& report, const std::string& library) {
   }
 }
 
+std::uint32_t count_kernel_gpus() noexcept {
+  std::error_code ignored;
+  std::uint32_t count = 0;
+  std::filesystem::directory_iterator gpus("/proc/driver/nvidia/gpus", ignored);
+  for (; !ignored && gpus != end(gpus) && count < kMaxProbedGpus; gpus.increment(ignored)) ++count;
+  return count;
+}
+
 const char* word_of(Tried tried) noexcept {
   return tried == Tried::yes ? "yes" : tried == Tried::no ? "no" : "not tried";
 }
 
 }  // namespace
 
-std::unique_ptr<const CudaProbe> probe_cuda(std::chrono::milliseconds timeout,
+std::unique_ptr<const CudaProbe> probe_cuda(std::chrono::milliseconds time_per_gpu,
                                             const std::string& library) {
   using Outcome = CudaProbe::Outcome;
   auto result = std::make_unique<CudaProbe>();
   const SharedReport<CudaProbe> shared;
+  // The driver starts every GPU before it says how many there are.
+  const auto time_limit = [&, least = std::max(count_kernel_gpus(), 1U)] {
+    return time_per_gpu * std::max(least, std::atomic_ref(shared.get()->probed).load());
+  };
   const auto end =
       shared.get() == nullptr
           ? ChildEnd{ChildEnd::How::no_child, errno}
           : run_guarded(
-                "causeway-cuda", [&] { fill_report(*shared.get(), library); }, timeout);
+                "causeway-cuda", [&] { fill_report(*shared.get(), library); }, time_limit);
   if (shared.get() != nullptr) *result = *shared.get();
   result->code = end.code;
   if (end.how == ChildEnd::How::timed_out)

@@ -7,7 +7,9 @@
 // Units:   bytes; free_bytes with a context of ours on the GPU.
 // Errors:  none: `outcome` and `error` say how it went, `problem` what a GPU refused.
 // Cost:    the start of the driver and of a context on each GPU: 0.3 s each, or seconds where no
-//          persistence daemon runs.
+//          persistence daemon runs. So the time limit is for each GPU: of those that NVIDIA's
+//          kernel module shows (/proc/driver/nvidia/gpus), or that the driver lists if these are
+//          more.
 // Threads: any; those of run_guarded(). Not in a process that has started a driver already.
 #pragma once
 
@@ -71,7 +73,7 @@ struct CudaProbe {
 };
 
 // `library` as for CudaDriver::open().
-[[nodiscard]] std::unique_ptr<const CudaProbe> probe_cuda(std::chrono::milliseconds timeout,
+[[nodiscard]] std::unique_ptr<const CudaProbe> probe_cuda(std::chrono::milliseconds time_per_gpu,
                                                           const std::string& library = {});
 
 }  // namespace causeway

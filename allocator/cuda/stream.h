@@ -48,8 +48,9 @@ class CudaStream {
 
   // Between any two addresses that the device knows: its own, a peer's, pinned host memory.
   void copy(std::byte* to, const std::byte* from, std::size_t size_bytes);
-  // From and to memory of the host, pinned or not. A copy from memory that is not pinned has been
-  // staged when this returns.
+  // From and to memory of the host, pinned or not, which must stay until the copy has run: the
+  // driver may stage what is not pinned before this returns, and where the device reads it in place
+  // (ATS, HMM) it does not.
   void copy_in(std::byte* to_device, const void* from_host, std::size_t size_bytes);
   void copy_out(void* to_host, const std::byte* from_device, std::size_t size_bytes);
   void fill(std::byte* to, unsigned char value, std::size_t size_bytes);

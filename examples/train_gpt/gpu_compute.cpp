@@ -55,17 +55,22 @@ class Growing {
     }
     return pointer<T>(*memory_);
   }
-  // A copy of the host's values there.
+  // A copy of the host's values there. It is queued from memory of this object: where a device
+  // reads the memory of processes in place (ATS, HMM) that happens only when the copy runs.
   template <typename T>
   [[nodiscard]] const T* holding(std::span<const T> values) {
+    device_.synchronize();  // The one before has been read.
     T* at = at_least<T>(values.size());
-    device_.copy_in(address(at), values.data(), values.size_bytes());
+    const auto bytes = std::as_bytes(values);
+    staged_.assign(bytes.begin(), bytes.end());
+    device_.copy_in(address(at), staged_.data(), staged_.size());
     return at;
   }
 
  private:
   const GpuDevice& device_;
-  std::optional<GpuMemory> memory_;
+  std::vector<std::byte> staged_;
+  std::optional<GpuMemory> memory_;  // Goes first, and waits for what uses it.
 };
 
 class GpuCompute final : public Compute<float> {

@@ -64,8 +64,8 @@ const char* name_of(int status) noexcept {
 
 class CublasProducts final : public GpuProducts {
  public:
-  CublasProducts(const GpuDevice& device, const std::string& library) : device_(device) {
-    open(library);
+  CublasProducts(const GpuDevice& device, const std::string& file) : device_(device), file_(file) {
+    open();
     (void)device.use();  // The handle is of the current context.
     check(f_.cublasCreate(&handle_), "cublasCreate");
     try {
@@ -108,25 +108,17 @@ class CublasProducts final : public GpuProducts {
   }
 
  private:
-  void open(const std::string& library) {
-    std::vector<std::string> names{library};
-    if (library.empty()) names = {"libcublas.so.13", "libcublas.so.12", "libcublas.so.11"};
-    void* opened = nullptr;
-    std::string reason;
-    for (const auto& name : names) {
-      opened = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-      if (opened != nullptr) {
-        file_ = name;
-        break;
-      }
+  // What does not start stays open: a library with threads of its own is not closed.
+  void open() {
+    void* opened = ::dlopen(file_.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (opened == nullptr) {
       const char* text = ::dlerror();
-      if (text != nullptr) reason = text;
+      throw Error(Errc::unsupported, text != nullptr ? text : file_);
     }
-    if (opened == nullptr) throw Error(Errc::unsupported, "no cuBLAS: " + reason);
     const auto find = [&](const char* symbol, auto& into) {
       void* at = ::dlsym(opened, symbol);
       if (at == nullptr)
-        throw Error(Errc::unsupported, fmt::format("this cuBLAS has no function {}", symbol));
+        throw Error(Errc::unsupported, fmt::format("{} has no function {}", file_, symbol));
       into = reinterpret_cast<std::remove_reference_t<decltype(into)>>(at);
     };
 #define TRAIN_GPT_FIND(name, suffix, parameters) find(#name #suffix, f_.name);
@@ -137,8 +129,8 @@ class CublasProducts final : public GpuProducts {
   void check(int status, const char* call) const {
     if (status == 0) return;
     throw Error(handle_ == nullptr ? Errc::unsupported : Errc::device_failed,
-                fmt::format("{}: {} failed: {} ({}); TRAIN_GPT_CUBLAS=off does without",
-                            device_.name(), call, name_of(status), status));
+                fmt::format("{}: {} of {} failed: {} ({}); TRAIN_GPT_CUBLAS=off does without",
+                            device_.name(), call, file_, name_of(status), status));
   }
 
   [[nodiscard]] int to_int(std::size_t value) const {
@@ -151,9 +143,9 @@ class CublasProducts final : public GpuProducts {
   }
 
   const GpuDevice& device_;
+  const std::string file_;
   Functions f_;
   CublasHandle handle_ = nullptr;
-  std::string file_;
 };
 
 }  // namespace
@@ -162,8 +154,18 @@ std::unique_ptr<GpuProducts> tiled_products(const GpuDevice&, const GpuKernels& 
   return std::make_unique<TiledProducts>(kernels);
 }
 
-std::unique_ptr<GpuProducts> cublas_products(const GpuDevice& device, const std::string& library) {
-  return std::make_unique<CublasProducts>(device, library);
+std::unique_ptr<GpuProducts> cublas_products(const GpuDevice& device,
+                                             const std::vector<std::string>& libraries) {
+  std::string reasons;
+  for (const auto& library : libraries) {
+    try {
+      return std::make_unique<CublasProducts>(device, library);
+    } catch (const Error& error) {
+      if (error.code() != Errc::unsupported) throw;
+      reasons += (reasons.empty() ? "" : "; ") + std::string(error.what());
+    }
+  }
+  throw Error(Errc::unsupported, "no cuBLAS: " + reasons);
 }
 
 std::unique_ptr<GpuProducts> choose_products(const GpuDevice& device, const GpuKernels& kernels) {
@@ -171,7 +173,7 @@ std::unique_ptr<GpuProducts> choose_products(const GpuDevice& device, const GpuK
   const std::string_view choice = named != nullptr ? named : "";
   if (choice == "off" || (choice.empty() && device.is_emulated()))
     return tiled_products(device, kernels);
-  if (!choice.empty()) return cublas_products(device, std::string(choice));
+  if (!choice.empty()) return cublas_products(device, {std::string(choice)});
   try {
     return cublas_products(device);
   } catch (const Error& error) {

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "gpu_driver.h"
 #include "gpu_kernels.h"
@@ -27,9 +28,11 @@ class GpuProducts {
 
 [[nodiscard]] std::unique_ptr<GpuProducts> tiled_products(const GpuDevice& device,
                                                           const GpuKernels& kernels);
-// `library`: a name or file; empty: libcublas.so of CUDA 13, 12 or 11.
-[[nodiscard]] std::unique_ptr<GpuProducts> cublas_products(const GpuDevice& device,
-                                                           const std::string& library = {});
+// By the first of these names or files that opens and starts here: a cuBLAS newer than the driver
+// does not. By default those of CUDA 13, 12 and 11.
+[[nodiscard]] std::unique_ptr<GpuProducts> cublas_products(
+    const GpuDevice& device, const std::vector<std::string>& libraries = {
+                                 "libcublas.so.13", "libcublas.so.12", "libcublas.so.11"});
 // What TRAIN_GPT_CUBLAS says, "off" or a library, which then must work; else cuBLAS if it is there.
 // The software driver gets the own kernel unless a library is named.
 [[nodiscard]] std::unique_ptr<GpuProducts> choose_products(const GpuDevice& device,

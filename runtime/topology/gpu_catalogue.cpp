@@ -42,6 +42,14 @@ constexpr std::array kModels{
 
 }  // namespace
 
+double published_host_link_bytes_per_s(const GpuModel& model) noexcept {
+  constexpr double kLanes = 16;
+  constexpr double kCoding = 128.0 / 130;
+  constexpr double kPacket = 256.0 / (256 + 24);
+  const double transfers_per_s = 8e9 * (1 << (model.pcie_generation - 3));
+  return transfers_per_s / 8 * kLanes * kCoding * kPacket;
+}
+
 std::span<const GpuModel> gpu_models() noexcept { return kModels; }
 
 const GpuModel* find_gpu_model(std::string_view name) noexcept {

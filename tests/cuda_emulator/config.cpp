@@ -67,6 +67,8 @@ Config read(const std::string& text) {
                   {"read_only", into(config.read_only)},
                   {"peers_work", into(config.peers_work)},
                   {"hide_memory", into(config.hide_memory)},
+                  {"reads_in_place", into(config.reads_in_place)},
+                  {"strict_contexts", into(config.strict_contexts)},
                   {"check_leaks", into(config.check_leaks)},
                   {"init_result", into(config.init_result)},
                   {"host_gb_per_s", scaled(config.host_bytes_per_s)},

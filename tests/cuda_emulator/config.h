@@ -31,6 +31,10 @@ struct Config {
   bool read_only = true;        // Access for reading alone.
   bool peers_work = true;       // False: the driver says so, and the bytes do not arrive.
   bool hide_memory = true;      // The processor faults on memory of devices, where it can be had.
+  bool reads_in_place = false;  // Queued copies look at pageable memory when they run, as with ATS.
+  // Calls that cuda.h lets answer CUDA_ERROR_INVALID_CONTEXT do so on a thread without a context,
+  // also where a handle would tell it.
+  bool strict_contexts = false;
   bool check_leaks = false;     // A leak at exit is printed and makes the exit code 97.
   int init_result = 0;          // What cuInit() answers.
   double host_bytes_per_s = 0;  // Paces copies between host and device; 0: as fast as it goes.

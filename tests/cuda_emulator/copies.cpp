@@ -80,8 +80,10 @@ em::Ticket queue_fill(DevicePtr to, Value value, std::size_t count, Stream strea
                      [=] { std::fill_n(static_cast<Value*>(pointer(to)), count, value); });
 }
 
-// Whether the driver knows the memory: copies that go by pageable memory end before they return.
+// Whether the driver does not know the memory: copies by it end before they return, but for a
+// device that reads it in place.
 bool is_pageable(DevicePtr at, std::size_t size) {
+  if (em::config().reads_in_place) return false;
   auto& w = em::world();
   const std::lock_guard lock(w.mutex);
   if (size == 0 || em::find_block(at) != w.blocks.end()) return false;

@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <string_view>
 #include <thread>
 
 #include "tests/cuda_emulator/control.h"
@@ -50,6 +52,18 @@ void take_time(const char* name) {
     ::raise(found->second);
 }
 
+// Whose description in cuda.h names CUDA_ERROR_INVALID_CONTEXT, of those that know their context by
+// a handle. (cuEventQuery and the calls of virtual memory management are not among them.)
+bool may_miss_context(std::string_view name) {
+  static constexpr std::array<std::string_view, 15> kNames{
+      "cuStreamQuery",          "cuStreamSynchronize",    "cuStreamWaitEvent",
+      "cuStreamDestroy",        "cuStreamGetCtx",         "cuEventRecord",
+      "cuEventRecordWithFlags", "cuEventSynchronize",     "cuEventDestroy",
+      "cuEventElapsedTime",     "cuModuleUnload",         "cuModuleGetFunction",
+      "cuPointerGetAttribute",  "cuPointerGetAttributes", "cuFuncGetAttribute"};
+  return std::ranges::find(kNames, name) != kNames.end();
+}
+
 thread_local int per_thread_depth = 0;
 
 // The calling thread's in the current context, with the world's mutex held.
@@ -91,6 +105,8 @@ Result begin_call(const char* name, Needs needs) {
   if (world().pid != ::getpid() && std::strcmp(name, "cuInit") != 0) return kNotInitialized;
   if (is_on_line()) return kNotPermitted;  // A host function may not call the driver.
   if (const auto failed = count_call(name); failed != kSuccess) return failed;
+  if (config().strict_contexts && may_miss_context(name) && current() == nullptr)
+    return kInvalidContext;
   if (needs == Needs::driver) return kSuccess;
   const auto* const context = current();
   if (needs == Needs::context) {

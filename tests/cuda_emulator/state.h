@@ -32,7 +32,7 @@ struct ContextTag {
   int device = 0;
   bool is_primary = true;
   unsigned flags = 0;
-  unsigned holders = 0;
+  std::atomic<unsigned> holders = 0;
   std::atomic<Result> sticky{kSuccess};
   std::set<int> peers;                           // Devices whose plain allocations it may touch.
   std::shared_ptr<emulator::Line> default_line;  // The default stream's.

@@ -25,6 +25,7 @@
 #include "fake_link.h"
 #include "gpu_image.h"
 #include "gpu_kernels.h"
+#include "gpu_products.h"
 #include "random.h"
 #include "tests/cuda_emulator/image.h"
 #include "tests/error_of.h"
@@ -542,6 +543,49 @@ TEST_CASE("errors say what to do") {
   }
 }
 
+// This GPU reads memory of the process in place, when a queued copy runs.
+TEST_CASE("what a call was given may change or go once it has returned") {
+  const auto gpu = gpu_compute(0);
+  constexpr std::size_t kRows = 64, kWidth = 8, kBig = 192;
+  const auto tables = gpu->allocate(256 * kWidth + kRows * kWidth);
+  const auto big = gpu->allocate(3 * kBig * kBig);
+  const auto y = gpu->allocate(kRows * kWidth);
+  {
+    const auto view = gpu->blank({tables.get(), 256 * kWidth + kRows * kWidth});
+    for (std::size_t i = 0; i < view.host().size(); ++i)
+      view.host()[i] = i < 256 * kWidth ? static_cast<float>(i / kWidth) : 0.F;
+    view.put();
+  }
+  const auto embed = [&](std::vector<unsigned char> tokens) {
+    gpu->embed(tokens, kRows, kWidth, tables.get(), tables.get() + 256 * kWidth, y.get());
+    std::ranges::fill(tokens, static_cast<unsigned char>(99));
+  };
+  embed(std::vector<unsigned char>(kRows, 1));  // Takes what memory it wants.
+  gpu->clear({big.get(), 3 * kBig * kBig});
+  for (int i = 0; i < 3; ++i)  // Keeps the stream busy for a while.
+    gpu->linear_forward(kBig, kBig, kBig, big.get(), big.get() + kBig * kBig, big.get(), nullptr,
+                        big.get() + 2 * kBig * kBig);
+  embed(std::vector<unsigned char>(kRows, 7));
+  const auto seen = gpu->view({y.get(), kRows * kWidth});
+  for (const float value : seen.host()) REQUIRE(value == 7.F);
+}
+
+// A cuBLAS that is newer than the driver opens, and does not start.
+TEST_CASE("of several libraries the first that starts multiplies") {
+  const GpuDevice device(0);
+  CHECK(
+      cublas_products(device, {"/nowhere/libcublas.so", CUBLAS_REFUSING_FILE, CUBLAS_EMULATOR_FILE})
+          ->describe() == std::string("cuBLAS (") + CUBLAS_EMULATOR_FILE + ")");
+  const auto error = error_of([&] {
+    (void)cublas_products(device, {"/nowhere/libcublas.so", CUBLAS_REFUSING_FILE});
+  });
+  CHECK(error.code() == Errc::unsupported);
+  const std::string text = error.what();
+  CHECK(text.find("/nowhere/libcublas.so") != std::string::npos);
+  CHECK(text.find("cublasCreate of " CUBLAS_REFUSING_FILE
+                  " failed: CUBLAS_STATUS_NOT_INITIALIZED") != std::string::npos);
+}
+
 // Last: it breaks the GPU's context for the rest of the process.
 TEST_CASE("a kernel that reads what is not there is reported by the next call that waits") {
   const auto gpu = gpu_compute(1);
@@ -557,7 +601,8 @@ TEST_CASE("a kernel that reads what is not there is reported by the next call th
 
 int main(int argc, char** argv) {
   ::setenv("CAUSEWAY_CUDA_LIBRARY", CAUSEWAY_CUDA_EMULATOR_FILE, 1);
-  ::setenv("CAUSEWAY_CUDA_EMULATOR", "{devices: 2}", 1);
+  ::setenv("CAUSEWAY_CUDA_EMULATOR", "{devices: 2, reads_in_place: true, strict_contexts: true}",
+           1);
   ::unsetenv("TRAIN_GPT_CUBLAS");
   set_blas_threads(1);
   return doctest::Context(argc, argv).run();

@@ -5,6 +5,8 @@
 #include <mutex>
 
 #include "allocator/cuda/copy_lane.h"
+#include "causeway/gpu_catalogue.h"
+#include "runtime/topology/gpu_titles.h"
 #include "tests/cuda_conformance/kernel_calls.h"
 #include "tests/cuda_conformance/kernels.h"
 #include "tests/gpu/parts.h"
@@ -122,11 +124,27 @@ std::uint64_t measured_chunk(const std::shared_ptr<CudaContext>& context) {
   return chunk;
 }
 
+// What is published of the card's host link; nothing for a card that is not in the catalogue.
+std::optional<double> published_rate(const CudaContext& context, json::object& result) {
+  const auto name = context.driver().describe(context.ordinal()).name;
+  const auto* const model = find_gpu_model(gpu_model_of(name));
+  result["published"] = nullptr;
+  if (model == nullptr) return std::nullopt;
+  const double rate = published_host_link_bytes_per_s(*model) / 1e9;
+  result["published"] = json::object{{"model", model->name},
+                                     {"pcie_generation", model->pcie_generation},
+                                     {"pcie_lanes", 16},
+                                     {"gb_per_s", rate}};
+  return rate;
+}
+
 }  // namespace
 
 json::object measure_copies(const Amount& amount) {
   const auto context = first_gpu();
   const auto chunk = measured_chunk(context);
+  json::object result{{"chunk_bytes", chunk}};
+  const double published = published_rate(*context, result).value_or(0);
   json::array sizes;
   for (const auto size : {kMiB, 16 * kMiB, 64 * kMiB, 256 * kMiB}) {
     if (size > amount.most_bytes) break;
@@ -154,13 +172,17 @@ json::object measure_copies(const Amount& amount) {
       rates[name] = gb_per_s(total, median(std::move(values)));
       row[name + "_gb_per_s"] = rates[name];
     }
-    for (const std::string way : {"in", "out"})
-      row[way + "_ratio"] =
-          rates[way + "_ours"] / std::max(rates[way + "_async"], rates[way + "_plain"]);
+    for (const std::string way : {"in", "out"}) {
+      const auto ours = rates[way + "_ours"];
+      const auto theirs = std::max(rates[way + "_async"], rates[way + "_plain"]);
+      row[way + "_ratio_to_driver"] = ours / theirs;
+      row[way + "_ratio"] = ours / std::max(theirs, published);
+    }
     row["both_ratio"] = rates["both_ours"] / rates["both_async"];
     sizes.push_back(std::move(row));
   }
-  return {{"chunk_bytes", chunk}, {"sizes", std::move(sizes)}};
+  result["sizes"] = std::move(sizes);
+  return result;
 }
 
 namespace {

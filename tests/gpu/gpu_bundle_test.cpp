@@ -83,8 +83,8 @@ TEST_CASE("the folder has all it needs but the C library and the driver") {
                                        "libresolv.so.2",  "ld-linux-x86-64.so.2"};
   for (const auto& program : fs::directory_iterator(bundle() + "/bin")) {
     if (program.path().extension() == ".txt") continue;
-    const auto found =
-        run_command({"ldd", program.path()}, {{"LD_LIBRARY_PATH", bundle() + "/lib"}});
+    const auto found = run_command(
+        {"ldd", program.path()}, {{"LD_LIBRARY_PATH", bundle() + "/lib:" + bundle() + "/lib/c++"}});
     std::istringstream lines(found.out);
     for (std::string line; std::getline(lines, line);) {
       const auto name = fs::path(line.substr(1, line.find(' ') - 1)).filename().string();
@@ -92,6 +92,38 @@ TEST_CASE("the folder has all it needs but the C library and the driver") {
       CHECK((machines.contains(name) || line.find(bundle() + "/lib/") != std::string::npos));
     }
   }
+}
+
+// 2.35 is Ubuntu 22.04's. The C++ library is the one that such a machine has to bring.
+TEST_CASE("nothing but the C++ library wants a newer glibc than 2.35") {
+  CHECK(run_command({bundle() + "/run.sh", "--help"}).exit_code == 0);  // Unpacks the rest.
+  int files = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(bundle())) {
+    const auto path = entry.path().string();
+    if (!entry.is_regular_file() || path.find("/lib/c++/") != std::string::npos) continue;
+    if (path.find("/bin/") == std::string::npos && path.find("/lib/") == std::string::npos)
+      continue;
+    const auto symbols = run_command({"objdump", "-T", path}).out;
+    for (auto at = symbols.find("GLIBC_2."); at != std::string::npos;
+         at = symbols.find("GLIBC_2.", at + 1)) {
+      INFO(path, ": ", symbols.substr(at, symbols.find('\n', at) - at));
+      REQUIRE(std::atoi(symbols.c_str() + at + 8) <= 35);
+    }
+    files += symbols.find("GLIBC_2.") != std::string::npos ? 1 : 0;
+  }
+  CHECK(files > 10);
+}
+
+TEST_CASE("where the C++ library of the folder does not load, the machine's own serves") {
+  const auto own = bundle() + "/lib/c++/libstdc++.so.6";
+  REQUIRE(fs::exists(own));
+  fs::rename(own, own + ".good");
+  std::ofstream(own) << "not of this machine";
+  const auto result = run_command({bundle() + "/run.sh", "--help"});
+  fs::rename(own + ".good", own);
+  INFO(result.err);
+  CHECK(result.exit_code == 0);
+  CHECK(result.out.find("--total-s") != std::string::npos);
 }
 
 TEST_CASE("on the software driver every part has a result") {
@@ -118,9 +150,53 @@ TEST_CASE("on the software driver every part has a result") {
   for (const char* key : {"in_ours_gb_per_s", "out_plain_gb_per_s", "both_ratio"})
     CHECK(number(data("copies").at("sizes").at(0).as_object(), key) > 0);
   CHECK(number(data("zero_copy"), "host_numa_gb_per_s") > 0);
-  CHECK(number(data("move").at("out").as_object(), "gb_per_s") > 0);
+  CHECK(number(data("move").at("device").at("out").as_object(), "gb_per_s") > 0);
+  CHECK(number(data("move").at("host_numa").at("in").as_object(), "gb_per_s") > 0);
+  CHECK(number(data("backend"), "passed") == 10);
+  CHECK(data("copies").at("published").is_null());  // Of a card that nobody makes.
   CHECK(number(data("staged"), "write_gb_per_s") > 0);
   CHECK(data("ucx").at("way").as_string() == "staged");  // Debian's UCX takes no device's memory.
+}
+
+TEST_CASE("a case of the backend that breaks its process takes no other with it") {
+  const auto ran =
+      run({"--only", "backend"}, "{devices: 1, crashes: {cuMemImportFromShareableHandle: 11}}");
+  INFO(ran.err);
+  CHECK(ran.exit_code == 1);
+  CHECK(ran.result_of("backend") == "failed");
+  const auto& data = ran.part("backend").at("data").as_object();
+  CHECK(number(data, "passed") + number(data, "failed") == 10);
+  CHECK(number(data, "passed") >= 5);
+  CHECK(number(data, "failed") >= 1);
+  for (const auto& one : data.at("cases").as_array()) {
+    CHECK_FALSE(one.at("name").as_string().empty());
+    if (one.at("result").as_string() != "passed")
+      CHECK(one.at("error").as_string() == "ended by signal 11");
+  }
+}
+
+TEST_CASE("an extent moves within the device whatever the driver says of host memory") {
+  const auto ran = run({"--only", "move"}, "{devices: 1, host_numa_vmm: false}");
+  CHECK(ran.exit_code == 0);
+  const auto& data = ran.part("move").at("data").as_object();
+  CHECK(number(data.at("device").at("in").as_object(), "gb_per_s") > 0);
+  CHECK(number(data, "host_numa_attribute") == 0);
+  CHECK(data.at("host_numa").at("refused").as_string().find("CUDA_ERROR_") !=
+        std::string_view::npos);
+}
+
+TEST_CASE("copies are set against what is published for the card") {
+  const auto ran =
+      run({"--only", "copies"}, "{devices: [{name: NVIDIA GeForce RTX 4090}], host_gb_per_s: 1}");
+  CHECK(ran.exit_code == 0);
+  const auto& data = ran.part("copies").at("data").as_object();
+  const auto& published = data.at("published").as_object();
+  CHECK(published.at("model").as_string() == "rtx-4090");
+  CHECK(number(published, "gb_per_s") == doctest::Approx(28.8).epsilon(0.01));
+  const auto& row = data.at("sizes").at(0).as_object();
+  CHECK(number(row, "in_ratio") ==
+        doctest::Approx(number(row, "in_ours_gb_per_s") / number(published, "gb_per_s")));
+  CHECK(number(row, "in_ratio_to_driver") > 5 * number(row, "in_ratio"));
 }
 
 TEST_CASE("a part that crashes is told, and the others go on") {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
+#include <sstream>
 
 #include "tools/base/process.h"
 
@@ -22,6 +23,7 @@ constexpr int kAbsent = 77;
 constexpr std::size_t kMostOutput = std::size_t{8} << 20;
 constexpr std::size_t kShownBytes = 4000;
 constexpr auto kMercy = std::chrono::seconds(2);  // From SIGTERM to SIGKILL.
+constexpr std::chrono::seconds kLeastForCase{5};
 constexpr auto kGivenUp = std::chrono::seconds(5);
 
 // What a program says, up to a bound; the rest is dropped.
@@ -111,6 +113,22 @@ Run attend(const tools::Process& process, Output& out, Output& err, Clock::time_
   return run;
 }
 
+// What doctest lists: a name a line, between two lines of '='.
+std::vector<std::string> case_names(const std::string& listing) {
+  std::vector<std::string> names;
+  bool is_inside = false;
+  std::istringstream lines(listing);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("====")) {
+      if (is_inside) break;
+      is_inside = true;
+    } else if (is_inside) {
+      names.push_back(line);
+    }
+  }
+  return names;
+}
+
 json::object result_of(const Part& part, const Run& run, const Output& out, const Output& err) {
   json::object result;
   const auto data = parse(out.text());
@@ -170,6 +188,49 @@ json::object run_part(const Part& part) {
   }
   result["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
   result["limit_s"] = part.limit.count();
+  return result;
+}
+
+json::object run_cases(const Part& part) {
+  const auto start = Clock::now();
+  const auto end = start + part.limit;
+  const auto seconds_left = [&] {
+    return std::max(std::chrono::ceil<std::chrono::seconds>(end - Clock::now()),
+                    std::chrono::seconds(0));
+  };
+  auto listing = part;
+  listing.command.emplace_back("--list-test-cases");
+  auto result = run_part(listing);
+  const auto* const said = result.if_contains("output");
+  const auto names = case_names(said != nullptr ? std::string(said->as_string()) : "");
+  if (result.at("result").as_string() != "passed" || names.empty()) {
+    result["result"] = "failed";
+    return result;
+  }
+  json::array cases;
+  int failed = 0;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    Part one{part.name, part.command,
+             std::min(seconds_left(), std::max(part.limit / 3, kLeastForCase))};
+    for (const char* end_of_range : {"--first=", "--last="})
+      one.command.push_back(end_of_range + std::to_string(i + 1));
+    auto ran = one.limit.count() > 0 ? run_part(one) : not_started(one);
+    ran["name"] = names[i];
+    if (ran.at("result").as_string() == "passed")
+      ran.erase("output");
+    else
+      ++failed;
+    cases.push_back(std::move(ran));
+  }
+  result = {{"result", failed == 0 ? "passed" : "failed"},
+            {"data",
+             {{"passed", names.size() - static_cast<std::size_t>(failed)},
+              {"failed", failed},
+              {"cases", std::move(cases)}}},
+            {"seconds", std::chrono::duration<double>(Clock::now() - start).count()},
+            {"limit_s", part.limit.count()}};
+  if (failed > 0)
+    result["error"] = std::to_string(failed) + " of " + std::to_string(names.size()) + " cases";
   return result;
 }
 

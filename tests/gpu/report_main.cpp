@@ -47,7 +47,7 @@ std::vector<Part> all_parts(const Options& options) {
       bench("card", 30),
       bench("probe", 40),
       {"conformance", {folder + "cuda_conformance", "--reporters=json"}, seconds(100)},
-      {"backend", {folder + "cuda_backend_test", "--no-colors=true"}, seconds(60)},
+      {"backend", {folder + "cuda_backend_test", "--no-colors=true"}, seconds(60), true},
       bench("vmm", 30),
       bench("copies", 50),
       bench("train_gpt", 120),
@@ -148,7 +148,9 @@ int run(const Options& options) {
     const auto left = std::chrono::floor<std::chrono::seconds>(end - Clock::now());
     part.limit = std::min(part.limit, left);
     if (is_terminal) std::cerr << part.name << " ..." << std::flush;
-    auto result = part.limit.count() > 0 ? run_part(part) : not_started(part);
+    auto result = part.limit.count() <= 0 ? not_started(part)
+                  : part.by_case          ? run_cases(part)
+                                          : run_part(part);
     const std::string how(result.at("result").as_string());
     std::cerr << (is_terminal ? "\r" : "") << part.name << ": " << how;
     for (const char* why : {"error", "absent"})

@@ -20,8 +20,15 @@ CAUSEWAY_CUDA_LIBRARY=${CAUSEWAY_CUDA_LIBRARY:-libcuda.so.1}
 CUDA_DEVICE_ORDER=PCI_BUS_ID
 CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}
 export LD_LIBRARY_PATH CAUSEWAY_CUDA_LIBRARY CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES
-"$here/bin/gpu_report" --help > /dev/null || {
-  echo "run.sh: $here/bin/gpu_report cannot start here: it needs x86-64 and glibc 2.36 or newer" >&2
+# The C++ library of this folder wants glibc 2.36. An older machine has its own, of GCC 12 or newer.
+starts() { "$here/bin/gpu_report" --help > /dev/null 2>&1; }
+machines=$LD_LIBRARY_PATH
+LD_LIBRARY_PATH="$here/lib/c++:$machines"
+starts || LD_LIBRARY_PATH=$machines
+starts || {
+  echo "run.sh: $here/bin/gpu_report cannot start here: it needs x86-64, and glibc 2.36 or newer, or" \
+    "2.35 and a libstdc++.so.6 of GCC 12 (Ubuntu 22.04)" >&2
+  "$here/bin/gpu_report" --help > /dev/null
   exit 1
 }
 exec "$here/bin/gpu_report" "$@"

@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <fstream>
 #include <iostream>
 
 #include "tests/gpu/parts.h"
@@ -188,8 +189,10 @@ json::object measure_nccl(const Amount& amount) {
   try {
     library = NcclLibrary::open();
   } catch (const Error& error) {
-    if (error.code() == Errc::unsupported) throw Absent(error.what());
-    throw;
+    if (error.code() != Errc::unsupported) throw;
+    std::ifstream note(tools::executable_folder() + "/nccl.txt");  // Of tools/gpu-bundle.sh.
+    std::string line;
+    throw Absent(error.what() + (std::getline(note, line) ? "; " + line : std::string()));
   }
   const auto context = first_gpu();
   const CudaContext::Current current(*context);

@@ -97,6 +97,11 @@ int nccl_emulator_violations(char* text, std::size_t size) {
   return world().violations;
 }
 
+void nccl_emulator_use_cuda(const NcclEmulatorCuda* driver) {
+  const Lock lock(world().mutex);
+  world().cuda = driver != nullptr ? *driver : NcclEmulatorCuda{};
+}
+
 void nccl_emulator_this_is_a_loop() { here().is_loop = true; }
 
 int nccl_emulator_make_current(void* stream) {

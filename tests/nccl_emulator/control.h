@@ -34,6 +34,14 @@ int nccl_emulator_violations(char* text, std::size_t size);
 // The calling thread runs an event loop: no call that may block.
 void nccl_emulator_this_is_a_loop();
 
+// Instead of its own device: streams of a CUDA driver. What is launched is a host function on them
+// that ends when all ranks have come. Null: its own again.
+struct NcclEmulatorCuda {
+  int (*launch_host_func)(void* stream, void (*function)(void*), void* data);
+  int (*get_current)(void** context);
+};
+void nccl_emulator_use_cuda(const NcclEmulatorCuda* driver);
+
 // The device: its memory is the host's. Calls that can fail return 0 if they did not.
 int nccl_emulator_make_current(void* stream);
 void* nccl_emulator_stream();

@@ -35,14 +35,62 @@ Comm* known(nccl::Comm handle, const char* call) {
   return found->get();
 }
 
+// A launch on its way to the head of a CUDA stream.
+struct Arrival {
+  Device* stream;
+  std::unique_ptr<Launch> launch;
+};
+
+// On the stream's thread, which goes on when the launch has run or its communicator is gone.
+void arrive(void* data) {
+  const std::unique_ptr<Arrival> own(static_cast<Arrival*>(data));
+  Lock lock(world().mutex);
+  if (own->launch->comm->state == Comm::State::gone) return;
+  const auto* const launch = own->launch.get();
+  auto& tasks = own->stream->tasks;
+  Task task;
+  task.launch = std::move(own->launch);
+  tasks.push_back(std::move(task));
+  progress();
+  world().changed.notify_all();
+  world().changed.wait(lock, [&] {
+    return std::ranges::none_of(tasks,
+                                [&](const Task& each) { return each.launch.get() == launch; });
+  });
+}
+
 void put_on_stream(Comm& comm) {
   auto& launch = comm.next;
+  comm.state = Comm::State::ready;
+  if (comm.stream->cuda != nullptr) {
+    auto arrival = std::make_unique<Arrival>(Arrival{comm.stream, std::move(launch)});
+    if (world().cuda.launch_host_func(comm.stream->cuda, arrive, arrival.get()) == 0)
+      (void)arrival.release();
+    else
+      comm.failure = nccl::kUnhandledCudaError;
+    return;
+  }
   launch->has_digest = comm.stream->tasks.empty();
   if (launch->has_digest) launch->digest = digest(*launch);
   Task task;
   task.launch = std::move(launch);
   comm.stream->tasks.push_back(std::move(task));
-  comm.state = Comm::State::ready;
+}
+
+// The device that a caller means; null: none.
+Device* device_of(nccl::Stream stream) {
+  auto& w = world();
+  if (w.cuda.launch_host_func == nullptr) {
+    auto* const own = reinterpret_cast<Device*>(stream);
+    return w.known_streams.contains(own) ? own : nullptr;
+  }
+  if (stream == nullptr) return nullptr;
+  for (auto* const known : w.known_streams)
+    if (known->cuda == stream) return known;
+  auto* const made = w.streams.emplace_back(std::make_unique<Device>()).get();
+  made->cuda = stream;
+  w.known_streams.insert(made);
+  return made;
 }
 
 Result begin_launch(Comm& comm, Device* stream, std::vector<Call> calls) {
@@ -66,8 +114,8 @@ Result add(const char* name, nccl::Comm handle, nccl::Stream stream, const Call&
   if (fails()) return world().faults.fail_result;
   auto* comm = known(handle, name);
   if (comm == nullptr) return nccl::kInvalidArgument;
-  auto* device = reinterpret_cast<Device*>(stream);
-  if (!world().known_streams.contains(device)) {
+  auto* const device = device_of(stream);
+  if (device == nullptr) {
     violation(std::string(name) + " on no stream");
     return nccl::kInvalidArgument;
   }
@@ -96,6 +144,7 @@ void remove(Comm& comm) {
   if (comm.stream != nullptr)
     std::erase_if(comm.stream->tasks,
                   [&](const Task& task) { return task.launch && task.launch->comm == &comm; });
+  world().changed.notify_all();
 }
 
 // One poll: what is in progress comes nearer.
@@ -181,7 +230,9 @@ Result ncclCommInitRankConfig(nccl::Comm* out, int ranks, nccl::UniqueId id, int
     violation("a blocking communicator");
     return nccl::kInvalidArgument;
   }
-  if (here().current == nullptr) violation("no device was made current before the begin");
+  void* current = here().current;
+  if (w.cuda.get_current != nullptr && w.cuda.get_current(&current) != 0) current = nullptr;
+  if (current == nullptr) violation("no device was made current before the begin");
   std::uint64_t number = 0;
   std::memcpy(&number, id.internal, sizeof number);
   const auto found = w.cliques.find(number);

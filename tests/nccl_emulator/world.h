@@ -61,6 +61,7 @@ struct Device {
   int marks = 0;    // Given out.
   int reached = 0;  // The last one that ran.
   bool is_freed = false;
+  void* cuda = nullptr;  // The driver's stream that it stands for.
 };
 
 struct Clique {
@@ -91,6 +92,7 @@ struct World {
   int destroyed = 0;
   int violations = 0;
   std::string first_violation;
+  NcclEmulatorCuda cuda{};  // Null: its own device.
   std::uint64_t ids = 0;
   std::map<std::uint64_t, std::shared_ptr<Clique>> cliques;
   std::vector<std::unique_ptr<Comm>> comms;      // Kept after their end: to know them again.

@@ -138,6 +138,7 @@ TEST_CASE("what the driver refuses is told with its word for it, and leaves noth
 
 int main(int argc, char** argv) {
   ::setenv("CAUSEWAY_CUDA_LIBRARY", CAUSEWAY_CUDA_EMULATOR_FILE, 1);
-  ::setenv("CAUSEWAY_CUDA_EMULATOR", "{devices: 1, stream_delay_us: 20000}", 1);
+  ::setenv("CAUSEWAY_CUDA_EMULATOR", "{devices: 1, stream_delay_us: 20000, strict_contexts: true}",
+           1);
   return doctest::Context(argc, argv).run();
 }

@@ -254,6 +254,6 @@ TEST_CASE("over UCX a broken context ends everything on its device, and nothing 
 }
 
 int main(int argc, char** argv) {
-  ::setenv("CAUSEWAY_CUDA_EMULATOR", "{devices: 4, host_gb_per_s: 0.05}", 1);
+  ::setenv("CAUSEWAY_CUDA_EMULATOR", "{devices: 4, host_gb_per_s: 0.05, strict_contexts: true}", 1);
   return doctest::Context(argc, argv).run();
 }

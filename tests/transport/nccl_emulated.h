@@ -41,6 +41,7 @@ struct Emulator {
   CAUSEWAY_EMULATED(aborts);
   CAUSEWAY_EMULATED(destroyed);
   CAUSEWAY_EMULATED(violations);
+  CAUSEWAY_EMULATED(use_cuda);
   CAUSEWAY_EMULATED(this_is_a_loop);
   CAUSEWAY_EMULATED(make_current);
   CAUSEWAY_EMULATED(stream);

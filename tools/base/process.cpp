@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,11 +17,6 @@
 
 #include "causeway/error.h"
 #include "tools/base/death_signal.h"
-
-// glibc 2.36 forgets to declare these as C.
-extern "C" {
-#include <sys/pidfd.h>
-}
 
 extern char** environ;
 
@@ -111,6 +107,11 @@ bool place(int fd, int target) {
 
 }  // namespace
 
+// By its number: glibc has a function for it only from 2.36 on.
+UniqueFd open_pidfd(pid_t pid) {
+  return UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+}
+
 std::string ProcessId::to_string() const { return fmt::format("{} {}", pid, start_ticks); }
 
 std::optional<ProcessId> ProcessId::parse(const std::string& text) {
@@ -121,7 +122,7 @@ std::optional<ProcessId> ProcessId::parse(const std::string& text) {
 }
 
 std::optional<Process> Process::open(const ProcessId& id) {
-  UniqueFd fd(::pidfd_open(id.pid, 0));
+  UniqueFd fd = open_pidfd(id.pid);
   if (!fd.valid()) return std::nullopt;
   // The pidfd is held now, so what /proc says about the pid is about the process behind it.
   const auto stat = stat_of(id.pid);
@@ -130,7 +131,7 @@ std::optional<Process> Process::open(const ProcessId& id) {
 }
 
 bool Process::signal(int number) const {
-  return ::pidfd_send_signal(fd_.get(), number, nullptr, 0) == 0;
+  return ::syscall(SYS_pidfd_send_signal, fd_.get(), number, nullptr, 0) == 0;
 }
 
 bool Process::wait_ended(std::chrono::steady_clock::time_point deadline) const {
@@ -223,7 +224,7 @@ namespace {
 // False if the child has not ended by then.
 bool reap(pid_t child, std::chrono::steady_clock::time_point deadline) {
   constexpr int kPaceMs = 10;  // Should there be no descriptor to wait with.
-  const UniqueFd fd(::pidfd_open(child, 0));
+  const UniqueFd fd = open_pidfd(child);
   for (;;) {
     if (::waitpid(child, nullptr, WNOHANG) != 0) return true;
     const auto left =

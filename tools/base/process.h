@@ -70,6 +70,9 @@ struct SpawnOptions {
 // True if none had to be killed.
 bool stop_all(const std::vector<Process>& processes, std::chrono::milliseconds patience);
 
+// Readable once the process has ended. Not valid, and errno says why, if there is none.
+[[nodiscard]] UniqueFd open_pidfd(pid_t pid);
+
 // The children of a process, zombies too.
 [[nodiscard]] std::vector<pid_t> children_of(pid_t parent);
 

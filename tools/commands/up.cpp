@@ -62,7 +62,8 @@ int run_up(const UpOptions& options, bool json) {
     if (!value.empty()) arguments.insert(arguments.end(), {name, value});
   const auto daemon = start_daemon(files, std::move(arguments));
   try {
-    const auto state = wait_ready(daemon, files, std::chrono::steady_clock::now() + kReadyPatience);
+    const auto state =
+        wait_ready(daemon, files, std::chrono::steady_clock::now() + ready_patience(options.gpus));
     print_state(state, daemon, json);
   } catch (...) {
     std::vector<Process> started;

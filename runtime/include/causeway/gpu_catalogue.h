@@ -33,6 +33,13 @@ struct GpuModel {
   PeerPolicy peer_policy;
 };
 
+// What the host link of a model can carry of payload in one direction, by what is published:
+// sixteen lanes of its PCIe generation (every model here has them), 128 bits in 130 on the line,
+// and 24 bytes of framing, header and check for each packet of 256 (PCI Express Base
+// Specification). 28.8 GB/s for generation 4, 57.6 for 5: no copy is faster, and a host that sends
+// smaller packets is slower.
+[[nodiscard]] double published_host_link_bytes_per_s(const GpuModel& model) noexcept;
+
 [[nodiscard]] std::span<const GpuModel> gpu_models() noexcept;
 [[nodiscard]] const GpuModel* find_gpu_model(std::string_view name) noexcept;
 

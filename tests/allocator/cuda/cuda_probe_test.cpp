@@ -86,6 +86,22 @@ TEST_CASE("a driver that hangs") {
   CHECK(has(report->trouble(), "did not answer in time when asked for the start of the driver"));
 }
 
+// As without persistence mode: each GPU has to start.
+TEST_CASE("the time is for each GPU") {
+  const auto report = probe("{devices: 3, calls_us: {cuDevicePrimaryCtxRetain: 3000000}}", 6000ms);
+  CHECK(report->trouble() == "");
+  CHECK(report->can_lend(2));
+}
+
+TEST_CASE("a driver that hangs at one of several GPUs ends with their time") {
+  const auto start = std::chrono::steady_clock::now();
+  const auto report = probe("{devices: 3, calls_us: {cuDevicePrimaryCtxRetain: 60000000}}", 200ms);
+  CHECK(report->outcome == Outcome::timed_out);
+  CHECK(std::chrono::steady_clock::now() - start >= 600ms);
+  CHECK(std::chrono::steady_clock::now() - start < 20s);
+  CHECK(has(report->trouble(), "when asked for memory of GPU 0"));
+}
+
 TEST_CASE("what was proved before a crash counts") {
   const auto at_import = probe("{devices: 1, crashes: {cuMemImportFromShareableHandle: 4}}");
   CHECK(at_import->outcome == Outcome::crashed);

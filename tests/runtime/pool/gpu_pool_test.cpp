@@ -5,6 +5,7 @@
 //         daemon's, the processor's. Deaths are real, and a device can be lent whole afterwards
 //         only if the driver has the bytes back.
 #define DOCTEST_CONFIG_IMPLEMENT
+#include <dlfcn.h>
 #include <doctest/doctest.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -57,7 +58,8 @@ std::string one_gpu_and(const std::string& host_memory) {
 
 // What every process of this test takes for its driver; `more` are further fields.
 std::string machine(const std::string& more = "") {
-  return "{devices: [{memory_mib: 64}, {memory_mib: 64}, {memory_mib: 64, island: 1}]" +
+  return "{devices: [{memory_mib: 64}, {memory_mib: 64}, {memory_mib: 64, island: 1}], "
+         "strict_contexts: true" +
          (more.empty() ? "" : ", " + more) + "}";
 }
 
@@ -135,6 +137,27 @@ int allocate_without_driver(const std::string& socket) {
   auto plain = pool.allocate(kMiB);  // Needs no driver.
   std::memset(plain.data(), 1, plain.size_bytes());
   return error.code() == Errc::unsupported && read_all(plain)[0] == std::byte{1} ? 0 : 1;
+}
+
+// A GPU that reads and writes this process's memory in place, some time after it was asked to.
+int read_in_part(const std::string& socket) {
+  constexpr std::uint64_t kBorder = 64 * kMiB;  // From the GPU's memory to the host's.
+  auto pool = Pool::connect({.socket_path = socket, .client_name = "unlucky"});
+  auto region = pool.allocate(70 * kMiB, {.near = device("a/gpu0")});
+  region.write(kBorder - 4096, pattern(8192, 1));
+  using Fail = void (*)(const char*, unsigned long, int);
+  const auto fail = reinterpret_cast<Fail>(
+      ::dlsym(::dlopen(CAUSEWAY_CUDA_EMULATOR_FILE, RTLD_NOW | RTLD_NOLOAD), "causeway_cuda_fail"));
+  fail("cuMemcpyDtoHAsync", 2, 999);
+  std::vector<std::byte> bytes(8192);
+  const auto error = error_of([&] { region.read(kBorder - 4096, bytes); });
+  fail(nullptr, 0, 0);
+  const auto then = bytes;
+  const auto context = CudaContext::retain(CudaDriver::open(), region.cuda_ordinal());
+  context->make_current();
+  (void)context->functions().cuCtxSynchronize();
+  std::cout << error.what() << std::endl;
+  return bytes == then ? 0 : 1;
 }
 
 Process start(const char* program, const LivePool& live, const Environment& environment,
@@ -466,6 +489,16 @@ TEST_CASE("a client without the driver, or without that GPU, is told so and take
   CHECK(eventually([&] { return live.used_bytes() == 0; }));
 }
 
+TEST_CASE("once a read has failed half-way, nothing more comes into the caller's bytes") {
+  GpuPool live;
+  const auto output = live.folder() + "/unlucky.txt";
+  auto unlucky =
+      start("--in-part", live, with_driver(machine("stream_delay_us: 50000, reads_in_place: true")),
+            output);
+  CHECK(unlucky.wait(20s) == 0);
+  CHECK_CONTAINS(text_of(output), "cuMemcpyDtoHAsync failed: CUDA_ERROR_UNKNOWN");
+}
+
 TEST_CASE("a daemon told to use the driver does not start without one, and says what to do") {
   const std::vector<std::string> cuda{"--gpus", "cuda", "--gpu-time", "5"};
   auto absent = with_driver(machine());
@@ -608,6 +641,7 @@ TEST_CASE("a daemon that stops has given everything back to the driver") {
 
 int main(int argc, char** argv) {
   if (argc == 3 && std::string(argv[1]) == "--hold") return hold(argv[2]);
+  if (argc == 3 && std::string(argv[1]) == "--in-part") return read_in_part(argv[2]);
   if (argc == 3 && std::string(argv[1]) == "--without-driver")
     return allocate_without_driver(argv[2]);
   for (const auto& [name, value] : with_driver(machine())) ::setenv(name.c_str(), value.c_str(), 1);

@@ -52,6 +52,24 @@ constexpr const char* kDesktop =
     "{name: desktop, devices: [{gpu: rtx-5090, count: 2}, {host: 64 GB}]}";
 constexpr const char* kHgx = "{name: hgx, devices: [{gpu: h100-sxm, count: 8}, {host: 1 TB}]}";
 
+TEST_CASE("what is published of a card's host link") {
+  const std::pair<const char*, double> known[] = {
+      {"rtx-3090", 28.8e9},  {"rtx-4090", 28.8e9}, {"rtx-5090", 57.6e9},  {"l40s", 28.8e9},
+      {"a100-pcie", 28.8e9}, {"a100-sxm", 28.8e9}, {"h100-pcie", 57.6e9}, {"h100-sxm", 57.6e9}};
+  for (const auto& [name, rate] : known) {
+    INFO(name);
+    const auto* const model = causeway::find_gpu_model(name);
+    REQUIRE(model != nullptr);
+    CHECK(causeway::published_host_link_bytes_per_s(*model) ==
+          doctest::Approx(rate).epsilon(0.002));
+  }
+  for (const auto& model : causeway::gpu_models()) {  // Above what any copy gets, below the line.
+    const double line = 2e9 * 16 * (1 << (model.pcie_generation - 4));
+    CHECK(causeway::published_host_link_bytes_per_s(model) < line);
+    CHECK(causeway::published_host_link_bytes_per_s(model) > 0.85 * line);
+  }
+}
+
 TEST_CASE("on a 5090 host memory comes before another 5090, which it cannot see") {
   const auto topology = make(kDesktop);
   CHECK(island_names(topology) == "desktop/gpu0:1 desktop/gpu1:1 ");
