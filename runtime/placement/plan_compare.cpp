@@ -59,7 +59,7 @@ std::string broken_wish(const Plan& plan, const ModelSpec& model, const Topology
   for (const auto& pin : options.pins)
     for (const auto& stage : plan.stages)
       if (stage.first_layer <= pin.layer && pin.layer < stage.end_layer &&
-          stage.device != pin.device)
+          (stage.device != pin.device || !stage.beside.empty()))
         return fmt::format("puts layer '{}' on {}, but it is pinned to {}",
                            model.layers[pin.layer].name, stage.device.to_string(),
                            pin.device.to_string());
@@ -84,7 +84,7 @@ PlanAlternative complete(std::string what, Plan plan, const ModelSpec& model,
     auto figures = plan_figures(plan, model, topology, options);
     if (result.why_not = broken_wish(plan, model, topology, options); !result.why_not.empty())
       return result;
-    for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+    for (std::size_t i = 0; i < plan.stages.size(); ++i) {  // Of single devices.
       const auto in_flight =
           std::min(plan.micro_batches, static_cast<std::uint32_t>(plan.stages.size() - i));
       const auto memory =
@@ -143,9 +143,12 @@ PlanFigures plan_figures(const Plan& plan, const ModelSpec& model, const Topolog
                          const PlanOptions& options) {
   check_plan(plan, model, topology);
   std::vector<DeviceName> devices;
-  for (const auto& stage : plan.stages) devices.push_back(stage.device);
+  for (const auto& stage : plan.stages)
+    for (const auto& device : stage.devices()) devices.push_back(device);
   const PlanProblem chain(model, topology, devices,
-                          {.micro_batches = plan.micro_batches, .serving = options.serving});
+                          {.micro_batches = plan.micro_batches,
+                           .serving = options.serving,
+                           .calibrated = options.calibrated});
   const auto type_of = [&](const DeviceName& device) {
     const auto& types = chain.types().types;
     return static_cast<std::size_t>(
@@ -155,17 +158,21 @@ PlanFigures plan_figures(const Plan& plan, const ModelSpec& model, const Topolog
                              }) -
         types.begin());
   };
+  std::vector<PlanProblem::Group> groups;
+  for (const auto& stage : plan.stages) {
+    auto& group = groups.emplace_back();
+    group.push_back({type_of(stage.device), 1, stage.own_share()});
+    for (const auto& each : stage.beside) group.push_back({type_of(each.device), 1, each.share});
+  }
   PlanFigures figures;
   double longest = 0;
   std::vector<double> busy;
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
     const auto& stage = plan.stages[i];
-    const auto type = type_of(stage.device);
-    busy.push_back(chain.compute_seconds(type, stage.first_layer, stage.end_layer));
+    busy.push_back(chain.compute_seconds(groups[i], stage.first_layer, stage.end_layer));
     double seconds = busy.back();
     if (i + 1 < plan.stages.size())
-      seconds +=
-          chain.problem().send_seconds(type, type_of(plan.stages[i + 1].device), stage.end_layer);
+      seconds += chain.send_seconds(groups[i], groups[i + 1], stage.end_layer);
     if (!std::isfinite(seconds))
       throw Error(Errc::not_found,
                   fmt::format("no known path joins {} and {}; add the link between their nodes",
@@ -178,22 +185,25 @@ PlanFigures plan_figures(const Plan& plan, const ModelSpec& model, const Topolog
   if (longest > 0) figures.micro_batches_per_second = 1 / longest;
   figures.joules = 0;
   figures.money = 0;
-  for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+  const auto add_bill = [&](const DeviceName& name, double busy_s) {
     DeviceRates device;
-    device.name = topology.find(plan.stages[i].device)->model;
+    device.name = topology.find(name)->model;
     const auto watts = options.watts.find(device.name);
     device.watts =
         watts != options.watts.end() ? std::optional(watts->second) : board_watts(device.name);
     if (const auto price = options.price_per_hour.find(device.name);
         price != options.price_per_hour.end())
       device.price_per_hour = price->second;
-    const auto part = bill(device, plan.micro_batches * busy[i], figures.step_seconds);
+    const auto part = bill(device, busy_s, figures.step_seconds);
     const auto add = [](std::optional<double>& sum, const std::optional<double>& more) {
       sum = sum && more ? std::optional(*sum + *more) : std::nullopt;
     };
     add(figures.joules, part.joules);
     add(figures.money, part.money);
-  }
+  };
+  for (std::size_t i = 0; i < plan.stages.size(); ++i)
+    for (const auto& device : plan.stages[i].devices())
+      add_bill(device, plan.micro_batches * busy[i]);
   return figures;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -109,6 +110,7 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
     // Serving has no one figure that its time grows with on every device.
     if (!options.serving) problem_.work.push_back(work);
     send_bytes_.push_back(layer.output_bytes);
+    sent_before_.push_back(sent_before_.back() + static_cast<double>(layer.output_bytes));
     forward_before_.push_back(forward_before_.back() + layer.forward_flops);
     read_before_.push_back(read_before_.back() + static_cast<double>(layer.bytes_read()) +
                            static_cast<double>(layer.activation_bytes));
@@ -122,29 +124,97 @@ PlanProblem::PlanProblem(const ModelSpec& model, const Topology& topology,
         all_pinned_.push_back(pin.layer);
       }
     problem_.counts.push_back(static_cast<std::uint16_t>(held.size()));
-    ChainOption option;
-    option.uses.assign(types_.types.size(), 0);
-    option.uses[type] = 1;
-    problem_.options.push_back(std::move(option));
+    add_group({{type, 1, 1}});
   }
+  if (options.most_sharing > 1) add_groups(options.most_sharing);
   std::ranges::sort(all_pinned_);
   problem_.layers = static_cast<std::uint32_t>(model.layers.size());
   problem_.objective = options.objective;
   problem_.micro_batches = options.micro_batches;
   problem_.stages = options.stages;
-  problem_.seconds = [this](std::size_t type, std::uint32_t first, std::uint32_t end,
+  problem_.seconds = [this](std::size_t option, std::uint32_t first, std::uint32_t end,
                             std::uint32_t behind) {
-    return stage_seconds(type, first, end, behind);
+    return stage_seconds(option, first, end, behind);
   };
   problem_.send_seconds = [this](std::size_t from, std::size_t to, std::uint32_t boundary) {
-    return send_seconds(from, to, boundary);
+    return send_seconds(groups_[from], groups_[to], boundary);
   };
   set_rates(options);
 }
 
-double PlanProblem::compute_seconds(std::size_t type, std::uint32_t first,
-                                    std::uint32_t end) const {
-  const auto over = [&](const std::vector<double>& before) { return before[end] - before[first]; };
+void PlanProblem::add_group(Group group) {
+  ChainOption option;
+  option.uses.assign(types_.types.size(), 0);
+  for (const auto& members : group) option.uses[members.type] = members.count;
+  problem_.options.push_back(std::move(option));
+  groups_.push_back(std::move(group));
+}
+
+// Engines cut tensors in powers of two, and heads and widths are multiples of them.
+void PlanProblem::add_groups(std::uint32_t most) {
+  const auto& types = types_.types;
+  // The node of all devices of a type that may share; empty: none of it may.
+  const auto node_of = [&](std::size_t type) -> std::string {
+    const auto& devices = types[type].devices;
+    const bool is_apart = std::ranges::any_of(devices, [&](const DeviceName& device) {
+      return device.node != devices.front().node || device.kind != DeviceKind::gpu;
+    });
+    return is_apart || !pinned_[type].empty() ? std::string() : devices.front().node;
+  };
+  const auto speed = [&](std::size_t type) {
+    return serving_ ? serving_rates_[type].read_bytes_per_s : 1 / types[type].seconds_per_flop;
+  };
+  const auto memory = [&](std::size_t type) {
+    return static_cast<double>(types[type].available_bytes);
+  };
+  const auto add_mixed = [&](std::size_t a, std::uint16_t of_a, std::size_t b, std::uint16_t of_b,
+                             double weight_a, double weight_b) {
+    const bool is_alike = types[a].model == types[b].model;
+    if (is_alike && !std::has_single_bit(static_cast<unsigned>(of_a + of_b))) return;
+    const double whole = of_a * weight_a + of_b * weight_b;
+    const Group group{{a, of_a, weight_a / whole}, {b, of_b, weight_b / whole}};
+    if (link_within(group)) add_group(group);
+  };
+  for (std::size_t a = 0; a < types.size(); ++a) {
+    const auto node = node_of(a);
+    if (node.empty()) continue;
+    const auto count_a = static_cast<std::uint32_t>(types[a].devices.size());
+    for (std::uint16_t n = 2; n <= std::min(most, count_a); n = static_cast<std::uint16_t>(2 * n))
+      if (const Group group{{a, n, 1.0 / n}}; link_within(group)) add_group(group);
+    for (std::size_t b = a + 1; b < types.size(); ++b) {
+      if (node_of(b) != node) continue;
+      const auto count_b = static_cast<std::uint32_t>(types[b].devices.size());
+      for (std::uint16_t i = 1; i <= std::min(most, count_a); i = static_cast<std::uint16_t>(2 * i))
+        for (std::uint16_t k = 1; k <= std::min(most, count_b) && i + k <= static_cast<int>(most);
+             k = static_cast<std::uint16_t>(2 * k)) {
+          add_mixed(a, i, b, k, speed(a), speed(b));
+          if (memory(a) != memory(b) && memory(a) > 0 && memory(b) > 0)
+            add_mixed(a, i, b, k, memory(a), memory(b));
+        }
+    }
+  }
+}
+
+std::optional<Rate> PlanProblem::link_within(const Group& group) const {
+  std::optional<Rate> slowest;
+  for (std::size_t i = 0; i < group.size(); ++i)
+    for (std::size_t k = i; k < group.size(); ++k) {
+      if (i == k && group[i].count == 1) continue;
+      const auto& link = types_.link(group[i].type, group[k].type);
+      if (!link) return std::nullopt;
+      if (!slowest) slowest = link;
+      slowest->bandwidth_bytes_per_s =
+          std::min(slowest->bandwidth_bytes_per_s, link->bandwidth_bytes_per_s);
+      slowest->latency_s = std::max(slowest->latency_s, link->latency_s);
+    }
+  return slowest;
+}
+
+double PlanProblem::seconds_of(std::size_t type, double share, std::uint32_t first,
+                               std::uint32_t end) const {
+  const auto over = [&](const std::vector<double>& before) {
+    return share * (before[end] - before[first]);
+  };
   const auto& measured = calibrated_[type];
   const double flop_s = types_.types[type].seconds_per_flop;
   if (!serving_)
@@ -162,28 +232,55 @@ double PlanProblem::compute_seconds(std::size_t type, std::uint32_t first,
          (end - first) * EngineOverheads{}.layer_s;
 }
 
-double PlanProblem::stage_seconds(std::size_t type, std::uint32_t first, std::uint32_t end,
+double PlanProblem::compute_seconds(const Group& group, std::uint32_t first,
+                                    std::uint32_t end) const {
+  double slowest = 0;
+  int devices = 0;
+  for (const auto& members : group) {
+    slowest = std::max(slowest, seconds_of(members.type, members.share, first, end));
+    devices += members.count;
+  }
+  if (devices == 1) return slowest;
+  const auto link = link_within(group);
+  if (!link) return ChainProblem::kImpossible;
+  // A layer sums up twice each way: behind the attention and behind its two products.
+  const double sums = serving_ ? 2 : 4;
+  const double steps = 2.0 * (devices - 1);
+  const double bytes = sent_before_[end] - sent_before_[first];
+  return slowest + sums * (steps * (end - first) * link->latency_s +
+                           steps / devices * bytes / link->bandwidth_bytes_per_s);
+}
+
+double PlanProblem::stage_seconds(std::size_t option, std::uint32_t first, std::uint32_t end,
                                   std::uint32_t behind) const {
+  const auto& group = groups_[option];
   // A pinned layer is on its device, and a device with pins holds all of them.
   const auto low = std::ranges::lower_bound(all_pinned_, first);
   const auto high = std::ranges::lower_bound(all_pinned_, end);
-  const auto& own = pinned_[type];
+  const auto& own = pinned_[group.front().type];
   const auto here = std::ranges::count_if(
       own, [&](std::uint32_t layer) { return layer >= first && layer < end; });
   if (here != high - low || here != static_cast<std::ptrdiff_t>(own.size()))
     return ChainProblem::kImpossible;
   const auto in_flight = std::min(micro_batches_, behind + 1);
-  if (sizes_.total_bytes(first, end, in_flight) > types_.types[type].available_bytes)
-    return ChainProblem::kImpossible;
-  return compute_seconds(type, first, end);
+  for (const auto& members : group)
+    if (sizes_.total_bytes(first, end, in_flight, members.share) >
+        types_.types[members.type].available_bytes)
+      return ChainProblem::kImpossible;
+  return compute_seconds(group, first, end);
 }
 
-double PlanProblem::send_seconds(std::size_t from, std::size_t to, std::uint32_t boundary) const {
-  const auto& link = types_.link(from, to);
-  if (!link) return ChainProblem::kImpossible;
+double PlanProblem::send_seconds(const Group& from, const Group& to, std::uint32_t boundary) const {
   const auto bytes = static_cast<double>(send_bytes_[boundary - 1]);
+  double slowest = 0;
+  for (const auto& a : from)
+    for (const auto& b : to) {
+      const auto& link = types_.link(a.type, b.type);
+      if (!link) return ChainProblem::kImpossible;
+      slowest = std::max(slowest, link->latency_s + bytes / link->bandwidth_bytes_per_s);
+    }
   // Activations go on, and in training their gradients come back.
-  return (serving_ ? 1 : 2) * (link->latency_s + bytes / link->bandwidth_bytes_per_s);
+  return (serving_ ? 1 : 2) * slowest;
 }
 
 void PlanProblem::set_rates(const PlanOptions& options) {
@@ -207,7 +304,11 @@ void PlanProblem::set_rates(const PlanOptions& options) {
           Errc::invalid_argument,
           fmt::format("the power of a '{}' is not known; say its watts, or keep off it", model));
     problem_.idle_watts.push_back(energy ? kIdleShare * *watts : 0);
-    if (energy) problem_.options[type].busy_watts = (1 - kIdleShare) * *watts;
+    if (!energy) continue;
+    for (std::size_t option = 0; option < groups_.size(); ++option)
+      for (const auto& members : groups_[option])
+        if (members.type == type)
+          problem_.options[option].busy_watts += (1 - kIdleShare) * members.count * *watts;
   }
 }
 

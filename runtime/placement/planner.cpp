@@ -15,9 +15,10 @@ namespace causeway {
 namespace {
 
 constexpr std::uint32_t kMaxMicroBatches = 1u << 20;
-constexpr std::size_t kMaxDevices = 1024;       // Every pair of them is looked at.
-constexpr std::size_t kMaxLayers = 4096;        // So is every pair of these, per type of device.
-constexpr std::size_t kMaxNodeChoices = 256;    // Each is a search of its own.
+constexpr std::size_t kMaxDevices = 1024;     // Every pair of them is looked at.
+constexpr std::size_t kMaxLayers = 4096;      // So is every pair of these, per type of device.
+constexpr std::size_t kMaxNodeChoices = 256;  // Each is a search of its own.
+constexpr std::uint32_t kMostSharing = 64;
 constexpr std::uint16_t kMostMoreDevices = 16;  // That a refusal considers.
 
 std::vector<DeviceName> candidates(const Topology& topology, const PlanOptions& options) {
@@ -188,6 +189,9 @@ void check_options(const ModelSpec& model, const PlanOptions& options, std::size
     throw Error(Errc::invalid_argument,
                 fmt::format("{} stages for the {} layers of model '{}'; a stage holds at least one",
                             options.stages, model.layers.size(), model.name));
+  if (options.most_sharing < 1 || options.most_sharing > kMostSharing)
+    throw Error(Errc::invalid_argument, fmt::format("{} devices may share a stage; write 1 to {}",
+                                                    options.most_sharing, kMostSharing));
   if (options.stages > devices)
     throw Error(Errc::invalid_argument,
                 fmt::format("{} stages on {} devices; a device holds at most one stage",
@@ -198,11 +202,15 @@ std::string_view unit_of(Objective objective) {
   return objective == Objective::cost ? "" : objective == Objective::energy ? " J" : " s";
 }
 
-std::string certificate_of(const ChainResult& result, Objective objective) {
-  // Of what is searched: several devices could do more with a stage together.
+std::string certificate_of(const ChainResult& result, const PlanOptions& options) {
+  const auto objective = options.objective;
+  // Of what is searched: more devices could do more with a stage together.
   const auto what =
-      fmt::format("{} among pipelines of single devices",
-                  objective == Objective::time ? "" : fmt::format(" in {}", to_string(objective)));
+      fmt::format("{} among pipelines of {}",
+                  objective == Objective::time ? "" : fmt::format(" in {}", to_string(objective)),
+                  options.most_sharing > 1
+                      ? fmt::format("devices of which up to {} share a stage", options.most_sharing)
+                      : "single devices");
   if (result.exact)
     return fmt::format("optimal{}: exact dynamic programming over {} states", what, result.states);
   if (result.lower_bound <= 0)
@@ -243,15 +251,27 @@ Plan plan_of(const ModelSpec& model, const PlanProblem& chain, const ChainResult
   plan.model = model.name;
   plan.micro_batches = options.micro_batches;
   plan.step_seconds = result.step_seconds;
-  plan.certificate = certificate_of(result, options.objective);
+  plan.certificate = certificate_of(result, options);
   std::vector<std::size_t> next(types.size());
   for (const auto& stage : result.stages) {
     const auto stages_left = static_cast<std::uint32_t>(result.stages.size() - plan.stages.size());
-    const auto memory = chain.sizes().stage(stage.first_layer, stage.end_layer,
-                                            std::min(options.micro_batches, stages_left));
-    plan.stages.push_back({types[stage.option].devices[next[stage.option]++], stage.first_layer,
-                           stage.end_layer, memory.state_bytes(), memory.activation_bytes,
-                           stage.seconds});
+    std::vector<PlanShare> shares;
+    for (const auto& members : chain.group(stage.option)) {
+      const auto memory =
+          chain.sizes().shared_stage(stage.first_layer, stage.end_layer,
+                                     std::min(options.micro_batches, stages_left), members.share);
+      for (int i = 0; i < members.count; ++i)
+        shares.push_back({types[members.type].devices[next[members.type]++], members.share,
+                          memory.state_bytes(), memory.activation_bytes});
+    }
+    const auto& own = shares.front();
+    plan.stages.push_back({own.device,
+                           stage.first_layer,
+                           stage.end_layer,
+                           own.state_bytes,
+                           own.activation_bytes,
+                           stage.seconds,
+                           {shares.begin() + 1, shares.end()}});
   }
   return plan;
 }
@@ -316,7 +336,7 @@ Plan make_plan(const ModelSpec& model, const Topology& given, const PlanOptions&
     all.lower_bound = lower_bound;
     all.exact = exact;
     all.states = states;
-    best->certificate = certificate_of(all, options.objective);
+    best->certificate = certificate_of(all, options);
   }
   return *best;
 }
@@ -341,28 +361,39 @@ void check_plan(const Plan& plan, const ModelSpec& model, const Topology& topolo
   std::uint32_t next = 0;
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
     const auto& stage = plan.stages[i];
-    const auto name = stage.device.to_string();
     if (stage.first_layer != next || stage.end_layer <= stage.first_layer ||
         stage.end_layer > model.layers.size())
       throw refuse(i, fmt::format("holds layers [{}, {}); it must start at {} and end by {}",
                                   stage.first_layer, stage.end_layer, next, model.layers.size()));
     next = stage.end_layer;
-    if (topology.find(stage.device) == nullptr)
-      throw refuse(i, fmt::format("device {} is not in '{}'", name, topology.name()));
-    if (!seen.insert(stage.device).second)
-      throw refuse(i, fmt::format("device {} has a stage already; it holds at most one", name));
     const auto stages_left = static_cast<std::uint32_t>(plan.stages.size() - i);
-    const auto memory =
-        sizes.stage(stage.first_layer, stage.end_layer, std::min(plan.micro_batches, stages_left));
-    // 0: a plan written by hand leaves the sizes to the planner.
-    if (stage.state_bytes != 0 && stage.state_bytes != memory.state_bytes())
-      throw refuse(i, fmt::format("says {} bytes of state, the model has {}; plan again",
-                                  stage.state_bytes, memory.state_bytes()));
-    const auto need = memory.state_bytes() + memory.activation_bytes;
-    if (need > available(topology, stage.device))
-      throw refuse(i, fmt::format("needs {} of state and activations; {} has {} available",
-                                  format_bytes(need), name,
-                                  format_bytes(available(topology, stage.device))));
+    std::vector<PlanShare> shares = stage.beside;
+    shares.insert(shares.begin(), {stage.device, stage.own_share(), stage.state_bytes, 0});
+    for (const auto& share : shares) {
+      const auto name = share.device.to_string();
+      if (topology.find(share.device) == nullptr)
+        throw refuse(i, fmt::format("device {} is not in '{}'", name, topology.name()));
+      if (!seen.insert(share.device).second)
+        throw refuse(i, fmt::format("device {} has a stage already; it holds at most one", name));
+      if (!(share.share > 0 && share.share <= 1))
+        throw refuse(i, fmt::format("{} has a share of {}; shares are above 0 and sum up to 1",
+                                    name, share.share));
+      if (share.device.node != stage.device.node)
+        throw refuse(i, fmt::format("{} and {} share it, on two nodes; only devices of one can",
+                                    stage.device.to_string(), name));
+      const auto memory = sizes.shared_stage(stage.first_layer, stage.end_layer,
+                                             std::min(plan.micro_batches, stages_left),
+                                             stage.beside.empty() ? 1 : share.share);
+      // 0: a plan written by hand leaves the sizes to the planner.
+      if (share.state_bytes != 0 && share.state_bytes != memory.state_bytes())
+        throw refuse(i, fmt::format("says {} bytes of state on {}, the model has {}; plan again",
+                                    share.state_bytes, name, memory.state_bytes()));
+      const auto need = memory.state_bytes() + memory.activation_bytes;
+      if (need > available(topology, share.device))
+        throw refuse(i, fmt::format("needs {} of state and activations; {} has {} available",
+                                    format_bytes(need), name,
+                                    format_bytes(available(topology, share.device))));
+    }
   }
   if (next != model.layers.size())
     throw refuse(plan.stages.size() - 1, fmt::format("ends at layer {} of {}; the rest is nowhere",

@@ -2,11 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <string_view>
 
 namespace causeway {
+
+// What every device that shares a layer keeps of it, in outputs of the layer.
+constexpr std::uint64_t kWholeOutputs = 5;
 
 static std::uint64_t round_up(std::uint64_t bytes, std::uint64_t unit) {
   return (bytes + unit - 1) / unit * unit;
@@ -40,36 +44,63 @@ StageSizer::StageSizer(const ModelSpec& model) {
     for (const auto& tensor : layer.tensors) {
       const Sums state{tensor_state_bytes(tensor, 1.0),
                        tensor_state_bytes(tensor, model.gradient_bytes_per_weight_byte),
-                       tensor_state_bytes(tensor, model.optimizer_bytes_per_weight_byte), 0};
+                       tensor_state_bytes(tensor, model.optimizer_bytes_per_weight_byte), 0, 0};
       sums.weights += state.weights;
       sums.gradients += state.gradients;
       sums.optimizer += state.optimizer;
       if (const auto at = wanted.find(tensor.name); at != wanted.end()) at->second = index;
       if (!tensor.tied_to.empty()) ties_.push_back({wanted.at(tensor.tied_to), index, state});
     }
-    sums.activations += round_up(layer.activation_bytes, kTensorAlignmentBytes);
+    const auto kept = round_up(layer.activation_bytes, kTensorAlignmentBytes);
+    sums.activations += kept;
+    sums.whole +=
+        layer.output_bytes < kept / kWholeOutputs ? kWholeOutputs * layer.output_bytes : kept;
     before_.push_back(sums);
   }
 }
 
-StageMemory StageSizer::stage(std::uint32_t first, std::uint32_t end,
-                              std::uint32_t in_flight) const {
+StageSizer::Sums StageSizer::sum(std::uint32_t first, std::uint32_t end) const {
   const Sums& low = before_[first];
-  Sums high = before_[end];
+  Sums sums = before_[end];
   for (const auto& tie : ties_)
     if (tie.source_layer >= first && tie.layer < end) {
-      high.weights -= tie.state.weights;
-      high.gradients -= tie.state.gradients;
-      high.optimizer -= tie.state.optimizer;
+      sums.weights -= tie.state.weights;
+      sums.gradients -= tie.state.gradients;
+      sums.optimizer -= tie.state.optimizer;
     }
-  return {round_up(high.weights - low.weights, kDeviceGranuleBytes),
-          round_up(high.gradients - low.gradients, kDeviceGranuleBytes),
-          round_up(high.optimizer - low.optimizer, kDeviceGranuleBytes),
-          round_up((high.activations - low.activations) * in_flight, kDeviceGranuleBytes)};
+  sums.weights -= low.weights;
+  sums.gradients -= low.gradients;
+  sums.optimizer -= low.optimizer;
+  sums.activations -= low.activations;
+  sums.whole -= low.whole;
+  return sums;
 }
 
-StageMemory stage_memory(const ModelSpec& model, std::uint32_t first_layer, std::uint32_t end_layer,
-                         std::uint32_t in_flight) {
+StageMemory StageSizer::stage(std::uint32_t first, std::uint32_t end,
+                              std::uint32_t in_flight) const {
+  const auto sums = sum(first, end);
+  return {round_up(sums.weights, kDeviceGranuleBytes),
+          round_up(sums.gradients, kDeviceGranuleBytes),
+          round_up(sums.optimizer, kDeviceGranuleBytes),
+          round_up(sums.activations * in_flight, kDeviceGranuleBytes)};
+}
+
+StageMemory StageSizer::shared_stage(std::uint32_t first, std::uint32_t end,
+                                     std::uint32_t in_flight, double share) const {
+  if (share == 1) return stage(first, end, in_flight);
+  const auto sums = sum(first, end);
+  const auto part = [share](std::uint64_t bytes) {
+    return static_cast<std::uint64_t>(std::ceil(static_cast<long double>(bytes) * share));
+  };
+  const auto activations = (sums.whole + part(sums.activations - sums.whole)) * in_flight;
+  return {round_up(part(sums.weights), kDeviceGranuleBytes),
+          round_up(part(sums.gradients), kDeviceGranuleBytes),
+          round_up(part(sums.optimizer), kDeviceGranuleBytes),
+          round_up(activations, kDeviceGranuleBytes)};
+}
+
+static void check_stage(const ModelSpec& model, std::uint32_t first_layer, std::uint32_t end_layer,
+                        std::uint32_t in_flight) {
   model.validate();
   if (first_layer >= end_layer || end_layer > model.layers.size())
     throw Error(
@@ -79,7 +110,21 @@ StageMemory stage_memory(const ModelSpec& model, std::uint32_t first_layer, std:
   if (in_flight < 1 || in_flight > kMaxInFlight)
     throw Error(Errc::invalid_argument,
                 fmt::format("{} micro-batches in flight; write 1 to {}", in_flight, kMaxInFlight));
+}
+
+StageMemory stage_memory(const ModelSpec& model, std::uint32_t first_layer, std::uint32_t end_layer,
+                         std::uint32_t in_flight) {
+  check_stage(model, first_layer, end_layer, in_flight);
   return StageSizer(model).stage(first_layer, end_layer, in_flight);
+}
+
+StageMemory shared_stage_memory(const ModelSpec& model, std::uint32_t first_layer,
+                                std::uint32_t end_layer, std::uint32_t in_flight, double share) {
+  check_stage(model, first_layer, end_layer, in_flight);
+  if (!(share > 0 && share <= 1))
+    throw Error(Errc::invalid_argument,
+                fmt::format("a share of {} of a stage; write above 0, to 1", share));
+  return StageSizer(model).shared_stage(first_layer, end_layer, in_flight, share);
 }
 
 }  // namespace causeway

@@ -24,9 +24,12 @@ class StageSizer {
   // Layers [first, end), in_flight from 1 to kMaxInFlight.
   [[nodiscard]] StageMemory stage(std::uint32_t first, std::uint32_t end,
                                   std::uint32_t in_flight) const;
+  // Of a device with a `share` of it, above 0, at most 1.
+  [[nodiscard]] StageMemory shared_stage(std::uint32_t first, std::uint32_t end,
+                                         std::uint32_t in_flight, double share) const;
   [[nodiscard]] std::uint64_t total_bytes(std::uint32_t first, std::uint32_t end,
-                                          std::uint32_t in_flight) const {
-    const auto memory = stage(first, end, in_flight);
+                                          std::uint32_t in_flight, double share = 1) const {
+    const auto memory = shared_stage(first, end, in_flight, share);
     return memory.state_bytes() + memory.activation_bytes;
   }
 
@@ -36,7 +39,9 @@ class StageSizer {
     std::uint64_t gradients = 0;
     std::uint64_t optimizer = 0;
     std::uint64_t activations = 0;
+    std::uint64_t whole = 0;  // Of these, what every device that shares a layer has.
   };
+  [[nodiscard]] Sums sum(std::uint32_t first, std::uint32_t end) const;
   struct Tie {
     std::uint32_t source_layer;
     std::uint32_t layer;

@@ -33,6 +33,12 @@ void check(const Plan& plan, const ModelDescription& model) {
 
 void check_one_node(const Plan& plan, const char* engine) {
   for (const auto& stage : plan.stages)
+    if (!stage.beside.empty())
+      throw refuse(fmt::format(
+          "{} puts whole layers on devices, and in the plan {} and {} share theirs; plan "
+          "without --tensor-parallel",
+          engine, stage.device.to_string(), stage.beside.front().device.to_string()));
+  for (const auto& stage : plan.stages)
     if (stage.device.node != plan.stages.front().device.node)
       throw refuse(
           fmt::format("{} runs on one node, and the plan uses {} and {}; plan with --only on the "
@@ -193,11 +199,21 @@ std::string to_vllm(const Plan& plan, const ModelDescription& model) {
           fmt::format("vLLM puts the embedding and the head on the stages beside them, and {} has "
                       "no block; plan with --stages {}",
                       stage.device.to_string(), plan.stages.size() - 1));
-    devices.push_back(std::to_string(stage.device.index));
+    for (const auto& device : stage.devices()) devices.push_back(std::to_string(device.index));
     nodes.insert(stage.device.node);
+    const auto together = stage.beside.size() + 1;
+    const bool is_even = std::ranges::all_of(stage.beside, [&](const PlanShare& each) {
+      return std::abs(each.share * static_cast<double>(together) - 1) < 1e-9;
+    });
+    if (together != plan.stages.front().beside.size() + 1 || !is_even)
+      throw refuse(
+          "vLLM shares every stage among equally many devices in equal parts, and the plan does "
+          "not; plan with --tensor-parallel 1, or on devices of one kind");
   }
   auto text = fmt::format("VLLM_PP_LAYER_PARTITION={} vllm serve MODEL --pipeline-parallel-size {}",
                           fmt::join(shares, ","), shares.size());
+  if (const auto together = plan.stages.front().beside.size() + 1; together > 1)
+    text += fmt::format(" --tensor-parallel-size {}", together);
   if (nodes.size() == 1)
     text = fmt::format("CUDA_VISIBLE_DEVICES={} {}", fmt::join(devices, ","), text);
   return text;

@@ -12,19 +12,36 @@ namespace causeway {
 namespace {
 
 constexpr std::size_t kMaxStages = 4096;
+constexpr std::size_t kMaxSharing = 64;
 constexpr std::uint64_t kMaxLayer = 65536;
 constexpr double kMaxSeconds = 1e18;
 
-PlanStage read_stage(const YamlField& entry) {
-  entry.expect_map("a stage", {"device", "layers", "state_bytes", "activation_bytes", "seconds"});
-  PlanStage stage;
+DeviceName read_device(const YamlField& entry) {
   const auto device = entry.require("device", "a device such as desktop/gpu0");
   try {
-    stage.device = DeviceName::parse(device.text("a device such as desktop/gpu0"));
+    return DeviceName::parse(device.text("a device such as desktop/gpu0"));
   } catch (const Error& error) {
     if (error.code() == Errc::parse) throw;
     throw device.error(error.what());
   }
+}
+
+PlanShare read_share(const YamlField& entry) {
+  entry.expect_map("a share of a stage", {"device", "share", "state_bytes", "activation_bytes"});
+  PlanShare share{read_device(entry)};
+  const auto part = entry.require("share", "its part of the stage: 0.5");
+  share.share = part.number(0, 1);
+  if (share.share <= 0 || share.share >= 1) throw part.error("is to be above 0 and below 1");
+  if (const auto bytes = entry.find("state_bytes")) share.state_bytes = bytes->bytes();
+  if (const auto bytes = entry.find("activation_bytes")) share.activation_bytes = bytes->bytes();
+  return share;
+}
+
+PlanStage read_stage(const YamlField& entry) {
+  entry.expect_map("a stage",
+                   {"device", "layers", "state_bytes", "activation_bytes", "seconds", "beside"});
+  PlanStage stage;
+  stage.device = read_device(entry);
   const auto layers = entry.require("layers", "[first, end): [0, 4]");
   const auto [first, end] = layers.pair("two numbers, [first, end): [0, 4]");
   stage.first_layer = static_cast<std::uint32_t>(first.whole_number(0, kMaxLayer));
@@ -34,6 +51,15 @@ PlanStage read_stage(const YamlField& entry) {
   if (const auto bytes = entry.find("state_bytes")) stage.state_bytes = bytes->bytes();
   if (const auto bytes = entry.find("activation_bytes")) stage.activation_bytes = bytes->bytes();
   if (const auto seconds = entry.find("seconds")) stage.seconds = seconds->number(0, kMaxSeconds);
+  if (const auto beside = entry.find("beside")) {
+    for (const auto& share :
+         entry.require_items("beside", "[{device: a/gpu1, share: 0.5}]", kMaxSharing))
+      stage.beside.push_back(read_share(share));
+    if (stage.own_share() <= 0)
+      throw beside->error(
+          fmt::format("leaves nothing for {}; the shares must sum up to less than 1",
+                      stage.device.to_string()));
+  }
   return stage;
 }
 
@@ -65,9 +91,10 @@ Plan Plan::from_yaml(std::string_view text, const std::string& origin) {
     if (stage.first_layer != next)
       throw entry.error(
           fmt::format("starts at layer {}; the one before ends at {}", stage.first_layer, next));
-    if (!seen.insert(stage.device).second)
-      throw entry.error(fmt::format("device {} has a stage already; it holds at most one",
-                                    stage.device.to_string()));
+    for (const auto& device : stage.devices())
+      if (!seen.insert(device).second)
+        throw entry.error(
+            fmt::format("device {} has a stage already; it holds at most one", device.to_string()));
     plan.stages.push_back(stage);
   }
   return plan;
@@ -77,25 +104,41 @@ std::string Plan::to_yaml() const {
   auto text = fmt::format(
       "model: {}\nmicro_batches: {}\nstep_seconds: {}\ncertificate: {}\nstages:\n",
       yaml_scalar(model), micro_batches, yaml_number(step_seconds), yaml_scalar(certificate));
-  for (const auto& stage : stages)
+  for (const auto& stage : stages) {
+    std::string beside;
+    for (const auto& share : stage.beside)
+      beside +=
+          fmt::format("{}\n      {{device: {}, share: {}, state_bytes: {}, activation_bytes: {}}}",
+                      beside.empty() ? "" : ",", yaml_scalar(share.device.to_string()),
+                      yaml_number(share.share), share.state_bytes, share.activation_bytes);
     text += fmt::format(
         "  - {{device: {}, layers: [{}, {}], state_bytes: {}, activation_bytes: {}, "
-        "seconds: {}}}\n",
+        "seconds: {}{}}}\n",
         yaml_scalar(stage.device.to_string()), stage.first_layer, stage.end_layer,
-        stage.state_bytes, stage.activation_bytes, yaml_number(stage.seconds));
+        stage.state_bytes, stage.activation_bytes, yaml_number(stage.seconds),
+        beside.empty() ? "" : ", beside: [" + beside + "]");
+  }
   return text;
 }
 
 std::string Plan::to_json() const {
   namespace json = boost::json;
   json::array list;
-  for (const auto& stage : stages)
+  for (const auto& stage : stages) {
+    json::array beside;
+    for (const auto& share : stage.beside)
+      beside.push_back({{"device", share.device.to_string()},
+                        {"share", share.share},
+                        {"state_bytes", share.state_bytes},
+                        {"activation_bytes", share.activation_bytes}});
     list.push_back({{"device", stage.device.to_string()},
                     {"first_layer", stage.first_layer},
                     {"end_layer", stage.end_layer},
                     {"state_bytes", stage.state_bytes},
                     {"activation_bytes", stage.activation_bytes},
-                    {"seconds", stage.seconds}});
+                    {"seconds", stage.seconds},
+                    {"beside", std::move(beside)}});
+  }
   return json::serialize(json::object{{"model", model},
                                       {"micro_batches", micro_batches},
                                       {"step_seconds", step_seconds},

@@ -48,6 +48,14 @@ struct Worker::State {
     std::map<std::string, std::vector<int>> ranks_of_node;
     for (const auto& each : mesh.members()) ranks_of_node[each.node].push_back(each.rank);
     std::map<std::string, std::vector<int>> stages_of_node;
+    for (const auto& stage : plan.stages)
+      if (!stage.beside.empty())
+        throw Error(Errc::unsupported,
+                    fmt::format("plan '{}': {} and {} share the layers of a stage, and this "
+                                "runtime's stages have one device each; plan without "
+                                "--tensor-parallel",
+                                plan.model, stage.device.to_string(),
+                                stage.beside.front().device.to_string()));
     for (std::size_t i = 0; i < plan.stages.size(); ++i)
       stages_of_node[plan.stages[i].device.node].push_back(static_cast<int>(i));
     for (const auto& [node, stages] : stages_of_node) {

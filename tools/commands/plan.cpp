@@ -165,30 +165,39 @@ std::string table_text(const Plan& plan, const ModelSpec& model, const Topology&
                {"ACTIVATIONS", true},
                {"OF THE DEVICE"},
                {"TIME", true}});
+  int devices = 0;
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
     const auto& stage = plan.stages[i];
-    const auto* device = topology.find(stage.device);
-    const auto available = device == nullptr ? 0 : device->available_bytes;
-    const auto used = stage.state_bytes + stage.activation_bytes;
-    const auto fraction =
-        available == 0 ? 1.0 : static_cast<double>(used) / static_cast<double>(available);
     const auto last = stage.end_layer - 1;
-    table.add(
-        {{std::to_string(i)},
-         {stage.device.to_string()},
-         {device == nullptr ? "" : model_title(device->model)},
-         {stage.first_layer == last
-              ? model.layers.at(last).name
-              : fmt::format("{} .. {} ({})", model.layers.at(stage.first_layer).name,
-                            model.layers.at(last).name, stage.end_layer - stage.first_layer)},
-         {format_bytes(stage.state_bytes)},
-         {format_bytes(stage.activation_bytes)},
-         {fmt::format("{} {:3.0f}%", bar(fraction, 10), fraction * 100), fill_colour(fraction)},
-         {format_seconds(stage.seconds)}});
+    const auto layers =
+        stage.first_layer == last
+            ? model.layers.at(last).name
+            : fmt::format("{} .. {} ({})", model.layers.at(stage.first_layer).name,
+                          model.layers.at(last).name, stage.end_layer - stage.first_layer);
+    const auto add = [&](const PlanShare& share, bool is_first) {
+      const auto* device = topology.find(share.device);
+      const auto available = device == nullptr ? 0 : device->available_bytes;
+      const auto used = share.state_bytes + share.activation_bytes;
+      const auto fraction =
+          available == 0 ? 1.0 : static_cast<double>(used) / static_cast<double>(available);
+      ++devices;
+      table.add(
+          {{is_first ? std::to_string(i) : ""},
+           {share.device.to_string()},
+           {device == nullptr ? "" : model_title(device->model)},
+           {stage.beside.empty() ? layers
+                                 : fmt::format("{:.0f}% of {}", share.share * 100, layers)},
+           {format_bytes(share.state_bytes)},
+           {format_bytes(share.activation_bytes)},
+           {fmt::format("{} {:3.0f}%", bar(fraction, 10), fraction * 100), fill_colour(fraction)},
+           {is_first ? format_seconds(stage.seconds) : ""}});
+    };
+    add({stage.device, stage.own_share(), stage.state_bytes, stage.activation_bytes}, true);
+    for (const auto& share : stage.beside) add(share, false);
   }
   return fmt::format(
       "{}\n{} over {} device{}: {} of state, predicted step {} with {} micro-batches\n{}\n",
-      table.to_string(), plan.model, plan.stages.size(), plan.stages.size() == 1 ? "" : "s",
+      table.to_string(), plan.model, devices, devices == 1 ? "" : "s",
       format_bytes(model.state_bytes()), format_seconds(plan.step_seconds), plan.micro_batches,
       plan.certificate);
 }
@@ -341,6 +350,11 @@ void add_plan(CLI::App& app, Shell& shell) {
   command->add_option("--avoid", options->plan.avoid, "Nodes that get nothing")
       ->type_name("NODE,...")
       ->delimiter(',');
+  command
+      ->add_option("--tensor-parallel", options->plan.most_sharing,
+                   "Let up to so many devices of a node share a stage's layers")
+      ->type_name("N")
+      ->check(CLI::Range(1, 64));
   command->add_option("--max-nodes", options->plan.most_nodes, "Use at most so many nodes")
       ->type_name("N")
       ->check(CLI::Range(1, 4096));

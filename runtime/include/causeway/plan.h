@@ -2,7 +2,7 @@
 // cost.
 //
 // Shape:   stages in order; stage i holds layers [first_layer, end_layer); they tile the model.
-//          A device holds at most one stage.
+//          A device holds at most one stage, or a share of every layer of one (tensor parallelism).
 // Units:   bytes and seconds, per step of `micro_batches` micro-batches.
 // Errors:  make_plan throws out_of_memory with needed and available bytes and the devices asked;
 //          from_yaml throws parse; check_plan throws invalid_argument naming the stage.
@@ -30,13 +30,34 @@
 
 namespace causeway {
 
+// A device that holds a part of every tensor of a stage, and computes with it.
+struct PlanShare {
+  DeviceName device;
+  double share = 0;  // Of the stage's work and state: above 0, below 1.
+  std::uint64_t state_bytes = 0;
+  std::uint64_t activation_bytes = 0;
+  bool operator==(const PlanShare&) const = default;
+};
+
 struct PlanStage {
   DeviceName device;
   std::uint32_t first_layer = 0;
   std::uint32_t end_layer = 0;
-  std::uint64_t state_bytes = 0;       // Weights, gradients, optimizer.
+  std::uint64_t state_bytes = 0;       // Weights, gradients, optimizer, on `device`.
   std::uint64_t activation_bytes = 0;  // Of the micro-batches in flight on this stage (1F1B).
   double seconds = 0;                  // Forward and backward of one micro-batch, sends included.
+  std::vector<PlanShare> beside{};     // Who shares it with `device`, which has the rest.
+
+  [[nodiscard]] double own_share() const noexcept {
+    double rest = 1;
+    for (const auto& each : beside) rest -= each.share;
+    return rest;
+  }
+  [[nodiscard]] std::vector<DeviceName> devices() const {
+    std::vector<DeviceName> all{device};
+    for (const auto& each : beside) all.push_back(each.device);
+    return all;
+  }
   bool operator==(const PlanStage&) const = default;
 };
 
@@ -75,6 +96,13 @@ struct StageMemory {
     return weight_bytes + gradient_bytes + optimizer_bytes;
   }
 };
+
+// The same on a device with a `share` of the stage: of state and activations it has its part, and
+// of each layer the input, and what stands beside it, as a whole: 5 times what the layer hands on
+// (10 s b h bytes of half precision; Korthikanti et al., 2022), if it keeps so much.
+[[nodiscard]] StageMemory shared_stage_memory(const ModelSpec& model, std::uint32_t first_layer,
+                                              std::uint32_t end_layer, std::uint32_t in_flight,
+                                              double share);
 
 // Layers [first_layer, end_layer) with `in_flight` micro-batches. Under 1F1B stage i of p holds
 // min(m, p - i). Errors: invalid_argument for an empty range, one past the last layer, or sizes
@@ -115,7 +143,10 @@ struct PlanOptions {
   std::vector<PlanPin> pins = {};
   std::vector<std::string> avoid = {};  // Nodes that hold nothing.
   std::uint32_t most_nodes = 0;         // 0: any number.
-  double margin = 0;                    // Share of every device's memory that stays free.
+  // Devices of one node that may share a stage's layers: 1, 2, 4, ... of a kind, or of two kinds in
+  // parts by speed or by memory. 1: none do, as the runtime's own jobs want it.
+  std::uint32_t most_sharing = 1;
+  double margin = 0;  // Share of every device's memory that stays free.
   std::vector<std::pair<DeviceName, std::uint64_t>> margins = {};  // Bytes of a device, on top.
   // Keeps free what a process takes on a GPU by being there: its context, library workspaces.
   bool reserve_runtime = false;

@@ -495,6 +495,126 @@ TEST_CASE("a search that is cut short says so, and its bound holds") {
   MESSAGE(plan.certificate);
 }
 
+// The least step of layers [first, end) on `free` alike cards of one node, by trying every cut and
+// 1, 2 or 4 cards for each stage; with what is in front.
+struct SharedForce {
+  const ModelSpec& model;
+  std::uint64_t available;
+  causeway::Rate link;
+  std::uint32_t micro_batches;
+  double best = std::numeric_limits<double>::infinity();
+
+  // Stages are chosen from the last to the first, as their places under 1F1B are known then.
+  void cut(std::uint32_t end, int free, std::uint32_t behind, double sum_s, double longest_s) {
+    if (end == 0) {
+      best = std::min(best, sum_s + (micro_batches - 1.0) * longest_s);
+      return;
+    }
+    for (std::uint32_t first = 0; first < end; ++first)
+      for (const int n : {1, 2, 4}) {
+        if (n > free) continue;
+        const auto memory = causeway::shared_stage_memory(
+            model, first, end, std::min(micro_batches, behind + 1), 1.0 / n);
+        if (memory.state_bytes() + memory.activation_bytes > available) continue;
+        double seconds = 0;
+        for (auto i = first; i < end; ++i) {
+          const auto& layer = model.layers[i];
+          const auto bytes = static_cast<double>(layer.output_bytes);
+          seconds += 3 * layer.forward_flops / n / (0.4 * 989.4e12);
+          if (n > 1)
+            seconds +=
+                4.0 * 2 * (n - 1) * (link.latency_s + bytes / n / link.bandwidth_bytes_per_s);
+        }
+        if (behind > 0)
+          seconds += 2 * (link.latency_s + static_cast<double>(model.layers[end - 1].output_bytes) /
+                                               link.bandwidth_bytes_per_s);
+        cut(first, free - n, behind + 1, sum_s + seconds, std::max(longest_s, seconds));
+      }
+  }
+};
+
+TEST_CASE("stages that cards share: as good as a brute force, and better than without") {
+  int shared = 0, only_shared = 0, infeasible = 0;
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    CAPTURE(seed);
+    std::mt19937_64 random(seed);
+    const auto cards = 1 + random() % 5;
+    auto model = uniform_model(static_cast<int>(1 + random() % 5), 100'000 + random() % 3'000'000,
+                               random() % 4'000'000);
+    for (auto& layer : model.layers) {
+      layer.forward_flops = std::pow(10.0, 9 + static_cast<double>(random() % 40) / 10);
+      layer.output_bytes = random() % 2'000'000;
+    }
+    const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
+        "{name: one, nodes: [{name: hgx, devices: [{gpu: h100-sxm, count: " +
+            std::to_string(cards) + ", capacity: " + std::to_string(8 + random() % 60) + " MB}]}]}",
+        "test"));
+    const auto all = devices({"hgx/gpu0"});
+    PlanOptions options{.micro_batches = static_cast<std::uint32_t>(1 + random() % 4),
+                        .most_sharing = 4};
+    causeway::Rate link{};
+    if (cards > 1) link = topology.access(all[0], DeviceName::parse("hgx/gpu1"))->rate;
+    SharedForce force{model, topology.find(all[0])->available_bytes / kGranule * kGranule, link,
+                      options.micro_batches};
+    force.cut(static_cast<std::uint32_t>(model.layers.size()), static_cast<int>(cards), 0, 0, 0);
+    std::optional<Plan> plan;
+    const auto refused = refusal([&] { plan = make_plan(model, topology, options); });
+    CAPTURE(refused.text);
+    CAPTURE(model.to_yaml());
+    CAPTURE(plan ? plan->to_yaml() : std::string());
+    REQUIRE(plan.has_value() == std::isfinite(force.best));
+    infeasible += plan ? 0 : 1;
+    if (!plan) continue;
+    REQUIRE(plan->step_seconds == doctest::Approx(force.best).epsilon(1e-9));
+    REQUIRE_NOTHROW(check_plan(*plan, model, topology));
+    REQUIRE((Plan::from_yaml(plan->to_yaml(), "test") == *plan));
+    const auto figures = causeway::plan_figures(*plan, model, topology, options);
+    REQUIRE(figures.step_seconds == doctest::Approx(plan->step_seconds).epsilon(1e-9));
+    if (std::ranges::none_of(plan->stages, [](const auto& each) { return !each.beside.empty(); }))
+      continue;
+    ++shared;
+    auto single = options;
+    single.most_sharing = 1;
+    std::optional<Plan> other;
+    if (refusal([&] { other = make_plan(model, topology, single); }).code == Errc::out_of_memory)
+      ++only_shared;
+    else
+      REQUIRE(other->step_seconds >= plan->step_seconds);
+  }
+  MESSAGE(shared, " plans share, ", only_shared, " of them must; ", infeasible, " infeasible");
+  CHECK(shared > 50);
+  CHECK(only_shared > 10);
+  CHECK(infeasible > 10);
+}
+
+TEST_CASE("unlike cards share in parts by speed or by memory") {
+  const auto topology = Topology::from_cluster(ClusterSpec::from_yaml(
+      "{name: two, nodes: [{name: desk, devices: [{gpu: rtx-5090, capacity: 30 MB}, "
+      "{gpu: rtx-3090, capacity: 90 MB}]}]}",
+      "test"));
+  auto model = uniform_model(1, 6'000'000, 0);  // 24 MB of weights, and twice that beside.
+  model.gradient_bytes_per_weight_byte = 1;
+  model.optimizer_bytes_per_weight_byte = 2;
+  model.layers[0].forward_flops = 1e15;
+  CHECK(refusal([&] { (void)make_plan(model, topology); }).code == Errc::out_of_memory);
+  const auto plan = make_plan(model, topology, {.micro_batches = 1, .most_sharing = 2});
+  REQUIRE(plan.stages.size() == 1);
+  REQUIRE(plan.stages[0].beside.size() == 1);
+  CHECK(plan.stages[0].own_share() == doctest::Approx(0.25).epsilon(0.1));
+  CHECK(plan.stages[0].state_bytes + plan.stages[0].beside[0].state_bytes >= 96'000'000);
+  auto light = uniform_model(1, 1000, 0);
+  light.layers[0].forward_flops = 1e15;
+  const auto fast = make_plan(light, topology, {.micro_batches = 1, .most_sharing = 2});
+  REQUIRE(fast.stages[0].beside.size() == 1);
+  CHECK(fast.stages[0].own_share() > 0.6);  // The faster card has more of the work.
+  auto broken = fast;
+  broken.stages[0].beside[0].device = fast.stages[0].device;
+  CHECK(refusal([&] { check_plan(broken, light, topology); }).says("stage already"));
+  broken = fast;
+  broken.stages[0].beside[0].share = 1;
+  CHECK(refusal([&] { check_plan(broken, light, topology); }).says("has a share of 0"));
+}
+
 TEST_CASE("twins only where every figure agrees") {
   const auto topology = pool("32 MB", "10 MB");
   std::vector<DeviceName> names;
