@@ -205,12 +205,14 @@ std::string_view unit_of(Objective objective) {
 std::string certificate_of(const ChainResult& result, const PlanOptions& options) {
   const auto objective = options.objective;
   // Of what is searched: more devices could do more with a stage together.
-  const auto what =
-      fmt::format("{} among pipelines of {}",
-                  objective == Objective::time ? "" : fmt::format(" in {}", to_string(objective)),
-                  options.most_sharing > 1
-                      ? fmt::format("devices of which up to {} share a stage", options.most_sharing)
-                      : "single devices");
+  const auto what = fmt::format(
+      "{} among pipelines of {}",
+      objective == Objective::time ? "" : fmt::format(" in {}", to_string(objective)),
+      options.most_sharing > 1
+          ? fmt::format("single devices and groups of up to {} (powers of two of one or two kinds "
+                        "on a node, in parts by speed or memory)",
+                        options.most_sharing)
+          : "single devices");
   if (result.exact)
     return fmt::format("optimal{}: exact dynamic programming over {} states", what, result.states);
   if (result.lower_bound <= 0)

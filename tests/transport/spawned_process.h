@@ -38,8 +38,12 @@ class SpawnedProcess {
     ::waitpid(process_->id().pid, nullptr, 0);
   }
 
+  // After SIGSTOP it does stand still: the signal alone takes a moment, in which it still answers.
   void signal(int number) const {
-    if (process_) process_->signal(number);
+    if (!process_) return;
+    process_->signal(number);
+    int status = 0;
+    if (number == SIGSTOP) ::waitpid(pid(), &status, WUNTRACED);
   }
   [[nodiscard]] pid_t pid() const { return process_->id().pid; }
 

@@ -325,7 +325,7 @@ TEST_CASE("a process that is to have no streams takes none of its peers") {
   const auto limit = in(5s);
   while (descriptors() > before && std::chrono::steady_clock::now() < limit)
     std::this_thread::sleep_for(1ms);
-  CHECK(descriptors() == before);  // What asked for one is not kept.
+  CHECK(descriptors() <= before);  // What asked for one is not kept.
 }
 
 TEST_CASE("a transport that is destroyed tells its peers") {
@@ -504,7 +504,9 @@ TEST_CASE("a stopped peer is slow, not lost") {
   const auto side = client.join(address);
   Bytes buffer(8);
   peer.signal(SIGSTOP);
-  CHECK((side.read(buffer, {7, 1, 0}, in(2500ms)).get().code == Errc::timed_out));
+  const auto late = side.read(buffer, {7, 1, 0}, in(2500ms)).get();
+  INFO(late.text);
+  CHECK((late.code == Errc::timed_out));
   CHECK(side.is_open());  // Nothing of ours was in its hands.
   peer.signal(SIGCONT);
   CHECK_FALSE(side.read(buffer, {7, 1, 0}).get().code);
