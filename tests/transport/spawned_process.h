@@ -42,8 +42,9 @@ class SpawnedProcess {
   void signal(int number) const {
     if (!process_) return;
     process_->signal(number);
-    int status = 0;
-    if (number == SIGSTOP) ::waitpid(pid(), &status, WUNTRACED);
+    siginfo_t stopped{};
+    if (number == SIGSTOP)
+      ::waitid(P_PID, static_cast<id_t>(pid()), &stopped, WSTOPPED | WEXITED | WNOWAIT);
   }
   [[nodiscard]] pid_t pid() const { return process_->id().pid; }
 
