@@ -17,13 +17,8 @@ constexpr std::uint64_t kMaxLayer = 65536;
 constexpr double kMaxSeconds = 1e18;
 
 DeviceName read_device(const YamlField& entry) {
-  const auto device = entry.require("device", "a device such as desktop/gpu0");
-  try {
-    return DeviceName::parse(device.text("a device such as desktop/gpu0"));
-  } catch (const Error& error) {
-    if (error.code() == Errc::parse) throw;
-    throw device.error(error.what());
-  }
+  constexpr auto kHint = "a device such as desktop/gpu0";
+  return entry.require("device", kHint).device_name(kHint);
 }
 
 PlanShare read_share(const YamlField& entry) {

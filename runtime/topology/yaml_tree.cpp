@@ -294,6 +294,15 @@ std::uint64_t YamlField::bytes() const {
   }
 }
 
+DeviceName YamlField::device_name(const std::string& hint) const {
+  const auto& name = text(hint);
+  try {
+    return DeviceName::parse(name);
+  } catch (const Error& failure) {
+    throw error(failure.what());
+  }
+}
+
 static std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), std::size_t{0});

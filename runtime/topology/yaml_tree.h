@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "allocator/device_name.h"
 #include "allocator/error.h"
 
 namespace causeway {
@@ -72,6 +73,7 @@ class YamlField {
   [[nodiscard]] const std::string& text(const std::string& hint) const;
   [[nodiscard]] std::uint64_t whole_number(std::uint64_t low, std::uint64_t high) const;
   [[nodiscard]] double number(double low, double high) const;
+  [[nodiscard]] DeviceName device_name(const std::string& hint) const;
   [[nodiscard]] std::uint64_t bytes() const;  // parse_bytes() of <causeway/cluster.h>.
 
  private:

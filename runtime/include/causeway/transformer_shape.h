@@ -59,6 +59,16 @@ struct TransformerShape {
   [[nodiscard]] bool has_experts(std::uint32_t layer) const noexcept {
     return experts != 0 && layer >= first_expert_layer;
   }
+  [[nodiscard]] std::uint32_t expert_width() const noexcept {
+    return expert_feed_width != 0 ? expert_feed_width : feed_width;
+  }
+  // Columns of the feed-forward part that one token passes: its experts' and the shared ones', or
+  // the plain one's.
+  [[nodiscard]] double feed_per_token(bool with_experts) const noexcept {
+    return with_experts
+               ? static_cast<double>(experts_per_token) * expert_width() + shared_feed_width
+               : feed_width;
+  }
 
   // Matrix parameters; norms and biases are left out (under a thousandth).
   [[nodiscard]] std::uint64_t attention_parameters() const noexcept;

@@ -27,15 +27,6 @@ constexpr double kLeastBandwidth = 1;
 constexpr double kMostBandwidth = 1e16;
 constexpr double kMostLatency = 60;
 
-DeviceName read_device(const YamlField& field) {
-  const auto& text = field.text("a device: desktop/gpu0");
-  try {
-    return DeviceName::parse(text);
-  } catch (const Error& error) {
-    throw field.error(error.what());
-  }
-}
-
 MeasuredStep read_step(const YamlField& entry) {
   entry.expect_map("a measured step", {"device", "flops", "bytes", "layers", "seconds"});
   MeasuredStep step;
@@ -59,8 +50,8 @@ MeasuredStep read_step(const YamlField& entry) {
 MeasuredLink read_link(const YamlField& entry) {
   entry.expect_map("a measured link", {"from", "to", "bandwidth_bytes_per_s", "latency_s"});
   MeasuredLink link;
-  link.from = read_device(entry.require("from", "a device: desktop/gpu0"));
-  link.to = read_device(entry.require("to", "a device: hgx/gpu0"));
+  link.from = entry.require("from", "a device: desktop/gpu0").device_name("a device: desktop/gpu0");
+  link.to = entry.require("to", "a device: hgx/gpu0").device_name("a device: hgx/gpu0");
   link.bandwidth_bytes_per_s = entry.require("bandwidth_bytes_per_s", "such as 2.5e9")
                                    .number(kLeastBandwidth, kMostBandwidth);
   if (const auto latency = entry.find("latency_s"))
@@ -78,8 +69,8 @@ std::optional<MeasuredLink> read_measurement(const YamlField& entry) {
   const auto figure = entry.require("bandwidth_bytes_per_s", "a number, or null");
   if ((what != "memory" && what != "network") || figure.kind() == YamlNode::Kind::null)
     return std::nullopt;
-  return MeasuredLink{read_device(entry.require("from", "a device")),
-                      read_device(entry.require("to", "a device")),
+  return MeasuredLink{entry.require("from", "a device").device_name("a device"),
+                      entry.require("to", "a device").device_name("a device"),
                       figure.number(kLeastBandwidth, kMostBandwidth)};
 }
 

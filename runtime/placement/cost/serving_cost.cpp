@@ -65,12 +65,7 @@ double prompt_pass_bytes(const TransformerShape& shape) noexcept {
   const double h = shape.hidden;
   const auto q = static_cast<double>(shape.query_width());
   const auto kv = static_cast<double>(shape.kv_width());
-  const double feed =
-      shape.experts != 0
-          ? static_cast<double>(shape.experts_per_token) *
-                    (shape.expert_feed_width != 0 ? shape.expert_feed_width : shape.feed_width) +
-                shape.shared_feed_width
-          : shape.feed_width;
+  const double feed = shape.feed_per_token(shape.experts != 0);
   const double up = shape.gated_feed ? 2 : 1;
   const double inputs = 3 * h + q + up * h + feed;
   const double outputs = q + 2 * kv + h + up * feed + h;

@@ -59,12 +59,7 @@ LayerCost forward_cost(const TransformerShape& shape, const TrainingSetup& setup
   const double weights = 2.0 * static_cast<double>(shape.active_parameters(layer));
   double scores = shape.layer_flops(layer, setup.sequence) - weights;
   if (setup.flash_attention) scores /= 2;
-  const double feed =
-      shape.has_experts(layer)
-          ? static_cast<double>(shape.experts_per_token) *
-                    (shape.expert_feed_width != 0 ? shape.expert_feed_width : shape.feed_width) +
-                shape.shared_feed_width
-          : shape.feed_width;
+  const double feed = shape.feed_per_token(shape.has_experts(layer));
   // Bytes per token, in 16 bits. On all ranks alike unless the sequence is split: two norms that
   // read and write (8 h), two sums of bias, dropout and residual that read two, write one and a
   // mask (14 h). On a rank's own columns: queries, keys and values put in order, the activation
@@ -231,12 +226,7 @@ double layer_activation_bytes(const TransformerShape& shape, const TrainingSetup
   const double t = setup.tensor_parallel;
   const double common =
       (setup.dropout ? 10.0 : 8.0) * shape.hidden / (setup.sequence_parallel ? t : 1);
-  const double feed =
-      shape.experts != 0
-          ? static_cast<double>(shape.experts_per_token) *
-                    (shape.expert_feed_width != 0 ? shape.expert_feed_width : shape.feed_width) +
-                shape.shared_feed_width
-          : shape.feed_width;
+  const double feed = shape.feed_per_token(shape.experts != 0);
   const double columns = 4.0 * static_cast<double>(shape.query_width() + shape.kv_width()) +
                          (shape.gated_feed ? 8.0 : 4.0) * feed;
   const double scores = setup.flash_attention || setup.recompute == Recompute::selective

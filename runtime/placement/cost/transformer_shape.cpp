@@ -53,21 +53,17 @@ static std::uint64_t feed_parameters(const TransformerShape& shape, std::uint64_
   return (shape.gated_feed ? 3 : 2) * std::uint64_t{shape.hidden} * width;
 }
 
-static std::uint64_t expert_width(const TransformerShape& shape) {
-  return shape.expert_feed_width != 0 ? shape.expert_feed_width : shape.feed_width;
-}
-
 std::uint64_t TransformerShape::layer_parameters(std::uint32_t layer) const noexcept {
   if (!has_experts(layer)) return attention_parameters() + feed_parameters(*this, feed_width);
   const std::uint64_t router = std::uint64_t{hidden} * experts;
-  return attention_parameters() + router + experts * feed_parameters(*this, expert_width(*this)) +
+  return attention_parameters() + router + experts * feed_parameters(*this, expert_width()) +
          feed_parameters(*this, shared_feed_width);
 }
 
 std::uint64_t TransformerShape::active_parameters(std::uint32_t layer) const noexcept {
   if (!has_experts(layer)) return layer_parameters(layer);
   const std::uint64_t idle = experts - experts_per_token;
-  return layer_parameters(layer) - idle * feed_parameters(*this, expert_width(*this));
+  return layer_parameters(layer) - idle * feed_parameters(*this, expert_width());
 }
 
 std::uint64_t TransformerShape::embedding_parameters() const noexcept {
