@@ -144,7 +144,7 @@ PlanFigures plan_figures(const Plan& plan, const ModelSpec& model, const Topolog
   check_plan(plan, model, topology);
   std::vector<DeviceName> devices;
   for (const auto& stage : plan.stages)
-    for (const auto& device : stage.devices()) devices.push_back(device);
+    for (const auto& share : stage.shares()) devices.push_back(share.device);
   const PlanProblem chain(model, topology, devices,
                           {.micro_batches = plan.micro_batches,
                            .serving = options.serving,
@@ -161,8 +161,7 @@ PlanFigures plan_figures(const Plan& plan, const ModelSpec& model, const Topolog
   std::vector<PlanProblem::Group> groups;
   for (const auto& stage : plan.stages) {
     auto& group = groups.emplace_back();
-    group.push_back({type_of(stage.device), 1, stage.own_share()});
-    for (const auto& each : stage.beside) group.push_back({type_of(each.device), 1, each.share});
+    for (const auto& each : stage.shares()) group.push_back({type_of(each.device), 1, each.share});
   }
   PlanFigures figures;
   double longest = 0;
@@ -202,8 +201,8 @@ PlanFigures plan_figures(const Plan& plan, const ModelSpec& model, const Topolog
     add(figures.money, part.money);
   };
   for (std::size_t i = 0; i < plan.stages.size(); ++i)
-    for (const auto& device : plan.stages[i].devices())
-      add_bill(device, plan.micro_batches * busy[i]);
+    for (const auto& share : plan.stages[i].shares())
+      add_bill(share.device, plan.micro_batches * busy[i]);
   return figures;
 }
 

@@ -171,8 +171,13 @@ void PlanProblem::add_groups(std::uint32_t most) {
                              double weight_a, double weight_b) {
     const bool is_alike = types[a].model == types[b].model;
     if (is_alike && !std::has_single_bit(static_cast<unsigned>(of_a + of_b))) return;
+    // Shares of few bits sum up to 1 exactly, in whatever order: what is left for the first is its.
+    constexpr double kParts = 1 << 20;
     const double whole = of_a * weight_a + of_b * weight_b;
-    const Group group{{a, of_a, weight_a / whole}, {b, of_b, weight_b / whole}};
+    const double share_b = std::round(weight_b / whole * kParts) / kParts;
+    const double share_a = (1 - of_b * share_b) / of_a;
+    if (share_a <= 0 || share_b <= 0) return;
+    const Group group{{a, of_a, share_a}, {b, of_b, share_b}};
     if (link_within(group)) add_group(group);
   };
   for (std::size_t a = 0; a < types.size(); ++a) {

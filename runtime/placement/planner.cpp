@@ -15,10 +15,9 @@ namespace causeway {
 namespace {
 
 constexpr std::uint32_t kMaxMicroBatches = 1u << 20;
-constexpr std::size_t kMaxDevices = 1024;     // Every pair of them is looked at.
-constexpr std::size_t kMaxLayers = 4096;      // So is every pair of these, per type of device.
-constexpr std::size_t kMaxNodeChoices = 256;  // Each is a search of its own.
-constexpr std::uint32_t kMostSharing = 64;
+constexpr std::size_t kMaxDevices = 1024;       // Every pair of them is looked at.
+constexpr std::size_t kMaxLayers = 4096;        // So is every pair of these, per type of device.
+constexpr std::size_t kMaxNodeChoices = 256;    // Each is a search of its own.
 constexpr std::uint16_t kMostMoreDevices = 16;  // That a refusal considers.
 
 std::vector<DeviceName> candidates(const Topology& topology, const PlanOptions& options) {
@@ -260,8 +259,8 @@ Plan plan_of(const ModelSpec& model, const PlanProblem& chain, const ChainResult
     std::vector<PlanShare> shares;
     for (const auto& members : chain.group(stage.option)) {
       const auto memory =
-          chain.sizes().shared_stage(stage.first_layer, stage.end_layer,
-                                     std::min(options.micro_batches, stages_left), members.share);
+          chain.sizes().stage(stage.first_layer, stage.end_layer,
+                              std::min(options.micro_batches, stages_left), members.share);
       for (int i = 0; i < members.count; ++i)
         shares.push_back({types[members.type].devices[next[members.type]++], members.share,
                           memory.state_bytes(), memory.activation_bytes});
@@ -369,9 +368,7 @@ void check_plan(const Plan& plan, const ModelSpec& model, const Topology& topolo
                                   stage.first_layer, stage.end_layer, next, model.layers.size()));
     next = stage.end_layer;
     const auto stages_left = static_cast<std::uint32_t>(plan.stages.size() - i);
-    std::vector<PlanShare> shares = stage.beside;
-    shares.insert(shares.begin(), {stage.device, stage.own_share(), stage.state_bytes, 0});
-    for (const auto& share : shares) {
+    for (const auto& share : stage.shares()) {
       const auto name = share.device.to_string();
       if (topology.find(share.device) == nullptr)
         throw refuse(i, fmt::format("device {} is not in '{}'", name, topology.name()));
@@ -383,9 +380,8 @@ void check_plan(const Plan& plan, const ModelSpec& model, const Topology& topolo
       if (share.device.node != stage.device.node)
         throw refuse(i, fmt::format("{} and {} share it, on two nodes; only devices of one can",
                                     stage.device.to_string(), name));
-      const auto memory = sizes.shared_stage(stage.first_layer, stage.end_layer,
-                                             std::min(plan.micro_batches, stages_left),
-                                             stage.beside.empty() ? 1 : share.share);
+      const auto memory = sizes.stage(stage.first_layer, stage.end_layer,
+                                      std::min(plan.micro_batches, stages_left), share.share);
       // 0: a plan written by hand leaves the sizes to the planner.
       if (share.state_bytes != 0 && share.state_bytes != memory.state_bytes())
         throw refuse(i, fmt::format("says {} bytes of state on {}, the model has {}; plan again",

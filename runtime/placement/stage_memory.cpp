@@ -76,19 +76,10 @@ StageSizer::Sums StageSizer::sum(std::uint32_t first, std::uint32_t end) const {
   return sums;
 }
 
-StageMemory StageSizer::stage(std::uint32_t first, std::uint32_t end,
-                              std::uint32_t in_flight) const {
+StageMemory StageSizer::stage(std::uint32_t first, std::uint32_t end, std::uint32_t in_flight,
+                              double share) const {
   const auto sums = sum(first, end);
-  return {round_up(sums.weights, kDeviceGranuleBytes),
-          round_up(sums.gradients, kDeviceGranuleBytes),
-          round_up(sums.optimizer, kDeviceGranuleBytes),
-          round_up(sums.activations * in_flight, kDeviceGranuleBytes)};
-}
-
-StageMemory StageSizer::shared_stage(std::uint32_t first, std::uint32_t end,
-                                     std::uint32_t in_flight, double share) const {
-  if (share == 1) return stage(first, end, in_flight);
-  const auto sums = sum(first, end);
+  // The 64 bits of a long double's mantissa keep all bytes of a share of 1.
   const auto part = [share](std::uint64_t bytes) {
     return static_cast<std::uint64_t>(std::ceil(static_cast<long double>(bytes) * share));
   };
@@ -99,8 +90,8 @@ StageMemory StageSizer::shared_stage(std::uint32_t first, std::uint32_t end,
           round_up(activations, kDeviceGranuleBytes)};
 }
 
-static void check_stage(const ModelSpec& model, std::uint32_t first_layer, std::uint32_t end_layer,
-                        std::uint32_t in_flight) {
+StageMemory stage_memory(const ModelSpec& model, std::uint32_t first_layer, std::uint32_t end_layer,
+                         std::uint32_t in_flight, double share) {
   model.validate();
   if (first_layer >= end_layer || end_layer > model.layers.size())
     throw Error(
@@ -110,21 +101,10 @@ static void check_stage(const ModelSpec& model, std::uint32_t first_layer, std::
   if (in_flight < 1 || in_flight > kMaxInFlight)
     throw Error(Errc::invalid_argument,
                 fmt::format("{} micro-batches in flight; write 1 to {}", in_flight, kMaxInFlight));
-}
-
-StageMemory stage_memory(const ModelSpec& model, std::uint32_t first_layer, std::uint32_t end_layer,
-                         std::uint32_t in_flight) {
-  check_stage(model, first_layer, end_layer, in_flight);
-  return StageSizer(model).stage(first_layer, end_layer, in_flight);
-}
-
-StageMemory shared_stage_memory(const ModelSpec& model, std::uint32_t first_layer,
-                                std::uint32_t end_layer, std::uint32_t in_flight, double share) {
-  check_stage(model, first_layer, end_layer, in_flight);
   if (!(share > 0 && share <= 1))
     throw Error(Errc::invalid_argument,
                 fmt::format("a share of {} of a stage; write above 0, to 1", share));
-  return StageSizer(model).shared_stage(first_layer, end_layer, in_flight, share);
+  return StageSizer(model).stage(first_layer, end_layer, in_flight, share);
 }
 
 }  // namespace causeway

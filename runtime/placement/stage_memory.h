@@ -21,15 +21,13 @@ class StageSizer {
  public:
   explicit StageSizer(const ModelSpec& model);
 
-  // Layers [first, end), in_flight from 1 to kMaxInFlight.
-  [[nodiscard]] StageMemory stage(std::uint32_t first, std::uint32_t end,
-                                  std::uint32_t in_flight) const;
-  // Of a device with a `share` of it, above 0, at most 1.
-  [[nodiscard]] StageMemory shared_stage(std::uint32_t first, std::uint32_t end,
-                                         std::uint32_t in_flight, double share) const;
+  // Layers [first, end), in_flight from 1 to kMaxInFlight, on a device with a `share` of them,
+  // above 0, at most 1.
+  [[nodiscard]] StageMemory stage(std::uint32_t first, std::uint32_t end, std::uint32_t in_flight,
+                                  double share = 1) const;
   [[nodiscard]] std::uint64_t total_bytes(std::uint32_t first, std::uint32_t end,
                                           std::uint32_t in_flight, double share = 1) const {
-    const auto memory = shared_stage(first, end, in_flight, share);
+    const auto memory = stage(first, end, in_flight, share);
     return memory.state_bytes() + memory.activation_bytes;
   }
 

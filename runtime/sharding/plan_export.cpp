@@ -199,7 +199,7 @@ std::string to_vllm(const Plan& plan, const ModelDescription& model) {
           fmt::format("vLLM puts the embedding and the head on the stages beside them, and {} has "
                       "no block; plan with --stages {}",
                       stage.device.to_string(), plan.stages.size() - 1));
-    for (const auto& device : stage.devices()) devices.push_back(std::to_string(device.index));
+    for (const auto& share : stage.shares()) devices.push_back(std::to_string(share.device.index));
     nodes.insert(stage.device.node);
     const auto together = stage.beside.size() + 1;
     const bool is_even = std::ranges::all_of(stage.beside, [&](const PlanShare& each) {

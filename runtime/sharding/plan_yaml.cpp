@@ -12,7 +12,6 @@ namespace causeway {
 namespace {
 
 constexpr std::size_t kMaxStages = 4096;
-constexpr std::size_t kMaxSharing = 64;
 constexpr std::uint64_t kMaxLayer = 65536;
 constexpr double kMaxSeconds = 1e18;
 
@@ -48,7 +47,7 @@ PlanStage read_stage(const YamlField& entry) {
   if (const auto seconds = entry.find("seconds")) stage.seconds = seconds->number(0, kMaxSeconds);
   if (const auto beside = entry.find("beside")) {
     for (const auto& share :
-         entry.require_items("beside", "[{device: a/gpu1, share: 0.5}]", kMaxSharing))
+         entry.require_items("beside", "[{device: a/gpu1, share: 0.5}]", kMostSharing - 1))
       stage.beside.push_back(read_share(share));
     if (stage.own_share() <= 0)
       throw beside->error(
@@ -86,10 +85,10 @@ Plan Plan::from_yaml(std::string_view text, const std::string& origin) {
     if (stage.first_layer != next)
       throw entry.error(
           fmt::format("starts at layer {}; the one before ends at {}", stage.first_layer, next));
-    for (const auto& device : stage.devices())
-      if (!seen.insert(device).second)
-        throw entry.error(
-            fmt::format("device {} has a stage already; it holds at most one", device.to_string()));
+    for (const auto& share : stage.shares())
+      if (!seen.insert(share.device).second)
+        throw entry.error(fmt::format("device {} has a stage already; it holds at most one",
+                                      share.device.to_string()));
     plan.stages.push_back(stage);
   }
   return plan;

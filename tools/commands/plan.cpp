@@ -165,7 +165,7 @@ std::string table_text(const Plan& plan, const ModelSpec& model, const Topology&
                {"ACTIVATIONS", true},
                {"OF THE DEVICE"},
                {"TIME", true}});
-  int devices = 0;
+  std::size_t devices = 0;
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
     const auto& stage = plan.stages[i];
     const auto last = stage.end_layer - 1;
@@ -174,15 +174,17 @@ std::string table_text(const Plan& plan, const ModelSpec& model, const Topology&
             ? model.layers.at(last).name
             : fmt::format("{} .. {} ({})", model.layers.at(stage.first_layer).name,
                           model.layers.at(last).name, stage.end_layer - stage.first_layer);
-    const auto add = [&](const PlanShare& share, bool is_first) {
+    const auto shares = stage.shares();
+    devices += shares.size();
+    for (std::size_t k = 0; k < shares.size(); ++k) {
+      const auto& share = shares[k];
       const auto* device = topology.find(share.device);
       const auto available = device == nullptr ? 0 : device->available_bytes;
       const auto used = share.state_bytes + share.activation_bytes;
       const auto fraction =
           available == 0 ? 1.0 : static_cast<double>(used) / static_cast<double>(available);
-      ++devices;
       table.add(
-          {{is_first ? std::to_string(i) : ""},
+          {{k == 0 ? std::to_string(i) : ""},
            {share.device.to_string()},
            {device == nullptr ? "" : model_title(device->model)},
            {stage.beside.empty() ? layers
@@ -190,10 +192,8 @@ std::string table_text(const Plan& plan, const ModelSpec& model, const Topology&
            {format_bytes(share.state_bytes)},
            {format_bytes(share.activation_bytes)},
            {fmt::format("{} {:3.0f}%", bar(fraction, 10), fraction * 100), fill_colour(fraction)},
-           {is_first ? format_seconds(stage.seconds) : ""}});
-    };
-    add({stage.device, stage.own_share(), stage.state_bytes, stage.activation_bytes}, true);
-    for (const auto& share : stage.beside) add(share, false);
+           {k == 0 ? format_seconds(stage.seconds) : ""}});
+    }
   }
   return fmt::format(
       "{}\n{} over {} device{}: {} of state, predicted step {} with {} micro-batches\n{}\n",
@@ -354,7 +354,7 @@ void add_plan(CLI::App& app, Shell& shell) {
       ->add_option("--tensor-parallel", options->plan.most_sharing,
                    "Let up to so many devices of a node share a stage's layers")
       ->type_name("N")
-      ->check(CLI::Range(1, 64));
+      ->check(CLI::Range(1U, kMostSharing));
   command->add_option("--max-nodes", options->plan.most_nodes, "Use at most so many nodes")
       ->type_name("N")
       ->check(CLI::Range(1, 4096));

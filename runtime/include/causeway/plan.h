@@ -30,10 +30,12 @@
 
 namespace causeway {
 
+constexpr std::uint32_t kMostSharing = 64;  // Devices of one stage.
+
 // A device that holds a part of every tensor of a stage, and computes with it.
 struct PlanShare {
   DeviceName device;
-  double share = 0;  // Of the stage's work and state: above 0, below 1.
+  double share = 0;  // Of the stage's work and state: above 0; 1 if it is alone.
   std::uint64_t state_bytes = 0;
   std::uint64_t activation_bytes = 0;
   bool operator==(const PlanShare&) const = default;
@@ -53,9 +55,10 @@ struct PlanStage {
     for (const auto& each : beside) rest -= each.share;
     return rest;
   }
-  [[nodiscard]] std::vector<DeviceName> devices() const {
-    std::vector<DeviceName> all{device};
-    for (const auto& each : beside) all.push_back(each.device);
+  // All of them, `device` first.
+  [[nodiscard]] std::vector<PlanShare> shares() const {
+    std::vector<PlanShare> all{{device, own_share(), state_bytes, activation_bytes}};
+    all.insert(all.end(), beside.begin(), beside.end());
     return all;
   }
   bool operator==(const PlanStage&) const = default;
@@ -97,18 +100,15 @@ struct StageMemory {
   }
 };
 
-// The same on a device with a `share` of the stage: of state and activations it has its part, and
-// of each layer the input, and what stands beside it, as a whole: 5 times what the layer hands on
-// (10 s b h bytes of half precision; Korthikanti et al., 2022), if it keeps so much.
-[[nodiscard]] StageMemory shared_stage_memory(const ModelSpec& model, std::uint32_t first_layer,
-                                              std::uint32_t end_layer, std::uint32_t in_flight,
-                                              double share);
-
 // Layers [first_layer, end_layer) with `in_flight` micro-batches. Under 1F1B stage i of p holds
-// min(m, p - i). Errors: invalid_argument for an empty range, one past the last layer, or sizes
-// that do not fit 64 bits.
+// min(m, p - i). With a `share` of the stage a device has its part of state and activations, and of
+// each layer the input, and what stands beside it, as a whole: 5 times what the layer hands on
+// (10 s b h bytes of half precision; Korthikanti et al., 2022), if it keeps so much.
+// Errors: invalid_argument for an empty range, one past the last layer, a share that is none, or
+// sizes that do not fit 64 bits.
 [[nodiscard]] StageMemory stage_memory(const ModelSpec& model, std::uint32_t first_layer,
-                                       std::uint32_t end_layer, std::uint32_t in_flight);
+                                       std::uint32_t end_layer, std::uint32_t in_flight,
+                                       double share = 1);
 
 // What a plan is best in.
 enum class Objective : std::uint8_t {

@@ -513,8 +513,8 @@ struct SharedForce {
     for (std::uint32_t first = 0; first < end; ++first)
       for (const int n : {1, 2, 4}) {
         if (n > free) continue;
-        const auto memory = causeway::shared_stage_memory(
-            model, first, end, std::min(micro_batches, behind + 1), 1.0 / n);
+        const auto memory =
+            stage_memory(model, first, end, std::min(micro_batches, behind + 1), 1.0 / n);
         if (memory.state_bytes() + memory.activation_bytes > available) continue;
         double seconds = 0;
         for (auto i = first; i < end; ++i) {
@@ -602,6 +602,18 @@ TEST_CASE("unlike cards share in parts by speed or by memory") {
   REQUIRE(plan.stages[0].beside.size() == 1);
   CHECK(plan.stages[0].own_share() == doctest::Approx(0.25).epsilon(0.1));
   CHECK(plan.stages[0].state_bytes + plan.stages[0].beside[0].state_bytes >= 96'000'000);
+  // A third and two thirds of whole granules: the sizes are those that a check finds.
+  const auto half = Topology::from_cluster(ClusterSpec::from_yaml(
+      "{name: two, nodes: [{name: desk, devices: [{gpu: rtx-5090, capacity: 105 MiB}, "
+      "{gpu: rtx-3090, capacity: 52.5 MiB}]}]}",
+      "test"));
+  auto thirds = uniform_model(1, 600 * kGranule / 4, 0);
+  thirds.gradient_bytes_per_weight_byte = 1;
+  thirds.optimizer_bytes_per_weight_byte = 2;
+  const auto in_thirds =
+      make_plan(thirds, half, {.micro_batches = 1, .stages = 1, .most_sharing = 2});
+  REQUIRE(in_thirds.stages[0].beside.size() == 1);
+  CHECK_NOTHROW(check_plan(in_thirds, thirds, half));
   auto light = uniform_model(1, 1000, 0);
   light.layers[0].forward_flops = 1e15;
   const auto fast = make_plan(light, topology, {.micro_batches = 1, .most_sharing = 2});
