@@ -200,15 +200,17 @@ void Lender::rename(SessionId id, std::string_view key, RegionId from, RegionId 
   owner.regions.erase(from);
 }
 
-Lender::Uses Lender::uses(SessionId id, std::string_view key, RegionId region) {
-  Uses uses;
-  auto& owner = session(id, key);
-  for (const auto& [_, extent] : held_region(id, owner.regions, region)->second) {
-    uses.any |= extent.use_count() > 1;
+bool Lender::is_in_use(SessionId id, std::string_view key, RegionId region) {
+  const auto& extents = held_region(id, session(id, key).regions, region)->second;
+  return std::ranges::any_of(extents, [](const auto& each) { return each.second.use_count() > 1; });
+}
+
+std::vector<Hello> Lender::users(SessionId id, std::string_view key, RegionId region) {
+  std::vector<Hello> peers;
+  for (const auto& [_, extent] : held_region(id, session(id, key).regions, region)->second)
     for (const auto& each : extent->remote_uses)
-      if (const auto use = each.lock()) uses.peers.push_back(use->peer);
-  }
-  return uses;
+      if (const auto use = each.lock()) peers.push_back(use->peer);
+  return peers;
 }
 
 void Lender::admit(const Hello& hello) {

@@ -90,12 +90,9 @@ class Lender : public DataService {
   // Makes the extents of `from` part of `to`. Errors: already_exists on overlap; nothing changed.
   void rename(SessionId id, std::string_view key, RegionId from, RegionId to);
 
-  // Who has memory of the region in hand: transfers of this node, and these peers.
-  struct Uses {
-    bool any = false;
-    std::vector<Hello> peers;
-  };
-  [[nodiscard]] Uses uses(SessionId id, std::string_view key, RegionId region);
+  // Whether a transfer, of this node or of a peer, has memory of the region in hand; and the peers.
+  [[nodiscard]] bool is_in_use(SessionId id, std::string_view key, RegionId region);
+  [[nodiscard]] std::vector<Hello> users(SessionId id, std::string_view key, RegionId region);
 
   void admit(const Hello& hello) override;
   PinnedMemory pin(const Hello& hello, const RemoteAddress& address, std::uint64_t size_bytes,

@@ -192,22 +192,22 @@ Daemon::Answer Daemon::settle(ControlRequest request) {
   const auto& held = lender_.session(session, key).regions;
   if (held.contains(from) || !held.contains(to)) lender_.rename(session, key, from, to);
   asio::steady_timer timer(context_);
-  for (bool is_patient = true;;) {
-    const auto uses = lender_.uses(session, key, to);
+  for (bool is_patient = true; lender_.is_in_use(session, key, to);) {
     const auto now = std::chrono::steady_clock::now();
-    if (!uses.any) co_return answer({});
     if (now >= deadline)
       throw Error(Errc::timed_out,
                   fmt::format("{}: a transfer of region {:016x} did not end", options_.node, from));
     if (is_patient && now >= start + kSettlePatience) {
       is_patient = false;
+      const auto users = lender_.users(session, key, to);
       for (const auto& channel : std::set(accepted_))
-        if (std::ranges::count(uses.peers, channel->peer()) > 0)
+        if (std::ranges::count(users, channel->peer()) > 0)
           channel->close({Errc::closed, "its transfer stood still, and its place is needed"});
     }
     timer.expires_after(kSettleStep);
     co_await timer.async_wait(asio::use_awaitable);
   }
+  co_return answer({});
 }
 
 Daemon::Answer Daemon::transfer(ControlRequest request) {

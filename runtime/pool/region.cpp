@@ -55,10 +55,6 @@ int Region::cuda_ordinal() const noexcept {
 
 std::byte* Region::data() const {
   if (!state_) return nullptr;
-  {
-    const CallTime time(state_->pool->options.timeout);
-    state_->settle(0, state_->size_bytes, Access::write);
-  }
   for (const auto& [_, extent] : state_->extents)
     if (!extent.mapped)
       throw Error(Errc::unsupported,
@@ -66,6 +62,8 @@ std::byte* Region::data() const {
                               "{}; use read and write, or allocate it near a device of this node",
                               state_->name, extent.device.to_string(), state_->pool->node,
                               state_->whose_addresses()));
+  const CallTime time(state_->pool->options.timeout);
+  state_->settle(0, state_->size_bytes, Access::write);
   return state_->range.data();
 }
 
@@ -141,12 +139,14 @@ void Region::State::access(std::uint64_t offset_bytes, std::span<Byte> bytes) co
     for_each_part(offset_bytes, bytes.size(), visit);
     if (stream) stream->synchronize();
   }
-  for (const auto& [node, parts] : remote) try {
+  for (const auto& [node, parts] : remote) {
+    try {
       pool->move_parts(*pool->link(node), kAccess, name_on(node), parts);
     } catch (...) {
       if constexpr (!kReads) unsettle(node);
       throw;
     }
+  }
 }
 
 void Region::read(std::uint64_t offset_bytes, std::span<std::byte> target) const {

@@ -365,8 +365,7 @@ double Pool::State::transfer(bool pull, const Place& from, const Place& to,
                           {"from_offset_bytes", piece.from_offset_bytes},
                           {"size_bytes", piece.size_bytes}});
     }
-    const auto deadline = CallTime::deadline(
-        std::min<std::chrono::milliseconds>(time_for(bytes), std::chrono::hours(1)));
+    const auto deadline = CallTime::deadline(std::min(time_for(bytes), kMostRequestTime));
     auto body = credentials();
     body["kind"] = from.node == to.node ? "within" : (pull ? "pull" : "push");
     body["peer"] = pull ? from.node : to.node;

@@ -49,6 +49,8 @@ class CallTime {
   bool is_outermost_;
 };
 
+// Daemons take no more for a transfer or a settlement.
+constexpr std::chrono::milliseconds kMostRequestTime = std::chrono::hours(1);
 // What a request that is sent now can have; 1 ms at least.
 [[nodiscard]] std::chrono::milliseconds left_until(Deadline deadline);
 

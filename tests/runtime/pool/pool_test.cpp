@@ -286,6 +286,7 @@ TEST_CASE("what a copy that failed had sent does not land on what is written aft
   // A store would be hit as well.
   CHECK(code_of([&] { (void)near.data(); }) == Errc::timed_out);
   CHECK(code_of([&] { near.write(0, fresh); }) == Errc::timed_out);
+  CHECK(read_all(near) == old);  // Needs nobody.
   live.daemon("a").signal(SIGCONT);
   near.write(0, fresh);
   for (int i = 0; i < 20; ++i) {
@@ -293,6 +294,20 @@ TEST_CASE("what a copy that failed had sent does not land on what is written aft
     REQUIRE(read_all(near) == fresh);
   }
   CHECK(near.data()[0] == std::byte{2});
+}
+
+TEST_CASE("a pool with all the time in the world writes again after a copy that failed") {
+  LivePool live(kCluster, {"a", "b"});
+  auto pool = Pool::connect(
+      {.socket_path = live.socket("a"), .client_name = "test", .timeout = std::chrono::hours(2)});
+  auto near = pool.allocate(kMiB, {.only = {device("a/gpu0")}});
+  auto far = pool.allocate(kMiB, {.only = {device("b/gpu0")}});
+  (void)pool.copy(near, 0, far, 0, kMiB);
+  live.daemon("b").signal(SIGKILL);
+  CHECK(code_of([&] { (void)pool.copy(near, 0, far, 0, kMiB); }) == Errc::peer_lost);
+  const std::vector<std::byte> fresh(kMiB, std::byte{2});
+  near.write(0, fresh);
+  CHECK(read_all(near) == fresh);
 }
 
 TEST_CASE("a sender that stands still in the middle of a copy does not keep the place") {
@@ -307,7 +322,10 @@ TEST_CASE("a sender that stands still in the middle of a copy does not keep the 
     CAPTURE(round);
     std::thread copies([&] {
       const std::vector<Pool::CopyPiece> pieces(12, {0, 0, 2 * kMiB});
-      CHECK(error_of([&] { pool.copy_batch(near, far, pieces); }).code() != Errc::internal);
+      // Until one meets the stop.
+      CHECK(error_of([&] {
+              for (;;) pool.copy_batch(near, far, pieces);
+            }).code() != Errc::internal);
     });
     CHECK(eventually([&] { return read_all(near) == old; }));
     live.daemon("b").signal(SIGSTOP);
